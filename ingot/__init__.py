@@ -1,0 +1,1 @@
+"""ingot: an S3 gateway over content-addressed storage, as a library and as ``ingot serve``."""

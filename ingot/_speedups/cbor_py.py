@@ -1,0 +1,274 @@
+"""Strict canonical DAG-CBOR: the plain version and the specification of ``cbor_c``.
+
+Guarantees: one value has exactly one encoding; ``decode`` accepts exactly what ``encode`` writes,
+and everything else is a FormatError with the offset. Heads are in their shortest form, lengths are
+definite, map keys are text in ascending order of (length in UTF-8, bytes), links are CIDv1 in tag
+42, floats are finite and 64 bits wide, nothing follows the value. Size and depth are bounded before
+anything is allocated. ``ingot.codec`` calls this, and no one else.
+
+    head  = major type (3 bits), argument: in 5 bits below 24, else 24..27 and 1, 2, 4, 8 bytes
+    link  = D8 2A (tag 42), a byte string: 00, CID
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from ingot.errors import FormatError
+from ingot.limits import CBOR_BYTES_MAX, CBOR_DEPTH_MAX
+
+
+class Cid(bytes):
+    """A binary CIDv1 that encodes as a link; plain ``bytes`` encode as a byte string.
+
+    Compiled code checks for exact ``bytes``, so values that leave the codecs for other modules are
+    plain bytes; this type lives between a codec and its format module.
+    """
+
+    __slots__ = ()
+
+
+_UINT, _NINT, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _OTHER = range(8)
+_ARGUMENT_MAX = (1 << 64) - 1
+_LINK_TAG = 42
+
+
+def encode(value: object) -> bytes:
+    """The canonical block of ``value``.
+
+    Takes exactly None, bool, int (64 bits and a sign), finite float, str, bytes, Cid, list, tuple
+    and dict with str keys. Another type is a TypeError; a value without an encoding (or beyond the
+    limits of size and depth) a ValueError.
+    """
+    out = bytearray()
+    _write(out, value, 0)
+    if len(out) > CBOR_BYTES_MAX:
+        raise ValueError(f"the block has more than {CBOR_BYTES_MAX} bytes")
+    return bytes(out)
+
+
+def decode(block: bytes | bytearray | memoryview) -> object:
+    """The value of a whole canonical block; FormatError for anything else. Links become Cid."""
+    data = bytes(block)
+    if len(data) > CBOR_BYTES_MAX:
+        raise FormatError(CBOR_BYTES_MAX, "the end of the block", f"{len(data)} bytes in all")
+    value, at = _read(data, 0, 0)
+    if at != len(data):
+        raise FormatError(at, "the end of the block", f"{len(data) - at} more bytes")
+    return value
+
+
+def check_cid(cid: bytes) -> int:
+    """-1 when ``cid`` is a binary CIDv1, its varints minimal and its digest as long as it says;
+    else the offset of what is wrong."""
+    at = 0
+    fields = []
+    for _ in range(4):  # version, codec, hash function, digest length
+        start, shift, number = at, 0, 0
+        while True:
+            if at == len(cid) or shift > 56:
+                return start
+            byte = cid[at]
+            at += 1
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+        if byte == 0 and shift:
+            return start
+        fields.append(number)
+        if len(fields) == 1 and number != 1:
+            return start
+    return -1 if fields[3] == len(cid) - at else at
+
+
+# -- encoding -----------------------------------------------------------------------------------
+
+
+def _write_head(out: bytearray, major: int, argument: int) -> None:
+    if argument < 24:
+        out.append(major << 5 | argument)
+    elif argument < 1 << 8:
+        out += struct.pack(">BB", major << 5 | 24, argument)
+    elif argument < 1 << 16:
+        out += struct.pack(">BH", major << 5 | 25, argument)
+    elif argument < 1 << 32:
+        out += struct.pack(">BI", major << 5 | 26, argument)
+    else:
+        out += struct.pack(">BQ", major << 5 | 27, argument)
+
+
+def _write(out: bytearray, value: object, depth: int) -> None:
+    kind = type(value)
+    if isinstance(value, str) and kind is str:
+        text = value.encode()
+        _write_head(out, _TEXT, len(text))
+        out += text
+    elif isinstance(value, bytes) and kind is bytes:
+        _write_head(out, _BYTES, len(value))
+        out += value
+    elif isinstance(value, int) and kind is int:
+        argument = value if value >= 0 else -1 - value
+        if argument > _ARGUMENT_MAX:
+            raise ValueError("an integer needs more than 64 bits")
+        _write_head(out, _UINT if value >= 0 else _NINT, argument)
+    elif isinstance(value, Cid) and kind is Cid:
+        if check_cid(value) >= 0:
+            raise ValueError(f"not a CIDv1: {value.hex()}")
+        out += b"\xd8\x2a"
+        _write_head(out, _BYTES, len(value) + 1)
+        out += b"\x00" + value
+    elif isinstance(value, dict) and kind is dict:
+        _write_map(out, value, depth)
+    elif isinstance(value, (list, tuple)) and (kind is list or kind is tuple):
+        _check_depth(depth)
+        _write_head(out, _ARRAY, len(value))
+        for item in value:
+            _write(out, item, depth + 1)
+    elif value is None:
+        out.append(0xF6)
+    elif isinstance(value, bool):
+        out.append(0xF5 if value else 0xF4)
+    elif isinstance(value, float) and kind is float:
+        if not math.isfinite(value):
+            raise ValueError("a float is not finite")
+        out += struct.pack(">Bd", 0xFB, value)
+    else:
+        raise TypeError(f"DAG-CBOR has no {kind.__name__}")
+
+
+def _write_map(out: bytearray, value: dict[object, object], depth: int) -> None:
+    _check_depth(depth)
+    entries = []
+    for key, item in value.items():
+        if type(key) is not str:
+            raise TypeError(f"a map key is {type(key).__name__}, not str")
+        text = key.encode()
+        entries.append((len(text), text, item))
+    entries.sort(key=lambda entry: entry[:2])
+    _write_head(out, _MAP, len(entries))
+    for length, text, item in entries:
+        _write_head(out, _TEXT, length)
+        out += text
+        _write(out, item, depth + 1)
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= CBOR_DEPTH_MAX:
+        raise ValueError(f"more than {CBOR_DEPTH_MAX} levels of arrays and maps")
+
+
+# -- decoding -----------------------------------------------------------------------------------
+
+
+def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
+    """(major type, argument, offset after the head)."""
+    if at == len(data):
+        raise FormatError(at, "a value", "the end of the block")
+    major, info = data[at] >> 5, data[at] & 31
+    if info < 24:
+        return major, info, at + 1
+    if info > 27:
+        kind = "an indefinite one" if info == 31 else f"additional information {info}"
+        raise FormatError(at, "a head of definite length", kind)
+    width = 1 << (info - 24)
+    if len(data) - at - 1 < width:
+        raise FormatError(at, f"{width} bytes of argument", f"{len(data) - at - 1}")
+    argument = int.from_bytes(data[at + 1 : at + 1 + width], "big")
+    if argument < (24, 1 << 8, 1 << 16, 1 << 32)[info - 24]:
+        raise FormatError(at, "the shortest head", f"{width} bytes for {argument}")
+    return major, argument, at + 1 + width
+
+
+def _read(data: bytes, at: int, depth: int) -> tuple[object, int]:
+    start = at
+    if at < len(data) and data[at] >> 5 == _OTHER:
+        return _read_other(data, at)
+    major, argument, at = _read_head(data, at)
+    if major == _UINT:
+        return argument, at
+    if major == _NINT:
+        return -1 - argument, at
+    if major == _BYTES:
+        return _read_span(data, start, at, argument), at + argument
+    if major == _TEXT:
+        return _read_text(data, start, at, argument), at + argument
+    if major == _TAG:
+        return _read_link(data, start, at, argument)
+    if depth >= CBOR_DEPTH_MAX:
+        raise FormatError(start, f"at most {CBOR_DEPTH_MAX} levels", "one more")
+    if argument > (len(data) - at) // (2 if major == _MAP else 1):
+        raise FormatError(start, f"room for {argument} entries", f"{len(data) - at} bytes")
+    if major == _MAP:
+        return _read_map(data, at, argument, depth)
+    items: list[object] = []
+    for _ in range(argument):
+        item, at = _read(data, at, depth + 1)
+        items.append(item)
+    return items, at
+
+
+def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[object, int]:
+    entries: dict[str, object] = {}
+    previous: tuple[int, bytes] | None = None
+    for _ in range(count):
+        start = at
+        major, length, at = _read_head(data, at)
+        if major != _TEXT:
+            raise FormatError(start, "a map key that is text", f"major type {major}")
+        key = _read_text(data, start, at, length)
+        order = (length, data[at : at + length])
+        if previous is not None and order <= previous:
+            found = "the same key again" if order == previous else "a key that sorts before it"
+            raise FormatError(start, "a map key that sorts after the one before", found)
+        previous = order
+        entries[key], at = _read(data, at + length, depth + 1)
+    return entries, at
+
+
+def _read_span(data: bytes, start: int, at: int, length: int) -> bytes:
+    if length > len(data) - at:
+        raise FormatError(start, f"a string of {length} bytes", f"{len(data) - at} bytes")
+    return data[at : at + length]
+
+
+def _read_text(data: bytes, start: int, at: int, length: int) -> str:
+    try:
+        return _read_span(data, start, at, length).decode()
+    except UnicodeDecodeError as error:
+        offset = at + error.start
+        raise FormatError(offset, "UTF-8", f"byte {data[offset]:02x}") from None
+
+
+def _read_link(data: bytes, start: int, at: int, tag: int) -> tuple[Cid, int]:
+    if tag != _LINK_TAG:
+        raise FormatError(start, "tag 42", f"tag {tag}")
+    head = at
+    major, length, at = _read_head(data, at)
+    if major != _BYTES:
+        raise FormatError(head, "a link's byte string", f"major type {major}")
+    span = _read_span(data, head, at, length)
+    if not span or span[0] != 0:
+        raise FormatError(at, "00 before a link's CID", span[:1].hex() or "nothing")
+    cid = Cid(span[1:])
+    wrong = check_cid(cid)
+    if wrong >= 0:
+        raise FormatError(at + 1 + wrong, "a CIDv1", cid[wrong:][:8].hex() or "its end")
+    return cid, at + length
+
+
+def _read_other(data: bytes, at: int) -> tuple[bool | float | None, int]:
+    initial = data[at]
+    if initial == 0xF6:
+        return None, at + 1
+    if initial in (0xF4, 0xF5):
+        return initial == 0xF5, at + 1
+    if initial != 0xFB:
+        raise FormatError(at, "false, true, null or a 64-bit float", f"byte {initial:02x}")
+    if len(data) - at - 1 < 8:
+        raise FormatError(at, "8 bytes of float", f"{len(data) - at - 1}")
+    number: float = struct.unpack_from(">d", data, at + 1)[0]
+    if not math.isfinite(number):
+        raise FormatError(at, "a finite float", str(number))
+    return number, at + 9

@@ -1,0 +1,46 @@
+"""A bucket's configuration block, ``ingot/bucket@1``: what ``Head.config`` names.
+
+Written when a bucket is created or its configuration changes, read when a gateway loads its
+buckets. Absent means left out. Pure.
+
+    ingot/bucket@1 = { owner: text, region: text, created: uint (unix ms), owner_name: text,
+                       salt: bytes (of the key layers), documents: { name: bytes } }
+"""
+
+from __future__ import annotations
+
+from ingot.bucket.store import BucketConfig
+from ingot.codec import dag_cbor
+from ingot.codec.fields import open_envelope
+
+BUCKET = "ingot/bucket@1"
+
+
+def encode_config(config: BucketConfig) -> bytes:
+    fields: dict[str, object] = {"owner": config.owner, "region": config.region}
+    if config.salt:
+        fields["salt"] = config.salt
+    fields |= {"created": config.created_ms, "owner_name": config.owner_name}
+    if config.documents:
+        fields["documents"] = config.documents
+    return dag_cbor.wrap(BUCKET, fields)
+
+
+def decode_config(block: bytes) -> BucketConfig:
+    """FormatError for anything that ``encode_config`` would not write."""
+    fields = open_envelope(block, BUCKET)
+    config = BucketConfig(
+        owner=fields.need("owner", str),
+        owner_name=fields.need("owner_name", str),
+        created_ms=fields.need_uint("created"),
+        region=fields.need("region", str),
+        salt=fields.get("salt", bytes) or b"",
+        documents=fields.get("documents", dict) or {},
+    )
+    for name, document in config.documents.items():
+        if type(document) is not bytes:
+            fields.refuse("documents", "a byte string", repr(document), name)
+    fields.done()
+    if encode_config(config) != block:  # an empty salt or an empty map of documents, spelled out
+        fields.refuse("created", "fields without a value left out", "an empty one")
+    return config

@@ -1,0 +1,87 @@
+"""What a bucket is as a value, what may be asked of it, and how a write is refused. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ingot.bucket.record import Summary
+from ingot.errors import NotFound, RequestError
+from ingot.messages import Head
+
+
+class NoSuchBucket(NotFound):
+    """No live bucket has this name."""
+
+
+class BucketExists(RequestError):
+    """``owner`` is the canonical id of whoever has the name."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__("the bucket name is taken")
+        self.owner = owner
+
+
+class BucketNotEmpty(RequestError):
+    """A bucket that still holds a key cannot be deleted."""
+
+
+class PreconditionFailed(RequestError):
+    """``condition`` is the header that did not hold: "If-Match" or "If-None-Match"."""
+
+    def __init__(self, condition: str) -> None:
+        super().__init__(f"{condition} does not hold")
+        self.condition = condition
+
+
+class KeyRefused(RequestError):
+    """The tree's limits refuse this key (mst.md section 14)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketConfig:
+    """``ingot/bucket@1``, the head's configuration block."""
+
+    owner: str  # canonical id
+    owner_name: str
+    created_ms: int
+    region: str
+    salt: bytes = b""  # of the layer function
+    documents: dict[str, bytes] = field(default_factory=dict)  # later: versioning, cors, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket at one published head; a value, never changed."""
+
+    id: bytes
+    name: str
+    head: Head
+    config: BucketConfig
+    read_only: str = ""  # why writes are refused, when they are
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A write's precondition, decided at the commit. ETags without quotes."""
+
+    if_match: tuple[str, ...] = ()  # ("*",) is any
+    if_none_match_any: bool = False  # If-None-Match: *
+
+    def check(self, etag: str | None) -> None:
+        """``etag`` is the current object's, None where there is none. PreconditionFailed; NotFound
+        when If-Match meets an absent key."""
+        if self.if_match:
+            if etag is None:
+                raise NotFound("If-Match on a key that does not exist")
+            if self.if_match != ("*",) and etag not in self.if_match:
+                raise PreconditionFailed("If-Match")
+        if self.if_none_match_any and etag is not None:
+            raise PreconditionFailed("If-None-Match")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``items`` in key order: (key, summary) or, for a common prefix, (prefix, None)."""
+
+    items: list[tuple[bytes, Summary | None]]
+    truncated: bool

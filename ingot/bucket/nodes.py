@@ -1,0 +1,71 @@
+"""The node cache of one gateway and the ways to fill it from the segments.
+
+The tree's functions are synchronous and never read a disk; what they lack they name by raising
+``Missing``. This class answers that: first with what needs no waiting, then by waiting. Nodes are
+immutable, so whoever loads one loads it for everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from ingot import mst
+from ingot.errors import Missing, Unavailable
+from ingot.messages import Cid
+
+T = TypeVar("T")
+
+LOADS_MAX = 512
+"""Rounds of loading one call may take: 129 layers, and a page of 1,000 that meets few of its nodes
+in memory; more means that the cache forgets faster than it is filled."""
+
+
+class Blocks(Protocol):
+    """Where blocks are read: the segment store."""
+
+    def read_now(self, cid: Cid) -> bytes | None: ...
+    async def read(self, cid: Cid) -> bytes: ...
+
+
+class Nodes:
+    """``run`` calls a tree function until nothing is missing."""
+
+    def __init__(self, blocks: Blocks, budget: int) -> None:
+        self.blocks = blocks
+        self.cache = mst.NodeCache(budget)
+
+    def load_now(self, cids: Sequence[Cid]) -> list[Cid]:
+        """Take in what can be read without waiting; returns what cannot."""
+        waiting = []
+        for cid in cids:
+            block = self.blocks.read_now(cid)
+            if block is None:
+                waiting.append(cid)
+            else:
+                self.cache.add(cid, block)
+        return waiting
+
+    async def load(self, cids: Sequence[Cid]) -> None:
+        for cid in self.load_now(cids):
+            self.cache.add(cid, await self.blocks.read(cid))
+
+    def run_now(self, call: Callable[[], T]) -> T:
+        """``call()``, loading without waiting; raises Missing with what would have to be waited
+        for."""
+        for _ in range(LOADS_MAX):
+            try:
+                return call()
+            except Missing as missing:
+                waiting = self.load_now(missing.cids)
+                if waiting:
+                    raise Missing(waiting) from None
+        raise Unavailable("the node cache is too small for the load")
+
+    async def run(self, call: Callable[[], T]) -> T:
+        for _ in range(LOADS_MAX):
+            try:
+                return self.run_now(call)
+            except Missing as missing:
+                await self.load(missing.cids)
+        raise Unavailable("the node cache is too small for the load")

@@ -1,0 +1,327 @@
+"""THE write path: one group commit for all buckets of a gateway (design section 5).
+
+    collect ─ plan ─ append + sync ──┐ batch n+1
+                    swap ─ acknowledge   batch n
+
+Two batches are under way at the most: while the swap of one is on its way to Postgres, the next is
+planned and synced. Swaps go in order. Guarantees, to every waiter:
+
+- An answer, refusals too, is given only when the batch it rests on is durable in the log and its
+  heads stand in the registry; readers see only such heads (``tips``).
+- A commit whose record is durable is never withdrawn and never applied again: its swap is repeated
+  until the registry shows exactly its heads. If it shows others the lease is lost and the gateway
+  serves nothing more.
+- The pipeline is its own task. A client that goes away cancels its waiter and nothing else.
+
+Called by ``ingot.bucket.store``; started and stopped by ``ingot.server``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from ingot import limits
+from ingot.bucket.batch import Create, Drop, Mutation, Plan, Planner
+from ingot.bucket.checkpoint import Checkpoints
+from ingot.bucket.model import Bucket
+from ingot.bucket.nodes import Nodes
+from ingot.bucket.pins import Pins
+from ingot.errors import IngotError, LeaseLost, RootMoved, Unavailable
+from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.ports import Clock, Registry
+
+log = logging.getLogger("ingot.pipeline")
+
+
+class CommitLog(Protocol):
+    """The part of the segment store that commits need."""
+
+    async def commit(
+        self,
+        lease: bytes,
+        blocks: Sequence[tuple[Cid, bytes]],
+        moves: Sequence[HeadMove],
+        bodies: Sequence[BodyPosition],
+        checkpoint: Cid | None = None,
+        pins: Sequence[Cid] = (),
+    ) -> tuple[Cid, CommitRecord]: ...
+
+    async def read(self, cid: Cid) -> bytes: ...
+
+
+class Pipeline:
+    """Collects mutations and commits them; ``tips`` are the buckets that readers may see."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        commits: CommitLog,
+        registry: Registry,
+        clock: Clock,
+        etag_of: Callable[[Cid], str],
+        pins: Pins,
+        batch_mutations: int = limits.BATCH_MUTATIONS_MAX,
+        commit_deadline_s: float = limits.COMMIT_DEADLINE_S,
+    ) -> None:
+        self.tips: dict[str, Bucket] = {}
+        self.commits = 0
+        self.mutations = 0
+        self.failed: IngotError | None = None
+        self._planner = Planner(nodes, etag_of)
+        self._log = commits
+        self._registry = registry
+        self._clock = clock
+        self._pins = pins
+        self._batch_mutations = batch_mutations
+        self._commit_deadline_s = commit_deadline_s
+        self._working: dict[bytes, Bucket] = {}
+        self._names: dict[str, bytes] = {}
+        self._queue: deque[Mutation] = deque()
+        self._away = 0  # mutations that left a batch and wait for blocks
+        self._registry_away = False
+        self._wake: asyncio.Event = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._swapping: asyncio.Task[None] | None = None
+        self._loading: set[asyncio.Task[None]] = set()
+        self._under_way: list[Plan] = []
+        self._stopping = False
+        self._lease = b""
+        self.checkpoints = Checkpoints(nodes)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self, lease: bytes, buckets: Iterable[Bucket], checkpoint: Cid | None) -> None:
+        self._lease = lease
+        for bucket in buckets:
+            self.tips[bucket.name] = bucket
+            self._working[bucket.id] = bucket
+            self._names[bucket.name] = bucket.id
+        self.checkpoints.start(self._working.values(), checkpoint)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="ingot-pipeline")
+
+    async def stop(self) -> None:
+        """Commit what was submitted, then end. Nothing may be submitted any more."""
+        self._stopping = True
+        self._wake.set()
+        while self._loading:
+            await asyncio.wait(self._loading)
+        if self._task is not None:
+            await self._task
+
+    def fail(self, why: IngotError) -> None:
+        """Serve nothing from now on; every waiter gets 503."""
+        if self.failed is None:
+            self.failed = why
+            log.critical("no more commits: %s", why)
+        refusal = Unavailable(f"this gateway no longer serves: {why}")
+        for mutation in self._pending():
+            _refuse(mutation, refusal)
+        self._queue.clear()
+        self._wake.set()
+
+    def expire(self) -> None:
+        """Give 503 to waiters past their deadline; their mutation may still commit."""
+        now = self._clock.monotonic()
+        for mutation in self._pending():
+            if mutation.deadline <= now:
+                _refuse(mutation, Unavailable("the commit took too long; it may yet succeed"))
+
+    def _pending(self) -> Iterable[Mutation]:
+        yield from self._queue
+        for plan in self._under_way:
+            for mutation, _ in plan.answers:
+                yield mutation
+
+    # -- stage 1: queue and collect -----------------------------------------------------------------
+
+    def deadline(self) -> float:
+        return self._clock.monotonic() + self._commit_deadline_s
+
+    def submit(self, mutation: Mutation) -> None:
+        """Queue it; its waiter hears the outcome. Unavailable where it cannot be taken now."""
+        if self.failed is not None:
+            raise Unavailable(f"this gateway no longer serves: {self.failed}")
+        if self._stopping:
+            raise Unavailable("the gateway is stopping")
+        if self._registry_away:
+            raise Unavailable("the registry (Postgres) cannot be reached", retry_after_s=2)
+        if len(self._queue) + self._away >= limits.QUEUE_MUTATIONS_MAX:
+            raise Unavailable("too many writes are waiting")
+        self._queue.append(mutation)
+        if len(self._queue) == 1:
+            self._wake.set()
+
+    def _collect(self) -> list[Mutation]:
+        """What queued while the stages below were busy, in order.
+
+        A bucket's deletion never shares a batch with its writes, nor two that concern one name: the
+        later waits for the next batch, so that a batch has at most one move a bucket and a name.
+        """
+        batch: list[Mutation] = []
+        size = 0
+        touched: set[bytes] = set()
+        barred: set[bytes | str] = set()
+        queue = self._queue
+        while queue and len(batch) < self._batch_mutations and size < limits.BATCH_BYTES_MAX:
+            mutation = queue[0]
+            if mutation.bucket in barred:
+                break
+            if isinstance(mutation, Create):
+                if mutation.made.name in barred:
+                    break
+                barred.add(mutation.made.name)
+            elif isinstance(mutation, Drop):
+                if mutation.bucket in touched:
+                    break
+                barred.add(mutation.bucket)
+                standing = self._working.get(mutation.bucket)
+                if standing is not None:
+                    barred.add(standing.name)
+            touched.add(mutation.bucket)
+            size += mutation.size
+            batch.append(queue.popleft())
+        return batch
+
+    # -- stages 2 to 4: plan, append, sync ------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue and self.failed is None:
+                    await self._commit(self._collect())
+                if self._stopping or self.failed is not None:
+                    break
+        except Exception as error:  # a bug here must not leave waiters hanging
+            log.exception("the pipeline broke")
+            self.fail(Unavailable(f"internal error: {error!r}"))
+        finally:
+            if self._swapping is not None:
+                await self._swapping
+
+    async def _commit(self, batch: list[Mutation]) -> None:
+        plan = self._planner.plan(batch, self._working, self._names)
+        for group, cids in plan.left:
+            self._leave(group, cids)
+        self._under_way.append(plan)
+        sequence = 0
+        if plan.moves:
+            try:
+                sequence = await self._append(plan)
+            except IngotError as error:
+                self._under_way.remove(plan)
+                for mutation, _ in plan.answers:
+                    _refuse(mutation, error)
+                return
+        if self._swapping is not None:
+            await self._swapping
+        if self.failed is not None:
+            self._under_way.remove(plan)
+            self.fail(self.failed)
+            return
+        if plan.moves:
+            self._swapping = asyncio.create_task(self._swap(plan, sequence), name="ingot-swap")
+        else:
+            self._acknowledge(plan)
+
+    async def _append(self, plan: Plan) -> int:
+        """Make the batch durable, then take its heads as the ones the next batch starts from."""
+        checkpoint = self.checkpoints.write(plan)
+        pins = self._pins.take_sealed()
+        bodies = [BodyPosition(segment, end) for segment, end in sorted(plan.bodies.items())]
+        try:
+            _, record = await self._log.commit(
+                self._lease, plan.blocks, plan.moves, bodies, checkpoint, pins
+            )
+        except BaseException:
+            self._pins.put_back(pins)
+            raise
+        self.checkpoints.written()
+        for bucket_id, bucket in plan.after.items():
+            standing = self._working.pop(bucket_id, None)
+            if standing is not None:
+                del self._names[standing.name]
+            if bucket is not None:
+                self._working[bucket_id] = bucket
+                self._names[bucket.name] = bucket_id
+        return record.sequence
+
+    def _leave(self, group: list[Mutation], cids: list[Cid]) -> None:
+        """These wait for blocks; the others go on."""
+        self._away += len(group)
+        task = asyncio.create_task(self._load(group, cids), name="ingot-load")
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
+
+    async def _load(self, group: list[Mutation], cids: list[Cid]) -> None:
+        try:
+            for cid in cids:
+                await self._log.read(cid)  # afterwards it can be read without waiting
+        except IngotError as error:
+            for mutation in group:
+                _refuse(mutation, error)
+        else:
+            self._queue.extendleft(reversed(group))
+            self._wake.set()
+        finally:
+            self._away -= len(group)
+
+    # -- stages 5 and 6: swap, acknowledge ------------------------------------------------------------
+
+    async def _swap(self, plan: Plan, sequence: int) -> None:
+        """Repeat the swap until the registry holds these heads, or others."""
+        attempt = 0
+        try:
+            while True:
+                try:
+                    if attempt == 0 or not await self._registry.swapped(plan.moves):
+                        await self._registry.swap(self._lease, sequence, plan.moves)
+                    break
+                except Unavailable as error:
+                    if not self._registry_away:
+                        log.warning("commit %d is durable, its swap is not: %s", sequence, error)
+                    self._registry_away = True
+                    if self.failed is not None:
+                        return
+                    pauses = limits.SWAP_RETRY_S
+                    await asyncio.sleep(pauses[min(attempt, len(pauses) - 1)])
+                    attempt += 1
+            if self._registry_away:
+                log.warning("the registry is back; commit %d stands", sequence)
+                self._registry_away = False
+            if self.failed is None:
+                self._acknowledge(plan)
+        except (LeaseLost, RootMoved) as error:
+            self.fail(LeaseLost(f"commit {sequence} met another gateway's heads: {error}"))
+        except Exception as error:
+            log.exception("the swap of commit %d broke", sequence)
+            self.fail(Unavailable(f"internal error: {error!r}"))
+        finally:
+            if plan in self._under_way:
+                self._under_way.remove(plan)
+
+    def _acknowledge(self, plan: Plan) -> None:
+        tips = self.tips
+        for move in plan.moves:
+            bucket = plan.after[move.bucket]
+            if bucket is None:
+                del tips[move.name]
+            else:
+                tips[move.name] = bucket
+        for mutation, answers in plan.answers:
+            if not mutation.waiter.done():
+                mutation.waiter.set_result(answers)
+        self.commits += bool(plan.moves)
+        self.mutations += len(plan.answers)
+        if plan in self._under_way:
+            self._under_way.remove(plan)
+
+
+def _refuse(mutation: Mutation, why: IngotError) -> None:
+    if not mutation.waiter.done():
+        mutation.waiter.set_exception(why)

@@ -1,0 +1,262 @@
+"""Buckets as the S3 layer sees them: read a published head, take a body in, commit a change.
+
+Guarantees: a read sees one published head, whole; a change is answered after it is durable and its
+head stands in the registry. Nothing is served while the lease is not surely ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from ingot import limits, mst
+from ingot.body.ingest import Ingest, ingest_small
+from ingot.body.reader import read_range
+from ingot.bucket.batch import Answer, Change, Create, Drop, Write, created_head
+from ingot.bucket.config_block import encode_config
+from ingot.bucket.model import (
+    Bucket,
+    BucketConfig,
+    BucketExists,
+    BucketNotEmpty,
+    Condition,
+    KeyRefused,
+    NoSuchBucket,
+    Page,
+    PreconditionFailed,
+)
+from ingot.bucket.nodes import Nodes
+from ingot.bucket.pins import Pin, Pins
+from ingot.bucket.pipeline import Pipeline
+from ingot.bucket.record import Record, Summary, cid_of, decode_record, encode_record, summarize
+from ingot.errors import Missing, Unavailable
+from ingot.messages import Body, BodyPosition, BodyStream, Cid
+from ingot.ports import Clock
+
+__all__ = [
+    "Bucket",
+    "BucketConfig",
+    "BucketExists",
+    "BucketNotEmpty",
+    "Condition",
+    "KeyRefused",
+    "NoSuchBucket",
+    "Page",
+    "PreconditionFailed",
+    "Store",
+]
+
+
+class Segments(Protocol):
+    """What the store needs of the segment store beside commits."""
+
+    def read_now(self, cid: Cid) -> bytes | None: ...
+    async def read(self, cid: Cid) -> bytes: ...
+    async def read_part(self, cid: Cid, start: int, into: memoryview) -> None: ...
+    async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition: ...
+    async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None: ...
+
+
+class Store:
+    """All methods raise Unavailable (503) when it cannot be done now."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        nodes: Nodes,
+        pipeline: Pipeline,
+        ingest: Ingest,
+        pins: Pins,
+        clock: Clock,
+    ) -> None:
+        self.pipeline = pipeline
+        self.lease_until = 0.0  # boottime; moved on by every confirmed renewal
+        self._segments = segments
+        self._nodes = nodes
+        self._ingest = ingest
+        self._pins = pins
+        self._clock = clock
+
+    # -- buckets -----------------------------------------------------------------------------------
+
+    def _serving(self) -> None:
+        if self._clock.boottime() >= self.lease_until:
+            raise Unavailable("the lease is not confirmed: the registry cannot be reached", 2)
+        if self.pipeline.failed is not None:
+            raise Unavailable(f"this gateway no longer serves: {self.pipeline.failed}", 5)
+
+    def bucket(self, name: str) -> Bucket:
+        """NoSuchBucket. Never waits."""
+        self._serving()
+        bucket = self.pipeline.tips.get(name)
+        if bucket is None:
+            raise NoSuchBucket(name)
+        return bucket
+
+    def buckets(self) -> list[Bucket]:
+        """Sorted by name."""
+        self._serving()
+        return [bucket for _, bucket in sorted(self.pipeline.tips.items())]
+
+    async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
+        """BucketExists."""
+        self._serving()
+        block = encode_config(config)
+        cid = cid_of(block)
+        made = Bucket(secrets.token_bytes(16), name, created_head(cid), config)
+        waiter = self._waiter()
+        self.pipeline.submit(Create(made, waiter, self.pipeline.deadline(), (cid, block)))
+        _answer(await waiter)
+        return made
+
+    async def delete_bucket(self, name: str) -> None:
+        """NoSuchBucket, BucketNotEmpty."""
+        bucket = self._writable(name)
+        waiter = self._waiter()
+        self.pipeline.submit(Drop(bucket.id, waiter, self.pipeline.deadline()))
+        _answer(await waiter)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def find(self, bucket: Bucket, key: bytes) -> Record | None:
+        """The record of ``key``; does not suspend where its blocks are at hand."""
+        root = bucket.head.objects
+        if root is None:
+            return None
+        cache = self._nodes.cache
+        try:
+            value = mst.get(cache, root, key)
+        except Missing:
+            value = await self._nodes.run(lambda: mst.get(cache, root, key))
+        if value is None:
+            return None
+        block = self._segments.read_now(value)
+        if block is None:
+            block = await self._segments.read(value)
+        return decode_record(block)
+
+    async def page(
+        self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int
+    ) -> Page:
+        """At most ``limit`` items greater than ``after``. A group is skipped whole when ``after``
+        lies in it (mst.md section 10)."""
+        root, cache = bucket.head.objects, self._nodes.cache
+        items, truncated = await self._nodes.run(
+            lambda: mst.page(cache, root, prefix, delimiter, after, limit)
+        )
+        read_now, read = self._segments.read_now, self._segments.read
+        found: list[tuple[bytes, Summary | None]] = []
+        for key, value in items:
+            if value is None:
+                found.append((key, None))
+                continue
+            block = read_now(value)
+            if block is None:
+                block = await read(value)
+            found.append((key, summarize(block)))
+        return Page(found, truncated)
+
+    def read(self, body: Body, start: int, stop: int) -> AsyncIterator[memoryview | bytes]:
+        """The bytes [start, stop) in pieces; each valid until the next step."""
+        return read_range(self._segments, body, start, stop)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    async def ingest(self, stream: BodyStream, algorithms: tuple[str, ...]) -> Body:
+        """Take a body in: chunk it, hash it (sha256, md5 and ``algorithms``), make its large chunks
+        durable. Nothing is visible until a record with this body is put."""
+        small = stream.take()
+        if small is not None and len(small) <= limits.LOG_CHUNK_BYTES_MAX:
+            return ingest_small(small, algorithms)
+        pin = Pin(self._pins)
+        body = await self._ingest.run(stream, _PinningSink(self._segments, pin), algorithms)
+        body.pin = pin
+        return body
+
+    def pin(self, body: Body) -> Body:
+        """Keep an existing body's chunks for as long as the result is held: a copy's source."""
+        body.pin = Pin(self._pins, [cid for cid, _ in body.chunks])
+        return body
+
+    async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> Cid:
+        """Commit ``record`` at its key. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
+        absent key), KeyRefused."""
+        target = self._writable(bucket)
+        block = encode_record(record)
+        cid = cid_of(block)
+        body = record.body
+        change = Change(record.key, cid, record.etag, condition)
+        waiter = self._waiter()
+        self.pipeline.submit(
+            Write(
+                target.id,
+                waiter,
+                self.pipeline.deadline(),
+                [change],
+                [*body.blocks, (cid, block)],
+                body.positions,
+            )
+        )
+        _answer(await waiter)
+        return cid
+
+    async def delete(
+        self,
+        bucket: str,
+        keys: list[bytes],
+        conditions: list[Condition | None] | None = None,
+    ) -> list[Answer]:
+        """Remove keys in one commit; absent keys succeed. One result a key, in order."""
+        target = self._writable(bucket)
+        judged = conditions if conditions is not None else [None] * len(keys)
+        changes = [Change(k, None, None, c) for k, c in zip(keys, judged, strict=True)]
+        waiter = self._waiter()
+        self.pipeline.submit(Write(target.id, waiter, self.pipeline.deadline(), changes, []))
+        answers = await waiter
+        if answers and isinstance(answers[0], NoSuchBucket):
+            raise answers[0]
+        return answers
+
+    def _writable(self, name: str) -> Bucket:
+        bucket = self.bucket(name)
+        if bucket.read_only:
+            raise Unavailable(f"bucket {name} is read-only: {bucket.read_only}", 60)
+        return bucket
+
+    def _waiter(self) -> asyncio.Future[list[Answer]]:
+        return asyncio.get_running_loop().create_future()
+
+
+class EtagReader:
+    """The ETag of a record by its CID, for conditions; raises Missing where it must be waited for."""
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+
+    def __call__(self, cid: Cid) -> str:
+        block = self._segments.read_now(cid)
+        if block is None:
+            raise Missing([cid])
+        return summarize(block).etag
+
+
+class _PinningSink:
+    """Pins each chunk before it is appended."""
+
+    def __init__(self, segments: Segments, pin: Pin) -> None:
+        self._segments = segments
+        self._pin = pin
+
+    async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition:
+        self._pin.add(cid)
+        return await self._segments.append_body(cid, data)
+
+    async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None:
+        await self._segments.sync_bodies(positions)
+
+
+def _answer(answers: list[Answer]) -> None:
+    if answers[0] is not None:
+        raise answers[0]

@@ -1,0 +1,75 @@
+"""Every bound of ingot in one place, and how the bounds relate.
+
+A queue, cache, wait or retry without a number here is a bug. Sizes are bytes, times seconds, unless
+the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+GIB: Final = 1024 * MIB
+
+# -- keys and the tree (mst.md section 14) ------------------------------------------------------
+KEY_BYTES_MAX: Final = 1024  # an S3 key, in UTF-8
+TREE_KEY_BYTES_MAX: Final = KEY_BYTES_MAX + 64  # the uploads tree appends separators and ids
+NODE_ENTRIES_MAX: Final = 8192  # honest trees stay below 70
+NODE_BYTES_WRITE_MAX: Final = 1 * MIB
+NODE_BYTES_READ_MAX: Final = 2 * MIB
+KEY_LAYER_WRITE_MAX: Final = 24  # an honest key gets here with chance 1e-15
+KEY_LAYER_READ_MAX: Final = 128
+NODE_CACHE_BYTES: Final = 96 * MIB
+
+# -- bodies -------------------------------------------------------------------------------------
+INLINE_BYTES_MAX: Final = 4 * KIB  # a body up to this stands in its record
+CHUNK_BYTES: Final = 1 * MIB
+LOG_CHUNK_BYTES_MAX: Final = 64 * KIB  # a chunk up to this goes to the log stream
+BODY_NODE_ENTRIES_MAX: Final = 1024
+CHUNK_POOL_BUFFERS: Final = 128  # the one pool for bodies coming in: 128 MiB at most
+READ_POOL_BUFFERS: Final = 48  # and going out
+OBJECT_BYTES_MAX: Final = 5 * 1024 * GIB
+PUT_BYTES_MAX: Final = 5 * GIB  # a single PUT or part
+HASH_OFFLOAD_BYTES: Final = 64 * KIB  # smaller spans are hashed on the loop (hot-path.md 4c)
+METADATA_BYTES_MAX: Final = 2 * KIB  # user metadata, names and values
+
+# -- structured blocks (DAG-CBOR) ---------------------------------------------------------------
+CBOR_BYTES_MAX: Final = 4 * MIB  # a block of any format but tree nodes, which have their own limit
+CBOR_DEPTH_MAX: Final = 64  # nested arrays and maps; our own formats need 6
+
+# -- segments -----------------------------------------------------------------------------------
+SEGMENT_BYTES_MAX: Final = 254 * MIB  # below piri's 266,338,304
+SEGMENT_SEAL_BYTES: Final = 64 * MIB
+BATCH_MUTATIONS_MAX: Final = 128
+BATCH_BYTES_MAX: Final = 16 * MIB
+QUEUE_MUTATIONS_MAX: Final = 4096  # waiting for a batch; over it: 503 SlowDown
+LOG_BYTES_MAX: Final = 1024 * GIB  # default of the setting; over it: 503 SlowDown
+
+# -- HTTP ---------------------------------------------------------------------------------------
+CONNECTIONS_MAX: Final = 4096
+HEADER_BYTES_MAX: Final = 64 * KIB  # request line and headers
+HEADER_COUNT_MAX: Final = 256
+HEADER_DEADLINE_S: Final = 30.0  # from the first byte of a request to the end of its headers
+IDLE_DEADLINE_S: Final = 120.0  # between requests
+BODY_STALL_S: Final = 30.0  # no byte for this long: 400 RequestTimeout
+BODY_RATE_MIN: Final = 1 * KIB  # bytes a second, averaged after the first BODY_STALL_S
+SEND_STALL_S: Final = 60.0  # a client that reads nothing for this long
+DRAIN_BYTES_MAX: Final = 256 * KIB  # of an unread body, so that a refused request keeps its connection
+RECV_BYTES: Final = 256 * KIB  # the shared receive buffer
+XML_BYTES_MAX: Final = 4 * MIB
+XML_DEPTH_MAX: Final = 16
+STOP_DEADLINE_S: Final = 30.0  # how long a drain waits for requests in flight
+
+# -- registry -----------------------------------------------------------------------------------
+LEASE_TTL_S: Final = 15.0
+LEASE_MARGIN_S: Final = 3.0
+LEASE_RENEW_S: Final = 3.0
+SWAP_TIMEOUT_S: Final = 5.0
+SWAP_RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # then the last again
+COMMIT_DEADLINE_S: Final = 20.0  # a waiter of the pipeline gets 503 after this
+HEADS_KEPT: Final = 1000  # root history a bucket keeps in the registry
+
+assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
+assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
+assert LEASE_RENEW_S < LEASE_TTL_S - LEASE_MARGIN_S

@@ -1,0 +1,157 @@
+"""What the stages hand one another: requests, responses, heads, bodies. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Header = tuple[bytes, bytes]
+Cid = bytes  # 36 bytes: 01, codec (71 dag-cbor, 55 raw), 12 20, sha2-256 digest
+
+
+class BodyStream(Protocol):
+    """The body of one request, read once, in order.
+
+    The first read answers ``Expect: 100-continue``, so an operation reads nothing before it has
+    authenticated and authorised the request. Reads raise ``ingot.http.errors.BodyError`` kinds when
+    the client cuts, stalls or lies about the length.
+    """
+
+    length: int | None
+    """Content-Length; None when the body came with ``Transfer-Encoding: chunked``."""
+
+    async def readinto(self, view: memoryview) -> int:
+        """Fill ``view`` from its start with what is there; wait for one byte at least; 0 is the end."""
+        ...
+
+    def take(self) -> bytes | None:
+        """The whole body if every byte of it has arrived already, else None. Never waits."""
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; RequestError when it is longer than ``limit`` bytes."""
+        ...
+
+
+class Request:
+    """One HTTP request. Header names are lower-case; values and order are as received."""
+
+    __slots__ = ("body", "headers", "index", "method", "peer", "received_ms", "secure", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        index: dict[bytes, bytes],
+        body: BodyStream,
+        peer: str,
+        secure: bool,
+    ) -> None:
+        self.method = method
+        self.target = target  # raw request-target bytes, never normalised
+        self.headers = headers
+        self.index = index  # name -> value; repeated lines joined with ",", blanks trimmed
+        self.body = body
+        self.peer = peer
+        self.secure = secure
+
+
+class Response:
+    """One HTTP response. ``head`` is complete header lines but Date, Server and Connection.
+
+    ``body`` is bytes, or an async iterator of buffers that are valid until the next step, whose
+    lengths sum to ``length``. ``length`` None means ``len(body)``. A HEAD answer sets ``length``
+    to what a GET would send and leaves ``body`` empty. 204 and 304 carry no length.
+    """
+
+    __slots__ = ("body", "close", "headers", "length", "raw", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: list[Header] | None = None,
+        body: bytes | AsyncIterator[memoryview | bytes] = b"",
+        length: int | None = None,
+        close: bool = False,
+    ) -> None:
+        self.status = status
+        self.headers = headers if headers is not None else []
+        self.body = body
+        self.length = length
+        self.close = close  # end the connection after this answer
+        self.raw: bytes | None = None  # a whole response, head and body, made by compiled code
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a bucket stands: design section 3. Roots are CIDs, None where nothing was ever put."""
+
+    sequence: int  # 0 at creation, one more with every commit that touches the bucket
+    objects: Cid | None = None
+    uploads: Cid | None = None
+    config: Cid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMove:
+    """One bucket's step in a commit. ``old`` None: created here. ``new`` None: deleted here."""
+
+    bucket: bytes  # 16 random bytes, never used again
+    name: str
+    old: Head | None
+    new: Head | None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRow:
+    """A live bucket as the registry holds it; ``commit`` is the commit sequence of its head."""
+
+    bucket: bytes
+    name: str
+    head: Head
+    commit: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPosition:
+    """How far a body segment must be durable for a commit that refers into it."""
+
+    segment: int
+    end: int  # byte offset after the last frame needed
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """``ingot/commit@1``, the last frame of a group commit (design section 4)."""
+
+    store: bytes  # 16 bytes
+    incarnation: int
+    lease: bytes  # the lease token under which it was written, 16 bytes
+    segment: int  # the log segment it stands in
+    sequence: int  # of commits, gapless, starts at 1
+    time_ms: int
+    previous: Cid | None  # the commit record before it
+    frames: int  # frames since that record, this one not counted
+    frames_digest: bytes  # sha256 over the CIDs of those frames in order
+    checkpoint: Cid | None  # newest checkpoint root known when written
+    bodies: tuple[BodyPosition, ...]
+    moves: tuple[HeadMove, ...]
+    pins: tuple[Cid, ...] = ()
+
+
+@dataclass(slots=True)
+class Body:
+    """An object's bytes as they were stored: what ``ingot.body`` returns for one upload."""
+
+    size: int
+    md5: bytes | None
+    sha256: bytes | None
+    inline: bytes | None = None  # a body of at most INLINE_BYTES_MAX
+    chunks: list[tuple[Cid, int]] = field(default_factory=list)  # or the entries of the top node
+    depth: int = 0  # 0: ``chunks`` are chunks; n: links to ``ingot/body@1`` nodes n levels high
+    blocks: list[tuple[Cid, bytes]] = field(default_factory=list)  # go to the log with the commit
+    positions: list[BodyPosition] = field(default_factory=list)  # synced already
+    checksums: dict[str, bytes] = field(default_factory=dict)  # algorithm name -> raw digest
+    pin: object = field(default=None, compare=False, repr=False)  # keeps its chunks; bucket/pins.py

@@ -1,0 +1,177 @@
+"""The edges that have two implementations each: registry, file system, lanes, clock.
+
+``ingot.server`` chooses; tests and the simulation put their own in. Pure: protocols only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ingot.messages import BucketRow, HeadMove
+
+
+class Clock(Protocol):
+    """The only time. ``now_ms`` may step; the others never go back."""
+
+    def now_ms(self) -> int:
+        """Wall clock, unix milliseconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds; stops while the machine is suspended."""
+        ...
+
+    def boottime(self) -> float:
+        """Seconds; goes on while the machine is suspended (CLOCK_BOOTTIME), for the lease."""
+        ...
+
+
+class Job(Protocol):
+    """Steps that a lane runs in order, on its own thread, until one fails.
+
+    Buffers given to a job belong to it until its completion was delivered on the loop.
+    """
+
+    error: int  # errno of the failed step, 0 when all went well
+    failed_step: int  # index of that step, -1
+    token: Any  # the submitter's own
+
+    def pwrite(self, fd: int, offset: int, buffer: Any) -> None: ...
+    def pread(self, fd: int, offset: int, buffer: Any) -> None:
+        """Fill the whole (writable) buffer; a short file is EIO."""
+        ...
+
+    def fdatasync(self, fd: int) -> None: ...
+    def sync_file_range(self, fd: int, offset: int, length: int) -> None: ...
+    def update(self, hasher: Any, buffer: Any) -> None:
+        """Feed an ``ingot._speedups.digest.Hasher``."""
+        ...
+
+
+class Lane(Protocol):
+    """One native thread with a FIFO of jobs; it never takes the GIL (hot-path.md 4c)."""
+
+    def job(self) -> Job: ...
+    def submit(self, job: Job, done: Callable[[Job], None]) -> None:
+        """Run ``job`` after those before it; call ``done(job)`` on the loop afterwards."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was submitted, deliver completions, join the thread."""
+        ...
+
+
+class FileSystem(Protocol):
+    """Every file-system call of the segment store; where faults are injected. Paths are absolute.
+
+    Calls block; those that can take long are given to a lane as job steps instead. All raise
+    OSError. Descriptors are close-on-exec.
+    """
+
+    def open(self, path: str, write: bool = False) -> int: ...
+    def create(self, path: str) -> int:
+        """O_CREAT | O_EXCL | O_RDWR, mode 0600."""
+        ...
+
+    def close(self, fd: int) -> None: ...
+    def size(self, fd: int) -> int: ...
+    def pread(self, fd: int, length: int, offset: int) -> bytes: ...
+    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+        """As ``pread``, or None where the disk would have to be waited for (RWF_NOWAIT)."""
+        ...
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int: ...
+    def fdatasync(self, fd: int) -> None: ...
+    def sync_directory(self, path: str) -> None: ...
+    def truncate(self, fd: int, length: int) -> None: ...
+    def rename(self, old: str, new: str) -> None: ...
+    def unlink(self, path: str) -> None: ...
+    def listdir(self, path: str) -> list[str]: ...
+    def mkdir(self, path: str) -> None: ...
+    def exists(self, path: str) -> bool: ...
+    def map(self, fd: int, length: int) -> memoryview:
+        """A read-only view of the file's first ``length`` bytes (mmap where real)."""
+        ...
+
+    def free_bytes(self, path: str) -> int: ...
+
+
+class LeaseTerms(Protocol):
+    token: bytes  # 16 random bytes, in every commit record and every swap
+    ttl_s: float
+
+
+class Registry(Protocol):
+    """The fenced pointer: heads, the lease, segment states (design section 8).
+
+    Methods raise Unavailable while Postgres cannot be reached, LeaseLost when the fence is closed,
+    RootMoved when a head was not the expected one.
+    """
+
+    async def open(self) -> None:
+        """Connect, migrate under the advisory lock, read what start-up must warn about."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def store_id(self) -> bytes | None:
+        """The store this database belongs to; None when it was never claimed."""
+        ...
+
+    async def claim(self, store: bytes) -> None:
+        """Write the store id into an unclaimed database; ConfigError when another one is there."""
+        ...
+
+    async def acquire(
+        self, owner: str, ttl_s: float, dead: bytes | None = None
+    ) -> bytes | None:
+        """Take the lease if it is free, expired by the database's clock, or held under the token
+        ``dead`` (of a holder known to have ended): the new token, else None."""
+        ...
+
+    async def renew(self, token: bytes, ttl_s: float) -> None: ...
+    async def release(self, token: bytes) -> None: ...
+
+    async def holder(self) -> tuple[str, float] | None:
+        """Who holds the lease and for how many seconds still, for the standby's message."""
+        ...
+
+    async def buckets(self) -> list[BucketRow]:
+        """Every live bucket with its newest head. Read after the lease was taken."""
+        ...
+
+    async def newest_commit(self) -> int:
+        """The highest commit sequence any swap carried (deleted buckets included), 0 at first."""
+        ...
+
+    async def swap(self, token: bytes, commit: int, moves: Sequence[HeadMove]) -> None:
+        """Move every head of one commit, or none: one fenced statement, committed durably."""
+        ...
+
+    async def swapped(self, moves: Sequence[HeadMove]) -> bool:
+        """After a lost answer: True when every head stands exactly at ``new`` (or later history
+        shows it did), False when every one still stands at ``old``; RootMoved otherwise."""
+        ...
+
+    async def put_segment(self, row: SegmentRow) -> None:
+        """Insert or update the state of one segment."""
+        ...
+
+    async def segments(self) -> list[SegmentRow]: ...
+
+    async def prune(self, keep: int) -> int:
+        """Drop head rows beyond the newest ``keep`` of each bucket; returns how many."""
+        ...
+
+
+class SegmentRow(Protocol):
+    """State of one segment file in the registry; see ``ingot.registry`` for the dataclass."""
+
+    stream: str  # "log" or "body"
+    number: int
+    state: str  # "open" | "sealed" | "quarantined" (| later "shipped", "retired")
+    bytes: int
+    root: bytes | None
+    first_commit: int
+    last_commit: int

@@ -1,0 +1,171 @@
+"""XML in and out: hardened parsing of request documents, fast writing of answers.
+
+*In*: expat with a plain element tree. DTDs, and with them entities, are refused where they begin;
+size, depth and count of elements are bounded; encodings other than UTF-8 are refused; namespaces and prefixes
+are dropped, because clients send any or none. *Out*: strings joined by hand; ``escape`` makes every
+text safe, and whole pages are tested at once, so that a listing of plain keys costs no escaping.
+Pure; called by every operation with a document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import quote_from_bytes
+from xml.parsers import expat
+
+from ingot.limits import XML_DEPTH_MAX
+from ingot.s3.errors import S3Error
+
+DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
+NAMESPACE: Final = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+ELEMENTS_MAX: Final = 20_000  # 1,000 entries of DeleteObjects or 10,000 parts have fewer
+
+_NAMED: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
+# A parser turns raw CR, LF and tab into something else, and the other controls are no XML at all.
+# References to the latter are refused by strict parsers too, but nothing better exists.
+_REFERENCES: Final = {chr(n): f"&#{n};" for n in range(0x20)} | {
+    "\x7f": "&#127;",
+    "\ufffe": "&#65534;",
+    "\uffff": "&#65535;",
+}
+_ESCAPES: Final = str.maketrans(_NAMED | _REFERENCES)
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f&<>\"'\ufffe\uffff]")
+
+
+def needs_escape(text: str) -> bool:
+    return _UNSAFE.search(text) is not None
+
+
+def escape(text: str) -> str:
+    return text.translate(_ESCAPES) if _UNSAFE.search(text) else text
+
+
+def url_encode(key: bytes) -> str:
+    """``encoding-type=url``: a blank becomes %20, which every client's decoder understands."""
+    return quote_from_bytes(key, "/")
+
+
+def element(name: str, text: str) -> str:
+    return f"<{name}>{escape(text)}</{name}>"
+
+
+def boolean(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def document(root: str, content: str) -> bytes:
+    """An answer: the root in S3's namespace around ``content``, which is XML already."""
+    return f"{DECLARATION}<{root} {NAMESPACE}>{content}</{root}>".encode()
+
+
+def error_document(error: S3Error, resource: str, request_id: str, host_id: str) -> bytes:
+    """The root has no namespace: clients look for a literal ``Error``."""
+    extra = "".join(element(name, text) for name, text in error.elements.items())
+    if "Resource" not in error.elements:
+        extra += element("Resource", resource)
+    return (
+        f"{DECLARATION}<Error><Code>{error.code}</Code>{element('Message', error.message)}{extra}"
+        f"<RequestId>{request_id}</RequestId><HostId>{host_id}</HostId></Error>"
+    ).encode()
+
+
+class Element:
+    """One element of a request document; ``name`` is without prefix and namespace."""
+
+    __slots__ = ("attributes", "children", "name", "text")
+
+    def __init__(self, name: str, attributes: dict[str, str]) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.children: list[Element] = []
+        self.text = ""
+
+    def all(self, name: str) -> Iterator[Element]:
+        return (child for child in self.children if child.name == name)
+
+    def child(self, name: str) -> Element | None:
+        """The only child of that name; MalformedXML when there are several."""
+        found = list(self.all(name))
+        if len(found) > 1:
+            raise malformed()
+        return found[0] if found else None
+
+    def value(self, name: str) -> str | None:
+        """The text of the only child of that name, None where there is none."""
+        found = self.child(name)
+        return None if found is None else found.text
+
+    def only(self, names: Iterable[str]) -> None:
+        """MalformedXML when a child has another name."""
+        allowed = frozenset(names)
+        if any(child.name not in allowed for child in self.children):
+            raise malformed()
+
+
+def malformed(message: str | None = None) -> S3Error:
+    return S3Error("MalformedXML", message)
+
+
+class _Builder:
+    """Collects expat's events into elements and refuses what goes over the bounds."""
+
+    def __init__(self, elements_max: int) -> None:
+        self.root: Element | None = None
+        self.stack: list[Element] = []
+        self.texts: list[list[str]] = []
+        self.left = elements_max
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self.left -= 1
+        if len(self.stack) >= XML_DEPTH_MAX or self.left < 0:
+            raise malformed()
+        node = Element(_local(name), {_local(k): v for k, v in attributes.items()})
+        if self.stack:
+            self.stack[-1].children.append(node)
+        else:
+            self.root = node
+        self.stack.append(node)
+        self.texts.append([])
+
+    def end(self, name: str) -> None:
+        self.stack.pop().text = "".join(self.texts.pop())
+
+    def data(self, text: str) -> None:
+        self.texts[-1].append(text)
+
+    def refuse(self, *_: object) -> None:
+        raise malformed()
+
+    def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if encoding is not None and encoding.lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise malformed()
+
+
+def _local(name: str) -> str:
+    return name.rpartition(" ")[2]
+
+
+def parse(body: bytes, root: str, elements_max: int = ELEMENTS_MAX) -> Element:
+    """The document's root element, which must be called ``root``; MalformedXML otherwise."""
+    if b"\0" in body:  # UTF-16 and UTF-32, whatever they declare
+        raise malformed()
+    builder = _Builder(elements_max)
+    parser = expat.ParserCreate("utf-8", namespace_separator=" ")
+    parser.buffer_text = True
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.XmlDeclHandler = builder.declaration
+    parser.StartDoctypeDeclHandler = builder.refuse
+    parser.EntityDeclHandler = builder.refuse
+    parser.ExternalEntityRefHandler = builder.refuse
+    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
+    try:
+        parser.Parse(body, True)
+    except (expat.ExpatError, UnicodeError):
+        raise malformed() from None
+    if builder.root is None or builder.root.name != root:
+        raise malformed()
+    return builder.root
