@@ -29,9 +29,13 @@ LOG_CHUNK_BYTES_MAX: Final = 64 * KIB  # a chunk up to this goes to the log stre
 BODY_NODE_ENTRIES_MAX: Final = 1024
 CHUNK_POOL_BUFFERS: Final = 128  # the one pool for bodies coming in: 128 MiB at most
 READ_POOL_BUFFERS: Final = 48  # and going out
+SMALL_POOL_BUFFERS: Final = 512  # of LOG_CHUNK_BYTES_MAX, for small bodies still on their way
+POOL_IDLE_BUFFERS: Final = 16  # that a pool keeps warm; more are given back to the system
+POOL_WAIT_S: Final = 20.0  # for a body's first buffer; then 503 SlowDown
 OBJECT_BYTES_MAX: Final = 5 * 1024 * GIB
 PUT_BYTES_MAX: Final = 5 * GIB  # a single PUT or part
 HASH_OFFLOAD_BYTES: Final = 64 * KIB  # smaller spans are hashed on the loop (hot-path.md 4c)
+HASH_SPAN_BYTES: Final = 256 * KIB  # of a chunk still arriving, handed to a hash lane at a time
 METADATA_BYTES_MAX: Final = 2 * KIB  # user metadata, names and values
 
 # -- structured blocks (DAG-CBOR) ---------------------------------------------------------------
@@ -60,6 +64,28 @@ RECV_BYTES: Final = 256 * KIB  # the shared receive buffer
 XML_BYTES_MAX: Final = 4 * MIB
 XML_DEPTH_MAX: Final = 16
 STOP_DEADLINE_S: Final = 30.0  # how long a drain waits for requests in flight
+HEAD_READ_BYTES: Final = 64 * KIB  # one read between requests: a head and what follows it
+SEND_JOIN_BYTES: Final = 64 * KIB  # a body up to this is copied behind its head: one send
+SEND_TURN_BYTES: Final = 4 * MIB  # to a peer that reads as fast as we send, before others' turn
+CHUNK_LINE_BYTES_MAX: Final = 1 * KIB  # size and extensions of a chunk of chunked transfer coding
+TRAILER_BYTES_MAX: Final = 8 * KIB  # all trailer fields of one chunked body
+HANDSHAKE_DEADLINE_S: Final = 10.0  # a whole TLS handshake
+DRAIN_DEADLINE_S: Final = 5.0  # for the rest of a body that nobody read
+LINGER_DEADLINE_S: Final = 10.0  # reading after the last answer, so that no RST overtakes it
+REQUESTS_PER_WAKE: Final = 32  # pipelined requests answered before others get their turn
+ACCEPTS_PER_WAKE: Final = 64
+ACCEPT_PAUSE_S: Final = 0.1  # after accept() failed for want of descriptors or memory
+REFUSALS_MAX: Final = 64  # connections over the cap that are being told 503
+LISTEN_BACKLOG: Final = 1024
+
+# -- signatures and aws-chunked -----------------------------------------------------------------
+SIGNING_KEYS_MAX: Final = 1024  # derived keys held; one for each access key, day and region in use
+AUTHORIZATIONS_MAX: Final = 1024  # parsed forms of Authorization values held, of verified requests
+AUTHORIZATION_BYTES_MAX: Final = 1 * KIB  # of one that is held; a longer one is parsed each time
+FRAMED_CHUNK_BYTES_MIN: Final = 8 * KIB  # of any chunk but the last, S3's own rule
+CHUNK_LINE_BYTES_MAX: Final = 1 * KIB
+TRAILER_BYTES_MAX: Final = 8 * KIB
+FRAMING_BUFFER_BYTES: Final = 16 * KIB  # a framed body's lines and the data read along with them
 
 # -- registry -----------------------------------------------------------------------------------
 LEASE_TTL_S: Final = 15.0
@@ -69,7 +95,15 @@ SWAP_TIMEOUT_S: Final = 5.0
 SWAP_RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # then the last again
 COMMIT_DEADLINE_S: Final = 20.0  # a waiter of the pipeline gets 503 after this
 HEADS_KEPT: Final = 1000  # root history a bucket keeps in the registry
+REGISTRY_CONNECT_S: Final = 5.0  # one attempt to connect and prepare
+REGISTRY_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # then the last again
+REGISTRY_CALL_S: Final = 5.0  # everything small but the swap; a renewal is one of these
+REGISTRY_SCAN_S: Final = 60.0  # reading all buckets, migrating, one batch of pruning
+PRUNE_ROWS: Final = 10_000  # head rows a batch of pruning deletes
 
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
+assert HEAD_READ_BYTES <= RECV_BYTES
+assert CHUNK_LINE_BYTES_MAX < HEAD_READ_BYTES
 assert LEASE_RENEW_S < LEASE_TTL_S - LEASE_MARGIN_S
+assert LEASE_RENEW_S + REGISTRY_CALL_S < LEASE_TTL_S - LEASE_MARGIN_S  # a slow renewal is in time

@@ -54,8 +54,9 @@ class Request:
         self.headers = headers
         self.index = index  # name -> value; repeated lines joined with ",", blanks trimmed
         self.body = body
-        self.peer = peer
+        self.peer = peer  # its address, without the port
         self.secure = secure
+        self.received_ms = 0  # wall clock when the head was complete; set by the connection
 
 
 class Response:

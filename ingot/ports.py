@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ingot.messages import BucketRow, HeadMove
+from ingot.messages import BodyPosition, BucketRow, Cid, HeadMove
 
 
 class Clock(Protocol):
@@ -59,6 +59,53 @@ class Lane(Protocol):
 
     def close(self) -> None:
         """Finish what was submitted, deliver completions, join the thread."""
+        ...
+
+
+class Lanes(Protocol):
+    """The native threads of one server; ``ingot.offload`` has the real ones."""
+
+    @property
+    def log(self) -> Lane: ...
+    @property
+    def body(self) -> Lane: ...
+    @property
+    def read(self) -> Lane: ...
+    @property
+    def hash_a(self) -> Lane: ...
+    @property
+    def hash_b(self) -> Lane: ...
+
+    async def run(self, lane: Lane, job: Job) -> None:
+        """Submit ``job`` and wait for its completion, also when cancelled meanwhile; OSError when a
+        step failed. Afterwards its buffers are the caller's again."""
+        ...
+
+
+class BodySink(Protocol):
+    """Where large chunks go while a body is received: the segment store."""
+
+    async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition:
+        """Write one chunk to the body stream. ``data`` is the caller's again when this ends."""
+        ...
+
+    async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None:
+        """Return when everything up to ``positions`` is durable; Unavailable when it is lost."""
+        ...
+
+
+class BlockSource(Protocol):
+    """Where blocks are read from. NotFound when nobody has one, Corruption when it is damaged."""
+
+    def read_now(self, cid: Cid) -> bytes | None:
+        """The block, or None where the disk would have to be waited for."""
+        ...
+
+    async def read(self, cid: Cid) -> bytes: ...
+
+    async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
+        """Fill ``into`` with the block's bytes from ``start`` on; it is the caller's again when
+        this ends, also by cancellation."""
         ...
 
 
@@ -171,7 +218,7 @@ class SegmentRow(Protocol):
     stream: str  # "log" or "body"
     number: int
     state: str  # "open" | "sealed" | "quarantined" (| later "shipped", "retired")
+    root: bytes | None  # above ``bytes``, which hides the type's name from what follows
     bytes: int
-    root: bytes | None
     first_commit: int
     last_commit: int

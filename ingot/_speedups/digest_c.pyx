@@ -32,7 +32,7 @@ cdef unsigned char DAG_CBOR = 0x71
 cdef EVP_MD *fetch(const char *name) except NULL:
     cdef EVP_MD *algorithm = EVP_MD_fetch(NULL, name, NULL)
     if algorithm == NULL:
-        raise RuntimeError(f"OpenSSL offers no {(<bytes>name).decode()}; ingot cannot work without it")
+        raise RuntimeError(f"OpenSSL offers no {(<bytes>name).decode()}, which ingot needs")
     return algorithm
 
 
@@ -232,7 +232,7 @@ def cid_matches(cid, data) -> bool:
         end = <const unsigned char *>name.buf + name.len
         if name.len < 36 or (<const unsigned char *>name.buf)[0] != 0x01:
             return False
-        if end[-34] != 0x12 or end[-33] != 0x20:
+        if (end - 34)[0] != 0x12 or (end - 33)[0] != 0x20:
             return False
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:

@@ -125,9 +125,9 @@ def split_authorization(value: bytes) -> tuple[bytes, bytes, bytes] | None:
     for part in parts:
         name, _, text = part.strip(b" \t").partition(b"=")
         found[name] = text
-    credential, signed = found.get(b"Credential"), found.get(b"SignedHeaders")
+    credential, listed = found.get(b"Credential"), found.get(b"SignedHeaders")
     signature = found.get(b"Signature")
-    return (credential, signed, signature) if credential and signed and signature else None
+    return (credential, listed, signature) if credential and listed and signature else None
 
 
 def unsigned_headers(index: dict[bytes, bytes], names: tuple[bytes, ...]) -> list[bytes]:
@@ -141,12 +141,12 @@ def canonical_request(
     method: str,
     target: bytes,
     index: dict[bytes, bytes],
-    signed: bytes,
+    listed: bytes,
     names: tuple[bytes, ...],
     payload: bytes,
     presigned: bool = False,
 ) -> bytes:
-    """The canonical request. ``signed`` is the list as sent, ``names`` its parts.
+    """The canonical request. ``listed`` is the list as sent, ``names`` its parts.
 
     A listed header that is absent signs as empty. ``presigned`` leaves X-Amz-Signature out of the
     query. ValueError on an escape that is none.
@@ -159,7 +159,7 @@ def canonical_request(
     for name in names:
         words = index.get(name, b"").replace(b"\t", b" ").split(b" ")
         headers.append(name + b":" + b" ".join(word for word in words if word))
-    lines = (method.encode(), target.partition(b"?")[0], query, *headers, b"", signed, payload)
+    lines = (method.encode(), target.partition(b"?")[0], query, *headers, b"", listed, payload)
     return b"\n".join(lines)
 
 
@@ -176,13 +176,13 @@ def sign_request(
     method: str,
     target: bytes,
     index: dict[bytes, bytes],
-    signed: bytes,
+    listed: bytes,
     names: tuple[bytes, ...],
     payload: bytes,
     presigned: bool = False,
 ) -> bytes:
     """The signature a request must carry: ``canonical_request`` to hex digits in one call."""
-    canonical = canonical_request(method, target, index, signed, names, payload, presigned)
+    canonical = canonical_request(method, target, index, listed, names, payload, presigned)
     return key.sign(string_to_sign(stamp, scope, canonical))
 
 

@@ -19,10 +19,11 @@ from ingot.bucket.model import Bucket
 from ingot.bucket.nodes import Nodes
 from ingot.codec import dag_cbor
 from ingot.codec.cid import Cid as Link
-from ingot.codec.cid import dag_cbor_cid
+from ingot.codec.cid import of_structure
 from ingot.errors import Missing
 from ingot.messages import Cid
-from ingot.segments.commit import encode_checkpoint
+from ingot.ports import Clock
+from ingot.segments.commit import Checkpoint, encode_checkpoint
 
 HEAD_FORMAT = "ingot/head@1"
 
@@ -51,8 +52,10 @@ def encode_head(bucket: Bucket) -> bytes:
 class Checkpoints:
     """Knows which heads changed since the last checkpoint, and writes the next when it is due."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, store: bytes, incarnation: int, clock: Clock) -> None:
         self.newest: Cid | None = None
+        self._store, self._incarnation = store, incarnation
+        self._clock = clock
         self.count = 0
         self._nodes = nodes
         self._root: Cid | None = None
@@ -69,8 +72,8 @@ class Checkpoints:
     def segment_sealed(self) -> None:
         self._due = True
 
-    def write(self, plan: Plan) -> Cid | None:
-        """Add the checkpoint to the batch where it is due; returns the newest one's CID."""
+    def write(self, plan: Plan, sequence: int) -> Cid | None:
+        """Add the checkpoint to commit ``sequence`` where it is due; returns the newest one's CID."""
         self._after = {**self._changed, **plan.after}
         self._written = None
         if not self._due:
@@ -81,7 +84,7 @@ class Checkpoints:
             value = None
             if bucket is not None:
                 block = encode_head(bucket)
-                value = bytes(dag_cbor_cid(block))
+                value = of_structure(block)
                 heads.append((value, block))
             changes.append((tree_key(bucket_id), value))
         cache, root = self._nodes.cache, self._root
@@ -89,8 +92,11 @@ class Checkpoints:
             applied = self._nodes.run_now(lambda: mst.apply(cache, root, changes))
         except Missing:
             return self.newest  # its nodes are not at hand; a later batch will do
-        block = encode_checkpoint(applied.root)
-        cid = bytes(dag_cbor_cid(block))
+        made = Checkpoint(
+            self._store, self._incarnation, sequence, self._clock.now_ms(), applied.root
+        )
+        block = encode_checkpoint(made)
+        cid = of_structure(block)
         plan.blocks += [*heads, *applied.blocks, (cid, block)]
         self._written = (cid, applied.root)
         return cid

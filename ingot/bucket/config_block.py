@@ -9,7 +9,7 @@ buckets. Absent means left out. Pure.
 
 from __future__ import annotations
 
-from ingot.bucket.store import BucketConfig
+from ingot.bucket.model import BucketConfig
 from ingot.codec import dag_cbor
 from ingot.codec.fields import open_envelope
 
@@ -29,18 +29,22 @@ def encode_config(config: BucketConfig) -> bytes:
 def decode_config(block: bytes) -> BucketConfig:
     """FormatError for anything that ``encode_config`` would not write."""
     fields = open_envelope(block, BUCKET)
+    salt = fields.get("salt", bytes)
+    documents: dict[str, object] | None = fields.get("documents", dict)
+    if salt == b"":
+        fields.refuse("salt", "bytes, or no field", "an empty string")
+    if documents == {}:
+        fields.refuse("documents", "entries, or no field", "an empty map")
     config = BucketConfig(
         owner=fields.need("owner", str),
         owner_name=fields.need("owner_name", str),
         created_ms=fields.need_uint("created"),
         region=fields.need("region", str),
-        salt=fields.get("salt", bytes) or b"",
-        documents=fields.get("documents", dict) or {},
+        salt=salt or b"",
     )
-    for name, document in config.documents.items():
-        if type(document) is not bytes:
+    for name, document in (documents or {}).items():
+        if not isinstance(document, bytes) or type(document) is not bytes:
             fields.refuse("documents", "a byte string", repr(document), name)
+        config.documents[name] = document
     fields.done()
-    if encode_config(config) != block:  # an empty salt or an empty map of documents, spelled out
-        fields.refuse("created", "fields without a value left out", "an empty one")
     return config

@@ -64,6 +64,7 @@ class Pipeline:
         clock: Clock,
         etag_of: Callable[[Cid], str],
         pins: Pins,
+        checkpoints: Checkpoints,
         batch_mutations: int = limits.BATCH_MUTATIONS_MAX,
         commit_deadline_s: float = limits.COMMIT_DEADLINE_S,
     ) -> None:
@@ -76,13 +77,14 @@ class Pipeline:
         self._registry = registry
         self._clock = clock
         self._pins = pins
+        self._checkpoints = checkpoints
         self._batch_mutations = batch_mutations
         self._commit_deadline_s = commit_deadline_s
         self._working: dict[bytes, Bucket] = {}
         self._names: dict[str, bytes] = {}
         self._queue: deque[Mutation] = deque()
         self._away = 0  # mutations that left a batch and wait for blocks
-        self._registry_away = False
+        self.registry_away = False
         self._wake: asyncio.Event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._swapping: asyncio.Task[None] | None = None
@@ -90,17 +92,22 @@ class Pipeline:
         self._under_way: list[Plan] = []
         self._stopping = False
         self._lease = b""
-        self.checkpoints = Checkpoints(nodes)
+        self._sequence = 0
 
     # -- life ------------------------------------------------------------------------------------
 
-    def start(self, lease: bytes, buckets: Iterable[Bucket], checkpoint: Cid | None) -> None:
+    def start(
+        self, lease: bytes, buckets: Iterable[Bucket], newest: CommitRecord | None
+    ) -> None:
+        """``newest`` is the last commit of the log, whose heads ``buckets`` have."""
         self._lease = lease
+        self._sequence = newest.sequence if newest is not None else 0
         for bucket in buckets:
             self.tips[bucket.name] = bucket
             self._working[bucket.id] = bucket
             self._names[bucket.name] = bucket.id
-        self.checkpoints.start(self._working.values(), checkpoint)
+        checkpoint = newest.checkpoint if newest is not None else None
+        self._checkpoints.start(self._working.values(), checkpoint)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="ingot-pipeline")
 
     async def stop(self) -> None:
@@ -147,7 +154,7 @@ class Pipeline:
             raise Unavailable(f"this gateway no longer serves: {self.failed}")
         if self._stopping:
             raise Unavailable("the gateway is stopping")
-        if self._registry_away:
+        if self.registry_away:
             raise Unavailable("the registry (Postgres) cannot be reached", retry_after_s=2)
         if len(self._queue) + self._away >= limits.QUEUE_MUTATIONS_MAX:
             raise Unavailable("too many writes are waiting")
@@ -231,7 +238,7 @@ class Pipeline:
 
     async def _append(self, plan: Plan) -> int:
         """Make the batch durable, then take its heads as the ones the next batch starts from."""
-        checkpoint = self.checkpoints.write(plan)
+        checkpoint = self._checkpoints.write(plan, self._sequence + 1)
         pins = self._pins.take_sealed()
         bodies = [BodyPosition(segment, end) for segment, end in sorted(plan.bodies.items())]
         try:
@@ -241,7 +248,8 @@ class Pipeline:
         except BaseException:
             self._pins.put_back(pins)
             raise
-        self.checkpoints.written()
+        self._checkpoints.written()
+        self._sequence = record.sequence
         for bucket_id, bucket in plan.after.items():
             standing = self._working.pop(bucket_id, None)
             if standing is not None:
@@ -283,17 +291,17 @@ class Pipeline:
                         await self._registry.swap(self._lease, sequence, plan.moves)
                     break
                 except Unavailable as error:
-                    if not self._registry_away:
+                    if not self.registry_away:
                         log.warning("commit %d is durable, its swap is not: %s", sequence, error)
-                    self._registry_away = True
+                    self.registry_away = True
                     if self.failed is not None:
                         return
                     pauses = limits.SWAP_RETRY_S
                     await asyncio.sleep(pauses[min(attempt, len(pauses) - 1)])
                     attempt += 1
-            if self._registry_away:
+            if self.registry_away:
                 log.warning("the registry is back; commit %d stands", sequence)
-                self._registry_away = False
+                self.registry_away = False
             if self.failed is None:
                 self._acknowledge(plan)
         except (LeaseLost, RootMoved) as error:

@@ -1,10 +1,67 @@
-"""The object's record, ``ingot/object@1``: what a key's value block holds (design section 4)."""
+"""The object's record, ``ingot/object@1``: what a key's value block holds (design section 4).
+
+A PUT encodes one, a GET decodes one, a listing takes a summary of each of its thousand keys. A
+block is decoded only if it is exactly what ``encode_record`` writes; a record whose numbers
+contradict one another is Corruption. Another format, such as ``ingot/leaf@1``, is a FormatError
+that names it. Pure.
+
+    ingot/object@1 = { key: text, size: uint, created: uint (unix ms), etag: text,
+                       md5: 16 bytes, sha256: 32 bytes (of the whole body),
+                       headers: {text: text}, metadata: {text: text},
+                       checksums: {algorithm: digest}, composite: true, parts: [size of each],
+                       version: text, deleted: true (a delete marker, which has no body),
+                       inline: bytes  or  chunks: [[link, byte length]], depth: uint }
+
+Without ``depth`` the links are chunks; with it they are ``ingot/body@1`` nodes that many levels
+high. What a record does not have is left out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import NamedTuple
 
+from ingot._speedups import cbor
+from ingot.codec.cid import DAG_CBOR_PREFIX
+from ingot.errors import Corruption
+from ingot.limits import BODY_NODE_ENTRIES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX
 from ingot.messages import Body, Cid
+
+OBJECT = "ingot/object@1"
+
+_RECORD = cbor.Layout(
+    OBJECT,
+    (
+        ("key", "utf8"),
+        ("md5", "bytes16?"),
+        ("etag", "text?"),
+        ("size", "uint"),
+        ("depth", "uint?"),
+        ("parts", "uints?"),
+        ("chunks", "entries?"),
+        ("inline", "bytes?"),
+        ("sha256", "bytes32?"),
+        ("created", "uint"),
+        ("deleted", "true?"),
+        ("headers", "texts?"),
+        ("version", "text?"),
+        ("metadata", "texts?"),
+        ("checksums", "digests?"),
+        ("composite", "true?"),
+    ),
+)
+_SUMMARY = cbor.Layout(
+    OBJECT,
+    (
+        ("etag", "text?"),
+        ("size", "uint"),
+        ("created", "uint"),
+        ("checksums", "digests?"),
+        ("composite", "true?"),
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -26,9 +83,8 @@ class Record:
     delete_marker: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a listing shows of a record; decoded without building the rest."""
+class Summary(NamedTuple):
+    """What a listing shows of a record; a tuple, since a listing makes a thousand of them."""
 
     size: int
     etag: str
@@ -37,7 +93,127 @@ class Summary:
     composite: bool
 
 
-def encode_record(record: Record) -> bytes: ...
-def decode_record(block: bytes) -> Record: ...
-def summarize(block: bytes) -> Summary: ...
-def cid_of(block: bytes) -> Cid: ...
+def encode_record(record: Record) -> bytes:
+    """The record's block. ValueError for a record that ``decode_record`` would not give back.
+
+    ``body.checksums``, ``blocks`` and ``positions`` are the write path's and are not stored. An
+    empty body is inline, however it is said.
+    """
+    body = record.body
+    inline = body.inline
+    if inline is None and not body.chunks and not record.delete_marker:
+        inline = b""
+    fault = _fault(body.size, inline, body.chunks, body.depth, record.parts, record.delete_marker)
+    if fault is not None:
+        raise ValueError(f"{fault[0]}: expected {fault[1]}, found {fault[2]}")
+    return _RECORD.encode(
+        (
+            record.key,
+            body.md5,
+            record.etag or None,
+            body.size,
+            body.depth or None,
+            record.parts or None,
+            body.chunks or None,
+            inline,
+            body.sha256,
+            record.created_ms,
+            record.delete_marker or None,
+            record.headers or None,
+            record.version or None,
+            record.metadata or None,
+            record.checksums or None,
+            record.composite or None,
+        )
+    )
+
+
+def decode_record(block: bytes) -> Record:
+    """The record of a block: FormatError where the bytes are not one, Corruption where its numbers
+    contradict one another."""
+    (
+        key,
+        md5,
+        etag,
+        size,
+        depth,
+        parts,
+        chunks,
+        inline,
+        sha,
+        created,
+        deleted,
+        headers,
+        version,
+        metadata,
+        checksums,
+        composite,
+    ) = _RECORD.decode(block)
+    if depth == 0:
+        raise Corruption(f"record of {key!r}, depth", "no field", 0)
+    fault = _fault(size, inline, chunks or (), depth or 0, parts or (), deleted or False)
+    if fault is not None:
+        raise Corruption(f"record of {key!r}, {fault[0]}", fault[1], fault[2])
+    return Record(
+        key,
+        Body(size, md5, sha, inline, chunks or [], depth or 0),
+        etag or "",
+        created,
+        headers or {},
+        metadata or {},
+        checksums or {},
+        composite or False,
+        parts or [],
+        version or "",
+        deleted or False,
+    )
+
+
+def summarize(block: bytes) -> Summary:
+    """What a listing needs, read past the rest: a damaged rest is not noticed here."""
+    etag, size, created, checksums, composite = _SUMMARY.pick(block)
+    return Summary(
+        size,
+        etag or "",
+        created,
+        next(iter(checksums)) if checksums is not None else "",
+        composite or False,
+    )
+
+
+def cid_of(block: bytes) -> Cid:
+    """The CID of a record's block: the value that the tree holds for its key."""
+    return DAG_CBOR_PREFIX + sha256(block).digest()
+
+
+def _fault(
+    size: int,
+    inline: bytes | None,
+    chunks: Sequence[tuple[bytes, int]],
+    depth: int,
+    parts: Sequence[int],
+    delete_marker: bool,
+) -> tuple[str, object, object] | None:
+    """(what, expected, found) where the numbers of a record contradict one another."""
+    if not 0 <= size <= OBJECT_BYTES_MAX:
+        return "size", f"0 to {OBJECT_BYTES_MAX}", size
+    if parts and sum(parts) != size:
+        return "sum of the parts", size, sum(parts)
+    if depth and not chunks:
+        return "depth", "entries", "none"
+    if delete_marker:
+        return ("delete marker", "no body", f"{size} bytes") if size or chunks or inline else None
+    if inline is not None:
+        if chunks:
+            return "body", "inline bytes or chunks", "both"
+        if len(inline) != size or size > INLINE_BYTES_MAX:
+            return "inline body", f"{size} bytes, {INLINE_BYTES_MAX} at most", len(inline)
+        return None
+    if not 0 < len(chunks) <= BODY_NODE_ENTRIES_MAX:
+        return "entries of the body", f"1 to {BODY_NODE_ENTRIES_MAX}", len(chunks)
+    total = 0
+    for _, length in chunks:
+        if length < 1:
+            return "length of a chunk", "at least 1", length
+        total += length
+    return ("sum of the chunks", size, total) if total != size else None

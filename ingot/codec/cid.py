@@ -12,6 +12,7 @@ from typing import Final
 
 from ingot._speedups import cbor
 from ingot._speedups.cbor_py import Cid
+from ingot.codec import varint
 from ingot.errors import FormatError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "of_chunk",
     "of_structure",
     "parse",
+    "read",
     "to_text",
 ]
 
@@ -71,6 +73,19 @@ def parse(data: bytes) -> Cid:
     if fault >= 0:
         raise FormatError(fault, "a CIDv1", data[fault : fault + 8].hex() or "its end")
     return Cid(data)
+
+
+def read(data: bytes | memoryview, offset: int) -> tuple[Cid, int]:
+    """(the CIDv1 that starts at ``offset``, the offset after it), as frames hold them."""
+    at = offset
+    for expected in ("version 1", "a codec", "a hash function"):
+        number, at = varint.decode(data, at)
+        if expected == "version 1" and number != 1:
+            raise FormatError(offset, "a CIDv1", f"version {number}")
+    length, at = varint.decode(data, at)
+    if length > len(data) - at:
+        raise FormatError(offset, f"a digest of {length} bytes", f"{len(data) - at} bytes")
+    return Cid(data[offset : at + length]), at + length
 
 
 def to_text(cid: bytes) -> str:

@@ -17,8 +17,15 @@ from ingot.errors import FormatError
 T = TypeVar("T")
 Step = str | int  # a map's key or an array's position
 
-_NAMES = {int: "an integer", str: "a text", bytes: "a byte string", Cid: "a link", bool: "a boolean"}
-_NAMES |= {list: "an array", dict: "a map"}
+_NAMES: dict[type, str] = {
+    int: "an integer",
+    str: "a text",
+    bytes: "a byte string",
+    Cid: "a link",
+    bool: "a boolean",
+    list: "an array",
+    dict: "a map",
+}
 
 
 def open_envelope(block: bytes, format_name: str) -> Fields:

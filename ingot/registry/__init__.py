@@ -1,13 +1,15 @@
 """The mutable index: which heads are current, who may move them, which segments there are.
 
-``postgres.Postgres`` is the real one, ``memory.Memory`` the same port (``ingot.ports.Registry``) in
-memory, under one contract suite; ``embedded`` runs a private Postgres. Only ``ingot.server``,
-``ingot.testing`` and ``ingot.cli`` choose between them.
+``postgres.Postgres`` is the real one, ``memory.MemoryRegistry`` the same port
+(``ingot.ports.Registry``) in memory, under one contract suite; ``embedded`` runs a private
+Postgres. Only ``ingot.server``, ``ingot.testing`` and ``ingot.cli`` choose between them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ingot.messages import Cid
 
 
 @dataclass(slots=True)
@@ -18,6 +20,6 @@ class SegmentRow:
     number: int
     state: str  # "open", "sealed", "quarantined"; later "shipped", "retired"
     bytes: int
-    root: bytes | None  # CID of the last commit record, once sealed
+    root: Cid | None  # of the last commit record, once sealed
     first_commit: int  # commit sequences it holds; 0 and 0 when it holds none
     last_commit: int

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ingot.errors import ConfigError
+from ingot.registry.line import transaction
 
 LOCK = 0x696E676F74  # "ingot": the advisory lock's key, the same in every release
 
@@ -70,11 +71,13 @@ def load(path: Path) -> tuple[Migration, ...]:
 async def migrate(connection: Any, path: Path | None = None) -> list[str]:
     """Apply what is missing, on an asyncpg connection; returns the names of what was applied."""
     wanted = load(path or directory())
-    # A role that may use the schema but not create one gets past a database that is up to date.
-    if len(await _applied(connection)) == len(wanted):
-        _verify(await _applied(connection), wanted)
+    # Looked at first without the lock: a role that may use the schema but not create one gets past
+    # a database that is up to date, which is every start but the first.
+    applied = await _applied(connection)
+    if len(applied) == len(wanted):
+        _verify(applied, wanted)
         return []
-    async with connection.transaction():
+    async with transaction(connection):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         if not await connection.fetchval("SELECT to_regnamespace('ingot') IS NOT NULL"):
             await connection.execute("CREATE SCHEMA ingot")

@@ -2,8 +2,8 @@
 
 ``read`` gives every header its meaning for one object as it is now; a copy's source differs only in
 that "not modified" is a failure too. ``for_write`` and ``for_delete`` make the ``Condition`` that
-the store decides at the commit; ``refuse_early`` is the same decision on what is known before the
-body is read, so that a client whose write cannot succeed need not send it. Pure.
+the store decides at the commit (``Condition.check`` is asked before the body is read as well, so
+that a client whose write cannot succeed need not send it). Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ingot.bucket.store import Condition
+from ingot.bucket.model import Condition
+from ingot.bucket.record import Record
 from ingot.s3.dates import parse_date
 from ingot.s3.errors import S3Error
 
@@ -123,17 +124,6 @@ def for_write(index: Index) -> Condition | None:
     return Condition(if_none_match_any=True)
 
 
-def refuse_early(condition: Condition, etag: str | None, key: bytes) -> None:
-    """Raise what the commit would answer if the object were still as now; ``etag`` None: absent."""
-    if condition.if_none_match_any and etag is not None:
-        raise S3Error("PreconditionFailed", Condition="If-None-Match")
-    if condition.if_match:
-        if etag is None:
-            raise S3Error("NoSuchKey", Key=key.decode())
-        if not _holds(condition.if_match, etag):
-            raise S3Error("PreconditionFailed", Condition="If-Match")
-
-
 @dataclass(frozen=True, slots=True)
 class DeleteConditions:
     """What a delete asks for. Size and time are compared on the object as it is found."""
@@ -166,10 +156,8 @@ def delete_conditions(
     )
 
 
-def for_delete(
-    wanted: DeleteConditions, found: tuple[str, int, int] | None
-) -> Condition | None:
-    """The commit's condition, given (etag, created_ms, size) of the object as found.
+def for_delete(wanted: DeleteConditions, found: Record | None) -> Condition | None:
+    """The commit's condition, given the object as found where ``wanted`` looks at it.
 
     Size and time are no conditions of a commit: they are judged here, and the commit is then bound
     to the ETag they were judged on.
@@ -178,11 +166,10 @@ def for_delete(
         return Condition(if_match=wanted.match)
     if found is None:
         return Condition(if_match=wanted.match) if wanted.match else None
-    etag, created_ms, size = found
-    if wanted.match and not _holds(wanted.match, etag):
+    if wanted.match and not _holds(wanted.match, found.etag):
         raise S3Error("PreconditionFailed", Condition="If-Match")
-    if wanted.size is not None and wanted.size != size:
+    if wanted.size is not None and wanted.size != found.body.size:
         raise S3Error("PreconditionFailed", Condition="x-amz-if-match-size")
-    if wanted.modified is not None and wanted.modified != created_ms // 1000:
+    if wanted.modified is not None and wanted.modified != found.created_ms // 1000:
         raise S3Error("PreconditionFailed", Condition="x-amz-if-match-last-modified-time")
-    return Condition(if_match=(etag,))
+    return Condition(if_match=(found.etag,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ingot.s3.errors import S3Error
-from ingot.s3.names import bucket_name_is_valid, check_key, percent_decode
+from ingot.s3.names import bucket_name_is_valid, key_is_valid, percent_decode
 
 
 class CopySource(NamedTuple):
@@ -28,15 +28,15 @@ def parse_copy_source(value: bytes) -> CopySource:
     if decoded[:1] == b"/":
         decoded = decoded[1:]
     bucket, slash, key = decoded.partition(b"/")
-    if not slash or not key:
-        raise _invalid("Invalid copy source object key", value)
+    if not slash:
+        raise _invalid(
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey", value
+        )
     name = bucket.decode("latin-1")
     if not bucket_name_is_valid(name):
         raise _invalid("Invalid copy source bucket name", value)
-    try:
-        check_key(key)
-    except S3Error:
-        raise _invalid("Invalid copy source object key", value) from None
+    if not key_is_valid(key):
+        raise _invalid("Invalid copy source object key", value)
     return CopySource(name, key, version)
 
 

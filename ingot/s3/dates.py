@@ -42,7 +42,7 @@ def http_date(ms: int) -> str:
 
 
 def parse_date(text: str) -> int | None:
-    """Unix seconds of an HTTP date (all three forms) or an ISO 8601 time; None when it is neither."""
+    """Unix seconds of an HTTP date (of all three forms) or an ISO 8601 time, else None."""
     words = text.replace(",", " ").split()
     try:
         if len(words) == 1:

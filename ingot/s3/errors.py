@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from ingot.bucket.store import (
+from ingot.bucket.model import (
     BucketExists,
     BucketNotEmpty,
     KeyRefused,

@@ -45,20 +45,26 @@ def check_bucket_name(name: str) -> None:
         raise S3Error("InvalidBucketName", BucketName=name)
 
 
-def check_key(key: bytes) -> None:
+def key_is_valid(key: bytes) -> bool:
     """A key is 1 to 1024 bytes of UTF-8 without NUL; every other code point is legal."""
+    return 0 < len(key) <= KEY_BYTES_MAX and b"\0" not in key and (key.isascii() or _is_utf8(key))
+
+
+def _is_utf8(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def check_key(key: bytes) -> None:
+    if key_is_valid(key):
+        return
     if len(key) > KEY_BYTES_MAX:
         raise S3Error("KeyTooLongError", Size=str(len(key)), MaxSizeAllowed=str(KEY_BYTES_MAX))
-    if key.isascii():
-        if b"\0" not in key:
-            return
-    else:
-        try:
-            key.decode()
-        except UnicodeDecodeError:
-            raise S3Error("InvalidURI", "The key is not valid UTF-8.") from None
-        if b"\0" not in key:
-            return
+    if not _is_utf8(key):
+        raise S3Error("InvalidURI", "The key is not valid UTF-8.")
     raise S3Error(
         "InvalidArgument", "Object key must not contain a NUL character", ArgumentName="key"
     )

@@ -1,10 +1,10 @@
 """XML in and out: hardened parsing of request documents, fast writing of answers.
 
 *In*: expat with a plain element tree. DTDs, and with them entities, are refused where they begin;
-size, depth and count of elements are bounded; encodings other than UTF-8 are refused; namespaces and prefixes
-are dropped, because clients send any or none. *Out*: strings joined by hand; ``escape`` makes every
-text safe, and whole pages are tested at once, so that a listing of plain keys costs no escaping.
-Pure; called by every operation with a document.
+size, depth and count of elements are bounded; encodings other than UTF-8 are refused; namespaces
+and prefixes are dropped, because clients send any or none. *Out*: strings joined by hand;
+``escape`` makes every text safe, and a listing tests a whole page at once, so that plain keys cost
+no escaping. Pure; called by every operation with a document.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """Commit records and checkpoints: the blocks that let the log alone rebuild every bucket.
 
-A commit record is the last frame of a group commit (design: formats, segments). Recovery reads them
-in order; the write path makes one a batch; compaction and restore read their moves and pins. A field
-that is absent (no previous record, no bodies, ...) is left out. Pure.
+A commit record is the last frame of a group commit: the write path makes one a batch, recovery
+reads them in order, compaction and restore read their moves and pins. What a record does not have
+(no previous one, no bodies, no pins) is left out. Pure.
 
-    ingot/commit@1     = { name, 16 bytes: store, lease; uint: incarnation, segment, sequence, frames,
-                           time (unix ms); digest: sha256 over the CIDs of the batch's frames;
-                           links: previous, checkpoint; bodies: [[segment, end]]; pins: [link];
-                           moves: [move] }
-    move               = { bucket: 16 bytes, name: text, old: head, new: head }
-    head               = { sequence: uint, links: config, objects, uploads }
-    ingot/checkpoint@1 = { store: 16 bytes; uint: incarnation, sequence, time; root: link }
+    ingot/commit@1     = { store: 16 bytes, lease: 16 bytes, incarnation: uint, segment: uint,
+                           sequence: uint from 1, time: uint (unix ms), previous: link,
+                           frames: uint, digest: 32 bytes (sha256 over the CIDs of those frames),
+                           checkpoint: link, bodies: [[segment, end]], moves: [move], pins: [link] }
+    move               = { bucket: 16 bytes, name: text, old: head, new: head }  (one at least)
+    head               = { sequence: uint, objects: link, uploads: link, config: link }
+    ingot/checkpoint@1 = { store: 16 bytes, incarnation: uint, sequence: uint, time: uint,
+                           root: link }
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def is_commit(block: bytes | memoryview) -> bool:
 
 
 def encode_commit(record: CommitRecord) -> bytes:
+    assert len(record.store) == len(record.lease) == ID_BYTES and len(record.frames_digest) == 32
+    assert record.sequence >= 1
     fields: dict[str, object] = {"store": record.store, "lease": record.lease}
     if record.pins:
         fields["pins"] = [Cid(cid) for cid in record.pins]
@@ -122,7 +125,7 @@ def _put_link(fields: dict[str, object], name: str, cid: bytes | None) -> None:
 
 
 def _encode_move(move: HeadMove) -> dict[str, object]:
-    assert move.old is not None or move.new is not None
+    assert len(move.bucket) == ID_BYTES and (move.old is not None or move.new is not None)
     fields: dict[str, object] = {}
     if move.new is not None:
         fields["new"] = _encode_head(move.new)

@@ -1,0 +1,435 @@
+"""One HTTP/1.1 connection: socket events in, exchanges out.
+
+The state is one of three. *Reading*: heads are taken from what arrives; the reader stays
+registered. *Busy*: one exchange is under way (a request, its answer, and the rest of its body), or
+a handshake or refusal; bytes are read only when that exchange asks for them and stay in the kernel
+otherwise. *Closed*. Exchanges never overlap: the next pipelined request starts when the answer
+before it is with the kernel and its body has been read to the end.
+
+Answers without waiting are made inside the loop's callback, with no Task (``ingot.http.eager``).
+
+Every wait for the peer has a deadline; ``expire`` is called when it has passed: idle connections
+close, an unfinished head is answered with 408, and a wait of the exchange raises ``Stalled``.
+
+Ends: after an answer that says ``Connection: close`` our side is shut and what the peer still sends
+is discarded for a while, because closing over unread bytes sends RST, which can overtake the
+answer. A body that breaks off is never completed by other means: the connection closes short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final
+
+from ingot.http import eager
+from ingot.http.body import ChunkedBody, CountedBody, NoBody, ReceivedBody
+from ingot.http.errors import BodyError, HeadError
+from ingot.http.parser import BARE_LF, END_OF_HEAD, Head
+from ingot.http.shared import Shared
+from ingot.http.wire import NEVER, Wire
+from ingot.http.writer import BODILESS, CLOSE, KEEP_ALIVE
+from ingot.limits import REQUESTS_PER_WAKE, SEND_JOIN_BYTES, SEND_TURN_BYTES
+from ingot.messages import Request, Response
+from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, SocketClosed, Stalled
+from ingot.net.tls import TlsSocket
+
+_NO_BODY: Final = NoBody()
+_CR: Final = 13
+_GONE: Final = (PeerGone, SocketClosed, Stalled)
+
+
+class Connection(Wire):
+    """Owns one accepted socket until it is closed."""
+
+    __slots__ = (
+        "_busy",
+        "_peer",
+        "_scanned",
+        "_task",
+        "closed",
+    )
+
+    def __init__(self, shared: Shared, socket: Socket, peer: str) -> None:
+        super().__init__(shared, socket)
+        self._peer = peer
+        self._busy = False
+        self._task: asyncio.Task[None] | None = None  # of an exchange that had to wait
+        self._scanned = 0  # of ``pending``, while it holds part of a head
+        self.closed = False
+        shared.connections.add(self)
+        shared.counters.connections_open += 1
+        socket.on_readable = self._on_readable
+
+    # -- what the server calls ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take requests."""
+        if isinstance(self._socket, TlsSocket):
+            self._run(self._handshake(self._socket))
+        else:
+            self.deadline = self._shared.after(self._shared.limits.idle_deadline_s)
+            self._socket.resume()
+
+    def turn_away(self, kind: str, detail: str) -> None:
+        """Answer what is no request, or one too many, and close."""
+        self._run(self._refuse(kind, detail))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._busy:
+            # Nobody waits when the bytes came in this very turn: the next tick looks again.
+            if not self._socket.fail_waits(Stalled("the peer let a deadline pass")):
+                return
+            self.deadline = NEVER
+        elif self.pending:
+            self.turn_away("RequestTimeout", "the request head did not arrive in time")
+        else:
+            self.close()
+        self._shared.counters.deadlines_missed += 1
+
+    def drain(self) -> None:
+        """Close unless a request was begun; one that has just arrived was."""
+        if not self._busy and not self.pending:
+            self._on_readable()
+            if not self._busy and not self.pending:
+                self.close()
+
+    def abort(self) -> asyncio.Task[None] | None:
+        """Close at once; the task of the exchange, cancelled, when there is one."""
+        task = self._task
+        self.close()
+        if task is not None:
+            task.cancel()
+        return task
+
+    def close(self) -> None:
+        """Give the socket up. May be repeated."""
+        if self.closed:
+            return
+        self.closed = self._busy = True
+        self.deadline = NEVER
+        self.pending.clear()
+        self._socket.close()
+        shared = self._shared
+        shared.connections.discard(self)
+        shared.counters.connections_open -= 1
+        if not shared.connections and shared.on_empty is not None:
+            shared.on_empty()
+
+    # -- taking heads ---------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        socket = self._socket
+        if self._busy:
+            socket.pause()
+            return
+        shared = self._shared
+        try:
+            count = socket.recv_now(shared.head_view)
+        except PeerGone:
+            self.close()
+            return
+        if count <= 0:
+            if count != WOULD_BLOCK:
+                self.close()
+            return
+        shared.counters.bytes_in += count
+        if self.pending:
+            self.pending += shared.head_view[:count]
+        else:
+            # The usual case: one whole head, parsed where it was received.
+            end = shared.buffer.find(END_OF_HEAD, 0, count)
+            if end > 0 and shared.buffer[0] != _CR:
+                end += len(END_OF_HEAD)
+                head = bytes(shared.head_view[:end])
+                if end < count:
+                    self.pending += shared.head_view[end:count]
+                self._begin(head)
+            else:
+                self.pending += shared.head_view[:count]
+        if self.pending and not self._busy:
+            self._advance()
+        if socket.secure and not self._busy and socket.has_pending:
+            self._yield_turn()
+
+    def _advance(self) -> None:
+        """Begin the exchanges that ``pending`` has heads of, while they end without waiting."""
+        pending = self.pending
+        for _ in range(REQUESTS_PER_WAKE):
+            while pending.startswith(b"\r\n"):  # some clients send one too many after a body
+                del pending[:2]
+            end = pending.find(END_OF_HEAD, self._scanned)
+            if end < 0:
+                self._await_rest_of_head()
+                return
+            self._scanned = 0
+            end += len(END_OF_HEAD)
+            head = bytes(pending[:end])
+            del pending[:end]
+            self._begin(head)
+            if self._busy or not pending:
+                return
+        self._yield_turn()
+
+    def _await_rest_of_head(self) -> None:
+        pending, scanned = self.pending, self._scanned
+        if len(pending) > self._shared.limits.header_bytes_max:
+            self.turn_away("RequestHeaderSectionTooLarge", "the request head is too large")
+        elif BARE_LF.search(pending, scanned) is not None:
+            # Never a head for us, so there would be nothing to wait for but the deadline.
+            self.turn_away("BadRequest", "a line of the request head does not end with CRLF")
+        elif pending:
+            if scanned == 0:
+                self.deadline = self._shared.after(self._shared.limits.header_deadline_s)
+            self._scanned = max(1, len(pending) - len(END_OF_HEAD) + 1)
+
+    def _yield_turn(self) -> None:
+        """Go on in the loop's next turn; what arrives meanwhile waits in the kernel."""
+        self._busy = True
+        self._shared.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.closed:
+            return
+        self._busy = False
+        if self.pending:
+            self._advance()
+        if not self._busy:
+            if self._socket.has_pending:
+                self._on_readable()
+            self._socket.resume()
+
+    def _begin(self, head_bytes: bytes) -> None:
+        shared = self._shared
+        try:
+            head = shared.parser.parse(head_bytes)
+        except HeadError as error:
+            self.turn_away(error.kind, error.detail)
+            return
+        shared.counters.requests += 1
+        body: NoBody | ReceivedBody = _NO_BODY
+        if head.length != 0:
+            body = ChunkedBody(self) if head.length is None else CountedBody(self, head.length)
+            self._expect_body(head.expects and not self.pending)
+        request = Request(
+            head.method,
+            head.target,
+            head.headers,
+            head.index,
+            body,
+            self._peer,
+            self._socket.secure,
+        )
+        request.received_ms = shared.clock.now_ms()
+        self._run(self._exchange(head, request, body))
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._busy = True
+        self.deadline = NEVER
+        try:
+            self._task = eager.start(coroutine, self._shared.loop)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- one exchange ---------------------------------------------------------------------------
+
+    async def _exchange(self, head: Head, request: Request, body: NoBody | ReceivedBody) -> None:
+        keep = False
+        try:
+            try:
+                response = await self._shared.handler(request)
+            except Exception as error:
+                response = self._failure(request, error)
+            except asyncio.CancelledError as error:
+                if self._cancelled():
+                    raise
+                response = self._failure(request, error)
+            keep = await self._answer(head, request, body, response)
+        except _GONE:
+            pass  # nobody is left to answer
+        finally:
+            body.detach()
+            self._finish(keep)
+
+    def _finish(self, keep: bool) -> None:
+        if not keep or self._shared.draining:
+            self.close()
+            return
+        self._busy = False
+        self.deadline = self._shared.after(self._shared.limits.idle_deadline_s)
+        if self._task is not None:
+            self._task = None
+            if self.pending or self._socket.has_pending:
+                self._yield_turn()
+            else:
+                self._socket.resume()
+
+    def _cancelled(self) -> bool:
+        """Whether we are to stop, as opposed to a handler that awaited something cancelled."""
+        return self.closed or (self._task is not None and self._task.cancelling() > 0)
+
+    def _failure(self, request: Request, error: BaseException) -> Response:
+        shared = self._shared
+        shared.counters.handler_errors += 1
+        shared.log.error("the handler of %s failed", request.method, exc_info=error)
+        response = shared.bad_request("InternalError", "internal error")
+        response.close = True
+        return response
+
+    async def _answer(
+        self, head: Head, request: Request, body: NoBody | ReceivedBody, response: Response
+    ) -> bool:
+        """Send ``response`` and deal with the rest of the body; whether the connection goes on."""
+        keep = head.persistent and not self._shared.draining and self._reusable(body)
+        if response.raw is not None:
+            keep = keep and not response.close
+            await self._send(response.raw)
+        else:
+            try:
+                start = self._encoded(head, response, keep)
+            except ValueError as error:
+                await self._close_iterator(response.body)
+                response = self._failure(request, error)
+                start = self._encoded(head, response, keep)
+            keep = keep and not response.close
+            content = response.body
+            if head.method == "HEAD" or response.status in BODILESS:
+                await self._send(start)
+                await self._close_iterator(content)
+            elif not isinstance(content, bytes):
+                assert response.length is not None  # _encoded has seen to it
+                keep = await self._send_stream(request, start, content, response.length) and keep
+            elif len(content) <= SEND_JOIN_BYTES:
+                await self._send(start + content)
+            else:
+                await self._send_pair(start, content)
+        if keep and body.left != 0:
+            keep = await self._discard(body)
+        if not keep and head.persistent:
+            await self._linger(body.left != 0)
+        return keep
+
+    def _reusable(self, body: NoBody | ReceivedBody) -> bool:
+        """Whether the connection can be used again after what is left of the body is discarded."""
+        body.settle()
+        left = body.left
+        if left == 0:
+            return True
+        if left is None or self._body_broken:
+            return False
+        # A client that was not told to continue may send the body or not: nobody could know.
+        return not self._continue_due and left <= self._shared.limits.drain_bytes_max
+
+    def _encoded(self, head: Head, response: Response, keep: bool) -> bytes:
+        """The head of ``response``; ValueError when it may not be sent as it is."""
+        length = response.length
+        if response.status in BODILESS:
+            length = None
+        elif isinstance(response.body, bytes):
+            if length is None:
+                length = len(response.body)
+            elif head.method != "HEAD" and length != len(response.body):
+                raise ValueError(f"a body of {len(response.body)} bytes was announced as {length}")
+        elif length is None:
+            raise ValueError("a streamed body needs a length")
+        if not keep or response.close:
+            connection = CLOSE
+        else:
+            connection = KEEP_ALIVE if head.v10 else b""
+        shared = self._shared
+        return shared.writer.encode(
+            response.status, response.headers, length, connection, shared.clock.now_ms()
+        )
+
+    async def _send_stream(
+        self,
+        request: Request,
+        start: bytes,
+        content: AsyncIterator[memoryview | bytes],
+        length: int,
+    ) -> bool:
+        """Send head and pieces; False when the pieces fell short and the connection must end so."""
+        left, turn = length, 0
+        try:
+            async for piece in content:
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError(f"a streamed body exceeds its length of {length}")
+                if start:
+                    await self._send_pair(start, piece)
+                    start = b""
+                else:
+                    await self._send(piece)
+                turn += len(piece)
+                if turn >= SEND_TURN_BYTES:
+                    turn = 0
+                    await asyncio.sleep(0)
+            if left:
+                raise ValueError(f"a streamed body is {left} bytes shorter than its length")
+            if start:
+                await self._send(start)
+            return True
+        except _GONE:
+            raise
+        except Exception as error:
+            failure = self._failure(request, error)
+            if start and isinstance(failure.body, bytes):  # nothing was sent: a whole answer is due
+                await self._send(self._refusal(failure))
+            return False
+        finally:
+            await self._close_iterator(content)
+
+    async def _close_iterator(self, content: bytes | AsyncIterator[memoryview | bytes]) -> None:
+        """Have a source of pieces let go of what it holds now, not when it is collected."""
+        close = getattr(content, "aclose", None)
+        if close is not None:
+            try:
+                await close()
+            except Exception as error:
+                self._shared.log.error("a response body failed to close", exc_info=error)
+
+    # -- refusing, ending -----------------------------------------------------------------------
+
+    async def _handshake(self, socket: TlsSocket) -> None:
+        done = False
+        self.deadline = self._shared.after(self._shared.limits.handshake_deadline_s)
+        try:
+            await socket.handshake()
+            done = True
+        except _GONE as error:
+            self._shared.log.debug("TLS handshake with %s failed: %s", self._peer, error)
+        finally:
+            self._finish(done)
+
+    async def _refuse(self, kind: str, detail: str) -> None:
+        self._shared.counters.bad_requests += 1
+        try:
+            await self._send(self._refusal(self._shared.bad_request(kind, detail)))
+            await self._linger(True)
+        except _GONE:
+            pass  # nobody is left to answer
+        finally:
+            self.close()
+
+    def _refusal(self, response: Response) -> bytes:
+        assert isinstance(response.body, bytes), "refusals are not streamed"
+        shared = self._shared
+        now_ms = shared.clock.now_ms()
+        head = shared.writer.encode(
+            response.status, response.headers, len(response.body), CLOSE, now_ms
+        )
+        return head + response.body
+
+    async def _discard(self, body: NoBody | ReceivedBody) -> bool:
+        """Read the rest of a short body, so that the connection can be used again."""
+        shared = self._shared
+        self._body_deadline = shared.after(shared.limits.drain_deadline_s)
+        try:
+            # Others may receive into the same memory while this waits: all of it is discarded.
+            while await body.readinto(shared.view):
+                pass
+        except BodyError:
+            return False
+        return True

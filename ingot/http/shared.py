@@ -1,0 +1,86 @@
+"""What all connections of one server share: its handler, bounds, counters, buffer and clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ingot import limits
+from ingot.http.errors import REFUSALS
+from ingot.http.limits import HttpLimits
+from ingot.http.parser import HeadParser
+from ingot.http.writer import HeadWriter
+from ingot.messages import Request, Response
+from ingot.ports import Clock
+
+if TYPE_CHECKING:
+    from ingot.http.connection import Connection
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+BadRequest = Callable[[str, str], Response]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a server did since it started; only ``connections_open`` goes down."""
+
+    connections_open: int = 0
+    connections_accepted: int = 0
+    connections_refused: int = 0
+    accept_failures: int = 0
+    requests: int = 0
+    bad_requests: int = 0
+    handler_errors: int = 0
+    deadlines_missed: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+def plain_refusal(kind: str, detail: str) -> Response:
+    """The ``bad_request`` hook of a server that was given none."""
+    return Response(REFUSALS[kind], [(b"Content-Type", b"text/plain")], f"{detail}\n".encode())
+
+
+class Shared:
+    """One per server. ``now`` is the coarse monotonic time: that of the last tick."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        http_limits: HttpLimits,
+        bad_request: BadRequest,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        log: logging.Logger,
+    ) -> None:
+        self.handler = handler
+        self.limits = http_limits
+        self.bad_request = bad_request
+        self.clock = clock
+        self.loop = loop
+        self.log = log
+        self.counters = Counters()
+        self.parser = HeadParser(http_limits)
+        self.writer = HeadWriter()
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.on_empty: Callable[[], None] | None = None
+        # Received into and copied out of again without waiting in between, so one is enough.
+        self.buffer = bytearray(limits.RECV_BYTES)
+        self.view = memoryview(self.buffer)
+        self.head_view = memoryview(self.buffer)[: limits.HEAD_READ_BYTES]
+        self.tick_s = http_limits.tick_s
+        self.now = clock.monotonic()
+
+    def after(self, seconds: float) -> float:
+        """A deadline: no sooner than ``seconds`` from now, at most two ticks later."""
+        return self.now + seconds + self.tick_s
+
+    def tick(self) -> None:
+        """Look at every connection's deadline."""
+        self.now = now = self.clock.monotonic()
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.expire()

@@ -1,0 +1,361 @@
+"""A private Postgres for one data directory: made, started, adopted, stopped.
+
+Guarantees: durable settings (fsync, full_page_writes and synchronous_commit are on, on the command
+line, where no file overrides them); reachable through a unix socket in a directory of mode 0700
+and by nobody else, no TCP; in a process session of its own, so a Ctrl-C meant for the gateway does
+not reach it; one that a killed gateway left running is adopted, a stale ``postmaster.pid`` is seen
+through, an initdb that was interrupted is done again. No call blocks the loop, and the permissions
+of directories that are not ours are never changed.
+
+The cluster is ``<data-dir>/postgres``. As root, Postgres runs as another user; where that user
+cannot enter the data directory (a 0700 home), ``postgres`` is a symbolic link to a cluster under
+``/var/lib/ingot``, with a random name so that it belongs to this data directory alone. A socket
+whose path would be longer than the kernel's 107 bytes lies in a runtime directory instead.
+``binaries`` says which programs are run and why. Called by ``ingot.server`` and tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from ingot.errors import ConfigError, Unavailable
+from ingot.registry import postmaster
+from ingot.registry.binaries import INSTALL, Runner, can_enter, choose_runner, find_binaries
+
+ROOT_STATE = Path("/var/lib/ingot")  # clusters of root whose data directory nobody else may enter
+ROLE = "ingot"
+START_LIMIT_S = 60.0  # crash recovery of a busy cluster included
+STOP_LIMIT_S = 30.0
+POLL_S = 0.005
+LOG_BYTES_MAX = 4 * 1024 * 1024
+SOCKET_NAME = ".s.PGSQL.5432"
+SOCKET_PATH_BYTES_MAX = 107
+
+ALWAYS = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+}
+# For a gateway and an operator's psql, on a machine that has better use for its memory. These stand
+# in postgresql.conf, where an operator may change them.
+MODEST = """
+# written by ingot; may be changed
+max_connections = 20
+shared_buffers = 32MB
+max_wal_size = 256MB
+min_wal_size = 64MB
+checkpoint_timeout = 15min
+wal_level = minimal
+max_wal_senders = 0
+max_worker_processes = 2
+max_parallel_workers_per_gather = 0
+autovacuum_max_workers = 1
+jit = off
+huge_pages = off
+update_process_title = off
+log_checkpoints = off
+log_timezone = 'UTC'
+timezone = 'UTC'
+"""
+
+
+class EmbeddedPostgres:
+    """``await start()`` gives the DSN, ``dsn`` from then on; ``await stop()`` ends the server, adopted or not."""
+
+    def __init__(
+        self, data_dir: str | os.PathLike[str], logger: logging.Logger | None = None
+    ) -> None:
+        self.home = Path(os.path.abspath(data_dir)) / "postgres"
+        self.dsn = ""
+        self.adopted = False
+        self._logger = logger or logging.getLogger("ingot.registry")
+        self._runner: Runner
+        self._place = self.home  # where ``home`` leads, on a path that the runner can walk
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    async def start(self) -> str:
+        """Start or adopt; ConfigError says what to do where that cannot be."""
+        starting = asyncio.get_running_loop().run_in_executor(None, self.start_blocking)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])  # a thread cannot be cancelled: leave nothing half done
+            if not starting.cancelled() and starting.exception() is None:
+                await self.stop()
+            raise
+        return self.dsn
+
+    async def stop(self) -> None:
+        """A fast shutdown, which rolls back what is open and writes a checkpoint."""
+        await asyncio.to_thread(self.stop_blocking)
+
+    # -- in a thread ------------------------------------------------------------------------------
+
+    @property
+    def cluster(self) -> Path:
+        return self._place / "data"
+
+    def start_blocking(self) -> str:
+        """``start``, for callers without a loop."""
+        self._runner = choose_runner()
+        try:
+            self._make_home()
+            with self._locked():
+                self.adopted = self._adopt()
+                if not self.adopted:
+                    self._start_server()
+        except OSError as error:
+            raise ConfigError(
+                f"the private Postgres in {self.home} cannot be started: {error}; give a database "
+                "with --postgres DSN to do without it"
+            ) from error
+        found = postmaster.read(self.cluster)
+        if found is None:
+            raise Unavailable(f"the private Postgres ended at once, see {self._log}")
+        self.dsn = f"postgresql://{ROLE}@/postgres?host={quote(found.socket_directory, safe='/')}"
+        return self.dsn
+
+    def stop_blocking(self) -> None:
+        if not self._pid:
+            return
+        if not postmaster.stop(self._pid, self.cluster, signal.SIGINT, STOP_LIMIT_S):
+            self._logger.warning("the private Postgres does not stop, ending it at once")
+            postmaster.stop(self._pid, self.cluster, signal.SIGQUIT, STOP_LIMIT_S)
+        if self._process is not None:
+            self._process.wait()
+        self._process, self._pid = None, 0
+
+    def _make_home(self) -> None:
+        """``<data-dir>/postgres``, entered by the runner alone."""
+        parent = self.home.parent
+        parent.mkdir(mode=0o711 if self._runner.is_other else 0o700, parents=True, exist_ok=True)
+        if not self.home.exists():
+            if self.home.is_symlink():
+                raise ConfigError(
+                    f"{self.home} points to {os.readlink(self.home)}, which is gone: bring it "
+                    "back, or remove the link and rebuild the registry with 'ingot restore'"
+                )
+            if can_enter(parent, self._runner):
+                self._make_private(self.home)
+            else:
+                place = ROOT_STATE / f"postgres-{secrets.token_hex(8)}"
+                ROOT_STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+                if not can_enter(ROOT_STATE, self._runner):
+                    raise ConfigError(self._unreachable(parent))
+                self._make_private(place)
+                self.home.symlink_to(place)
+                _sync_directory(ROOT_STATE)
+            _sync_directory(parent)
+        self._place = self.home.resolve()
+        if not can_enter(self._place, self._runner):
+            raise ConfigError(self._unreachable(self.home))
+
+    def _unreachable(self, path: Path) -> str:
+        return (
+            f"user {self._runner.name!r}, as whom Postgres runs because it refuses to run as root, "
+            f"cannot enter {path}: choose another place with --data-dir, or run ingot as another "
+            "user, or give a database with --postgres DSN"
+        )
+
+    def _make_private(self, path: Path) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+        if self._runner.is_other:
+            os.chown(path, self._runner.uid, self._runner.gid)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One start at a time; the lock ends with this process at the latest."""
+        descriptor = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _adopt(self) -> bool:
+        """Take over a server that runs already; clear away what a dead one left."""
+        found = postmaster.read(self.cluster)
+        deadline = time.monotonic() + START_LIMIT_S
+        while found is not None and postmaster.is_alive(found, self.cluster):
+            if found.status == "ready":
+                self._pid = found.pid
+                self._logger.info("adopted the private Postgres, process %d", found.pid)
+                return True
+            _wait(deadline, f"the private Postgres (process {found.pid}) is {found.status}")
+            found = postmaster.read(self.cluster)
+        while left := postmaster.processes(self.cluster):
+            _wait(deadline, f"processes {left} of a dead Postgres still use {self.cluster}")
+        if found is not None:
+            postmaster.remove_stale(self.cluster, found)
+        return False
+
+    def _start_server(self) -> None:
+        major = self._cluster_version()
+        programs = find_binaries(self._runner, major, ROOT_STATE)
+        if major is None:
+            self._make_cluster(programs)
+        sockets = self._socket_directory()
+        arguments = [programs / "postgres", "-D", self.cluster, "-k", sockets]
+        for name, value in ALWAYS.items():
+            arguments += ["-c", f"{name}={value}"]
+        if self._log.exists() and self._log.stat().st_size > LOG_BYTES_MAX:
+            self._log.replace(self._log.with_suffix(".1"))
+        with open(self._log, "ab") as log:
+            log_start = log.tell()
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env=_environment(),
+                **self._runner.arguments(),
+            )
+        self._pid = self._process.pid
+        try:
+            self._wait_until_ready(self._process, log_start)
+        except BaseException:
+            self.stop_blocking()
+            raise
+
+    @property
+    def _log(self) -> Path:
+        return self._place / "log"
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], log_start: int) -> None:
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            found = postmaster.read(self.cluster)
+            if found is not None and found.pid == process.pid and found.status == "ready":
+                return
+            if process.poll() is not None:
+                raise ConfigError(f"the private Postgres does not start: {self._said(log_start)}")
+            _wait(deadline, f"the private Postgres does not get ready, see {self._log}")
+
+    def _said(self, start: int) -> str:
+        """The last complaint of the server, for a message of one line."""
+        with open(self._log, "rb") as log:
+            log.seek(start)
+            lines = log.read(64 * 1024).decode(errors="replace").splitlines()
+        bad = [line for line in lines if "FATAL" in line or "ERROR" in line or "PANIC" in line]
+        return (bad or lines or ["it said nothing"])[-1].strip() + f" (all of it in {self._log})"
+
+    # -- the cluster ------------------------------------------------------------------------------
+
+    def _cluster_version(self) -> int | None:
+        """The major version that made the cluster; None where none was made to its end."""
+        try:
+            return int((self.cluster / "PG_VERSION").read_text())
+        except FileNotFoundError:
+            if self.cluster.exists():
+                raise ConfigError(
+                    f"{self.cluster} is there but is no Postgres cluster: nothing was changed; "
+                    "move it away, then rebuild the registry with 'ingot restore'"
+                ) from None
+            return None
+        except ValueError:
+            raise ConfigError(f"{self.cluster}/PG_VERSION is damaged") from None
+
+    def _make_cluster(self, programs: Path) -> None:
+        """initdb beside the final name, renamed when all of it is synced: half a cluster never has
+        the name of a whole one."""
+        making = self._place / "data.new"
+        shutil.rmtree(making, ignore_errors=True)
+        done = subprocess.run(
+            [
+                programs / "initdb",
+                "--pgdata", making,
+                "--username", ROLE,
+                "--auth", "trust",  # whoever can open the socket may enter; its directory is 0700
+                "--encoding", "UTF8",
+                "--locale", "C",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_environment(),
+            **self._runner.arguments(),
+        )  # fmt: skip
+        if done.returncode != 0:
+            shutil.rmtree(making, ignore_errors=True)
+            said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+            raise ConfigError(f"initdb failed: {said[-1]} ({INSTALL})")
+        with open(making / "postgresql.conf", "a") as settings:
+            settings.write(MODEST)
+        synced = subprocess.run(
+            [programs / "initdb", "--pgdata", making, "--sync-only"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_environment(),
+            **self._runner.arguments(),
+        )
+        if synced.returncode != 0:
+            raise ConfigError(f"the new cluster cannot be synced: {synced.stderr.strip()}")
+        making.rename(self.cluster)
+        _sync_directory(self._place)
+
+    def _socket_directory(self) -> Path:
+        """In the cluster's own home where the path is short and plain enough for a socket."""
+        plain = re.fullmatch(r"[A-Za-z0-9_./+=-]+", str(self._place))
+        if plain and len(str(self._place / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX:
+            return self._place
+        kept = self._place / "sockets"  # a link to the one made before, reused after a crash
+        if kept.exists() and kept.resolve().stat().st_uid == self._runner.uid:
+            return kept.resolve()
+        kept.unlink(missing_ok=True)
+        place = Path(tempfile.mkdtemp(prefix="ingot-", dir=self._runtime_base()))
+        if self._runner.is_other:
+            os.chown(place, self._runner.uid, self._runner.gid)
+        kept.symlink_to(place)
+        return place
+
+    def _runtime_base(self) -> str:
+        base = os.environ.get("XDG_RUNTIME_DIR", "")
+        usable = os.path.isabs(base) and os.access(base, os.W_OK | os.X_OK) and len(base) < 64
+        if usable and can_enter(Path(base), self._runner):
+            return base
+        return "/tmp"
+
+
+def _environment() -> dict[str, str]:
+    """Nothing that would redirect Postgres (PGDATA, PGOPTIONS) or translate what it says."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def _wait(deadline: float, why: str) -> None:
+    if time.monotonic() > deadline:
+        raise Unavailable(why)
+    time.sleep(POLL_S)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""What a commit's moves mean for the rows of heads; shared by both registries. Pure.
+
+A head's row has its bucket, its sequence and either a ``Head`` or, where the bucket was deleted, a
+tombstone: one sequence after the last head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ingot.errors import RootMoved
+from ingot.messages import Head, HeadMove
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """One row as it stands; ``head`` None is a tombstone."""
+
+    bucket: bytes
+    sequence: int
+    head: Head | None
+
+
+def new_sequence(move: HeadMove) -> int:
+    """The sequence of the row that this move inserts."""
+    if move.new is None:
+        assert move.old is not None, "a move from nothing to nothing"
+        return move.old.sequence + 1
+    assert move.old is None or move.new.sequence == move.old.sequence + 1, "a sequence was skipped"
+    return move.new.sequence
+
+
+def columns(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
+    """The arrays that ``statements.SWAP`` takes after token and commit."""
+    olds = [move.old or _NOTHING for move in moves]
+    news = [move.new or _NOTHING for move in moves]
+    return (
+        [move.bucket for move in moves],
+        [new_sequence(move) for move in moves],
+        [old.objects for old in olds],
+        [old.uploads for old in olds],
+        [old.config for old in olds],
+        [new.objects for new in news],
+        [new.uploads for new in news],
+        [new.config for new in news],
+    )
+
+
+def kinds(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
+    """The further arrays of ``statements.SWAP_ANY``: name, created, deleted."""
+    return (
+        [move.name for move in moves],
+        [move.old is None for move in moves],
+        [move.new is None for move in moves],
+    )
+
+
+def resolve(moves: Sequence[HeadMove], rows: Iterable[HeadRow]) -> bool:
+    """``Registry.swapped``, from a reading of each bucket's newest row and of the row at the move's
+    new sequence, where there are such."""
+    at: dict[tuple[bytes, int], HeadRow] = {}
+    newest: dict[bytes, HeadRow] = {}
+    for row in rows:
+        at[row.bucket, row.sequence] = row
+        if row.bucket not in newest or newest[row.bucket].sequence < row.sequence:
+            newest[row.bucket] = row
+    done = [_is_done(move, at) for move in moves]
+    if all(done):
+        return True
+    for move in moves:
+        standing = newest.get(move.bucket)
+        if (standing.head if standing is not None else None) != move.old or (
+            standing is not None and standing.head is None
+        ):
+            found = "nothing" if standing is None else f"sequence {standing.sequence}"
+            raise RootMoved(f"bucket {move.name}: expected {move.old}, the registry has {found}")
+    return False
+
+
+def _is_done(move: HeadMove, at: dict[tuple[bytes, int], HeadRow]) -> bool:
+    row = at.get((move.bucket, new_sequence(move)))
+    return row is not None and row.head == move.new
+
+
+_NOTHING = Head(0)

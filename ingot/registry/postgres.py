@@ -1,0 +1,350 @@
+"""The registry in Postgres (``ingot.ports.Registry``), on asyncpg.
+
+Guarantees: a swap is committed durably and under the fence before it returns; what cannot be known
+(an answer that was lost) is Unavailable, and ``swapped`` finds out. Losing Postgres is never waited
+for: every call raises Unavailable at once until a connection is there again (``line``).
+
+Two connections for life. Swaps go one after the other on the first, with a statement prepared once:
+on a second connection the order of two swaps would be undefined, and a pool or ``transaction()``
+costs more than the statement itself. Everything else shares the second. A pool lent by the host
+gives both; it must belong to the running loop and reset its connections on release, as it does by
+default. With ``statement_cache_size=0`` (pgbouncer in transaction mode) every call is a transaction
+of its own and nothing is prepared or left in the session: right, and slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from ingot.errors import ConfigError, IngotError, LeaseLost, RootMoved, Unavailable
+from ingot.limits import (
+    PRUNE_ROWS,
+    REGISTRY_CALL_S,
+    REGISTRY_CONNECT_S,
+    REGISTRY_SCAN_S,
+    SWAP_TIMEOUT_S,
+)
+from ingot.messages import BucketRow, Head, HeadMove
+from ingot.ports import SegmentRow as SegmentState
+from ingot.registry import SegmentRow, statements
+from ingot.registry.heads import HeadRow, columns, kinds, new_sequence, resolve
+from ingot.registry.line import Line, transaction, translate
+from ingot.registry.migrate import migrate
+
+T = TypeVar("T")
+SERVER_VERSION_MIN = 13
+CACHED_STATEMENTS = 100
+
+
+class Postgres:
+    """``Postgres(dsn)``, or ``Postgres(pool=pool)`` with a pool of the host's."""
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        pool: Any = None,
+        statement_cache_size: int = CACHED_STATEMENTS,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        if (dsn is None) == (pool is None):
+            raise ConfigError("the registry needs either a Postgres DSN or a pool, and not both")
+        self._dsn, self._pool = dsn, pool
+        self._pooled_sessions = statement_cache_size == 0  # a session may be anyone's
+        self._statement_cache_size = statement_cache_size
+        self._logger = logger or logging.getLogger("ingot.registry")
+        self._swaps = Line("swap", self._connect, self._discard, self._prepare_swaps, self._logger)
+        self._calls = Line("second", self._connect, self._discard, self._session, self._logger)
+        self.warnings: list[str] = []  # what ``open`` found unsafe, one sentence each
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if self._pool is not None and self._pool.get_max_size() < 2:
+            raise ConfigError("the pool lent to the registry must allow two connections for life")
+        try:
+            async with asyncio.timeout(REGISTRY_CONNECT_S + REGISTRY_SCAN_S):
+                await self._first_look()
+                await self._calls.open()
+                await self._swaps.open()
+        except BaseException as error:
+            await self.close()
+            meaning = _explained(error, self._dsn)
+            if meaning is error:
+                raise
+            raise meaning from error
+
+    async def close(self) -> None:
+        await self._swaps.close()
+        await self._calls.close()
+
+    async def _first_look(self) -> None:
+        """Settings as the server has them, before the session changes them; then the schema."""
+        connection = await self._connect()
+        try:
+            version = connection.get_server_version().major
+            if version < SERVER_VERSION_MIN:
+                raise ConfigError(
+                    f"Postgres {version} is too old: {SERVER_VERSION_MIN} or newer is needed"
+                )
+            if await connection.fetchval("SELECT pg_is_in_recovery()"):
+                raise ConfigError("this Postgres is a read-only standby: give the primary's DSN")
+            self.warnings = [
+                _WARNINGS[row["name"]]
+                for row in await connection.fetch(statements.SETTINGS)
+                if row["setting"] == "off"
+            ]
+            for warning in self.warnings:
+                self._logger.warning("%s", warning)
+            for name in await migrate(connection):
+                self._logger.info("applied migration %s", name)
+        finally:
+            await self._discard(connection)
+
+    async def _connect(self) -> Any:
+        if self._pool is not None:
+            return await self._pool.acquire(timeout=REGISTRY_CONNECT_S)
+        return await asyncpg.connect(
+            self._dsn,
+            timeout=REGISTRY_CONNECT_S,
+            statement_cache_size=self._statement_cache_size,
+            max_cached_statement_lifetime=0,
+        )
+
+    async def _discard(self, connection: Any) -> None:
+        try:
+            if self._pool is not None:
+                await self._pool.release(connection, timeout=1.0)
+            else:
+                await connection.close(timeout=1.0)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._logger.debug("closing a connection to Postgres: %s", error)
+            connection.terminate()
+
+    async def _session(self, connection: Any) -> None:
+        if not self._pooled_sessions:
+            await connection.execute(statements.SESSION)
+
+    async def _prepare_swaps(self, connection: Any) -> Any:
+        """The swap as a function of its arguments, prepared; None behind a pooler."""
+        await self._session(connection)
+        if self._pooled_sessions:
+            return None
+        return (await connection.prepare(statements.SWAP)).fetch
+
+    async def _call(
+        self, work: Callable[[Any], Awaitable[T]], limit_s: float, together: bool = False
+    ) -> T:
+        """Run ``work`` with the second connection; ``together``: its statements in one
+        transaction."""
+        async with self._calls.lock:
+            connection = self._calls.get()
+            try:
+                async with asyncio.timeout(limit_s):
+                    if not self._pooled_sessions and not together:
+                        return await work(connection)
+                    async with transaction(connection):
+                        await connection.execute("SET LOCAL synchronous_commit = on")
+                        return await work(connection)
+            except BaseException as error:
+                self._calls.fail(connection, error)
+
+    async def _fetch(self, sql: str, *args: object, limit_s: float = REGISTRY_CALL_S) -> list[Any]:
+        async def work(connection: Any) -> list[Any]:
+            rows: list[Any] = await connection.fetch(sql, *args)
+            return rows
+
+        return await self._call(work, limit_s)
+
+    # -- whose store this is, and who may write ---------------------------------------------------
+
+    async def store_id(self) -> bytes | None:
+        rows = await self._fetch(statements.STORE_ID)
+        return rows[0][0] if rows else None
+
+    async def claim(self, store: bytes) -> None:
+        await self._fetch(statements.CLAIM, store)
+        found = await self.store_id()
+        if found != store:
+            raise ConfigError(
+                f"the database belongs to store {found.hex() if found else 'none'}, this data "
+                f"directory to store {store.hex()}"
+            )
+
+    async def acquire(self, owner: str, ttl_s: float, dead: bytes | None = None) -> bytes | None:
+        token = os.urandom(16)
+        taken = await self._fetch(statements.ACQUIRE, token, owner, ttl_s, dead)
+        return token if taken else None
+
+    async def renew(self, token: bytes, ttl_s: float) -> None:
+        if not await self._fetch(statements.RENEW, token, ttl_s):
+            raise LeaseLost("the lease was taken by another gateway")
+
+    async def release(self, token: bytes) -> None:
+        await self._fetch(statements.RELEASE, token)
+
+    async def holder(self) -> tuple[str, float] | None:
+        rows = await self._fetch(statements.HOLDER)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    # -- heads ------------------------------------------------------------------------------------
+
+    async def buckets(self) -> list[BucketRow]:
+        rows = await self._fetch(statements.BUCKETS, limit_s=REGISTRY_SCAN_S)
+        return [
+            BucketRow(bucket, name, Head(sequence, objects, uploads, config), commit)
+            for bucket, name, sequence, objects, uploads, config, commit in rows
+        ]
+
+    async def newest_commit(self) -> int:
+        rows = await self._fetch(statements.NEWEST_COMMIT, limit_s=REGISTRY_SCAN_S)
+        newest: int = rows[0][0]
+        return newest
+
+    async def swap(self, token: bytes, commit: int, moves: Sequence[HeadMove]) -> None:
+        # The path of every PUT: one statement, and nothing around it that it can do without.
+        line = self._swaps
+        async with line.lock:
+            connection = line.get()
+            try:
+                if line.prepared is not None and _is_plain(moves):
+                    rows = await line.prepared(
+                        token, commit, *columns(moves), timeout=SWAP_TIMEOUT_S
+                    )
+                else:
+                    rows = await self._swap_any(connection, token, commit, moves)
+            except asyncpg.UniqueViolationError as error:
+                raise RootMoved(f"commit {commit}: a row was there already: {error}") from error
+            except BaseException as error:
+                line.fail(connection, error)
+        fenced, moved = rows[0]
+        if not fenced:
+            raise LeaseLost("the lease was taken by another gateway")
+        if moved != len(moves):
+            raise RootMoved(f"commit {commit}: of {len(moves)} heads some are not as expected")
+
+    async def _swap_any(
+        self, connection: Any, token: bytes, commit: int, moves: Sequence[HeadMove]
+    ) -> Any:
+        """Swaps with creations and deletions, empty ones, and all of them behind a pooler."""
+        sql: str = statements.FENCE
+        args: tuple[object, ...] = (token,)
+        if moves:
+            sql = statements.SWAP_ANY
+            args = (token, commit, *columns(moves), *kinds(moves))
+        async with asyncio.timeout(SWAP_TIMEOUT_S):
+            if not self._pooled_sessions:
+                return await connection.fetch(sql, *args)
+            async with transaction(connection):
+                return await connection.fetch(sql, *args)
+
+    async def swapped(self, moves: Sequence[HeadMove]) -> bool:
+        """Waits for a swap that still runs in a backend whose client is gone."""
+        buckets = [move.bucket for move in moves]
+        sequences = [new_sequence(move) for move in moves]
+
+        async def work(connection: Any) -> Any:
+            await connection.execute(statements.BARRIER)
+            return await connection.fetch(statements.STANDING, buckets, sequences)
+
+        rows = await self._call(work, REGISTRY_CALL_S, together=True)
+        return resolve(
+            moves,
+            [
+                HeadRow(bucket, sequence, None if deleted else Head(sequence, *roots))
+                for bucket, sequence, deleted, *roots in rows
+            ],
+        )
+
+    async def prune(self, keep: int) -> int:
+        async def work(connection: Any) -> str:
+            status: str = await connection.execute(statements.PRUNE, max(keep, 1), PRUNE_ROWS)
+            return status
+
+        dropped = 0
+        while True:  # the second connection is free between the batches, for a renewal
+            count = int((await self._call(work, REGISTRY_SCAN_S)).rpartition(" ")[2])
+            dropped += count
+            if count < PRUNE_ROWS:
+                return dropped
+
+    # -- segments ---------------------------------------------------------------------------------
+
+    async def put_segment(self, row: SegmentState) -> None:
+        await self._fetch(
+            statements.PUT_SEGMENT,
+            row.stream,
+            row.number,
+            row.state,
+            row.bytes,
+            row.root,
+            row.first_commit,
+            row.last_commit,
+        )
+
+    async def segments(self) -> list[SegmentState]:
+        rows = await self._fetch(statements.SEGMENTS, limit_s=REGISTRY_SCAN_S)
+        return [SegmentRow(*row) for row in rows]
+
+
+_WARNINGS = {
+    "fsync": "Postgres runs with fsync=off: a power loss can destroy the whole database",
+    "full_page_writes": "Postgres runs with full_page_writes=off: a power loss can tear its pages",
+    "synchronous_commit": "Postgres runs with synchronous_commit=off: ingot turns it on for "
+    "itself, but anything else that writes there may lose its newest commits",
+}
+
+
+def _is_plain(moves: Sequence[HeadMove]) -> bool:
+    """Neither creations nor deletions, and not empty."""
+    for move in moves:
+        if move.old is None or move.new is None:
+            return False
+    return bool(moves)
+
+
+def _where(dsn: str | None) -> str:
+    """Host, port and database of a DSN, and never its password."""
+    if dsn is None:
+        return "(the host's pool)"
+    try:
+        parts = urlsplit(dsn)
+        host = parts.hostname or (parse_qs(parts.query).get("host") or ["(default host)"])[0]
+        port = f":{parts.port}" if parts.port else ""
+        return f"{host}{port}{parts.path}"
+    except ValueError:
+        return "(unreadable DSN)"
+
+
+def _explained(error: BaseException, dsn: str | None) -> BaseException:
+    """What ``open`` raises: ConfigError for a setting to correct, Unavailable for a server away."""
+    where = _where(dsn)
+    if isinstance(error, IngotError) or not isinstance(error, Exception):
+        return error
+    if isinstance(
+        error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError
+    ):
+        return ConfigError(f"Postgres at {where} refuses the user or the password: {error}")
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return ConfigError(f"Postgres at {where}: {error}; create it, or correct the DSN")
+    if isinstance(error, socket.gaierror):
+        return ConfigError(f"Postgres at {where}: the host name is not known: {error}")
+    if isinstance(error, asyncpg.PostgresError):
+        if getattr(error, "sqlstate", "") == "42501":
+            return ConfigError(f"Postgres at {where} denies a needed permission: {error}")
+        return translate(error)
+    if isinstance(error, asyncpg.ClientConfigurationError | ValueError):
+        return ConfigError(f"the Postgres DSN cannot be used: {error}")
+    if isinstance(error, OSError | asyncpg.InterfaceError):
+        return Unavailable(
+            f"cannot reach Postgres at {where}: {str(error) or type(error).__name__}"
+        )
+    return error

@@ -1,0 +1,176 @@
+"""The SQL of ``ingot.registry.postgres``; ``migrations/`` has the tables.
+
+The swap is one statement, so one round trip, and all or nothing. It closes the fence first: the
+lease row is locked FOR SHARE, which waits for a taker's update and then sees the taker's token, and
+which a later taker waits for. A condition on the token without the lock does not fence. Everything
+after it depends on the count of heads that still are as expected, so either all rows are inserted
+or none; what races past the check (an earlier swap whose answer was lost, still running) meets the
+primary key. ``synchronous_commit`` is set inside, because behind a pooler or a host's pool the
+session may be anyone's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Arguments: token, commit, then one array a column in the order of the unnest.
+SWAP: Final = """
+WITH fence AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'on', true)
+    FROM ingot.lease WHERE token = $1 FOR SHARE
+), move AS MATERIALIZED (
+    SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
+                         $8::bytea[], $9::bytea[], $10::bytea[])
+        AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config)
+), ready AS MATERIALIZED (
+    SELECT count(*) = cardinality($3) AS yes
+    FROM fence, move JOIN ingot.heads h ON h.bucket = move.bucket AND h.sequence = move.sequence - 1
+    WHERE h.objects IS NOT DISTINCT FROM move.old_objects
+      AND h.uploads IS NOT DISTINCT FROM move.old_uploads
+      AND h.config IS NOT DISTINCT FROM move.old_config
+      AND NOT h.deleted
+), moved AS (
+    INSERT INTO ingot.heads (bucket, sequence, commit, objects, uploads, config)
+    SELECT move.bucket, move.sequence, $2, move.objects, move.uploads, move.config
+    FROM ready, move WHERE ready.yes
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
+"""
+
+# The same with creations (``created``: the head row must not exist) and deletions (``deleted``: the
+# new row is a tombstone). Names are freed before they are taken, so one commit can do both.
+SWAP_ANY: Final = """
+WITH fence AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'on', true)
+    FROM ingot.lease WHERE token = $1 FOR SHARE
+), move AS MATERIALIZED (
+    SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
+                         $8::bytea[], $9::bytea[], $10::bytea[],
+                         $11::text[], $12::boolean[], $13::boolean[])
+        AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config,
+             name, created, deleted)
+), ready AS MATERIALIZED (
+    SELECT count(*) = cardinality($3) AS yes
+    FROM fence, move LEFT JOIN ingot.buckets b ON b.bucket = move.bucket
+    WHERE CASE WHEN move.created
+        THEN NOT EXISTS (SELECT FROM ingot.heads h WHERE h.bucket = move.bucket)
+        ELSE b.name = move.name AND EXISTS (
+            SELECT FROM ingot.heads h
+            WHERE h.bucket = move.bucket AND h.sequence = move.sequence - 1
+              AND h.objects IS NOT DISTINCT FROM move.old_objects
+              AND h.uploads IS NOT DISTINCT FROM move.old_uploads
+              AND h.config IS NOT DISTINCT FROM move.old_config
+              AND NOT h.deleted)
+        END
+), dropped AS (
+    DELETE FROM ingot.buckets b USING ready, move
+    WHERE ready.yes AND move.deleted AND b.bucket = move.bucket
+    RETURNING 1
+), named AS (
+    INSERT INTO ingot.buckets (name, bucket)
+    SELECT move.name, move.bucket FROM ready, move
+    WHERE ready.yes AND move.created AND (SELECT count(*) FROM dropped) >= 0
+    RETURNING 1
+), moved AS (
+    INSERT INTO ingot.heads (bucket, sequence, commit, objects, uploads, config, deleted)
+    SELECT move.bucket, move.sequence, $2, move.objects, move.uploads, move.config, move.deleted
+    FROM ready, move WHERE ready.yes
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
+"""
+
+# A commit that moves no head: only the fence is asked.
+FENCE: Final = """
+SELECT count(*), 0 FROM (SELECT FROM ingot.lease WHERE token = $1 FOR SHARE) AS held
+"""
+
+# -- resolving a swap whose answer was lost -------------------------------------------------------
+# The barrier waits for a swap still running in a backend that lost its client: its FOR SHARE is in
+# the way of FOR UPDATE. The heads are read by a later statement, hence with a later snapshot.
+BARRIER: Final = "SELECT FROM ingot.lease FOR UPDATE"
+STANDING: Final = """
+SELECT h.bucket, h.sequence, h.deleted, h.objects, h.uploads, h.config
+FROM unnest($1::bytea[], $2::bigint[]) AS asked(bucket, sequence)
+CROSS JOIN LATERAL (
+    (SELECT * FROM ingot.heads WHERE bucket = asked.bucket AND sequence = asked.sequence)
+    UNION
+    (SELECT * FROM ingot.heads WHERE bucket = asked.bucket ORDER BY sequence DESC LIMIT 1)
+) AS h
+"""
+
+# -- the lease ------------------------------------------------------------------------------------
+# clock_timestamp(), not now(): a statement that waited for the row must judge by when it got it.
+ACQUIRE: Final = """
+UPDATE ingot.lease
+SET token = $1, owner = $2, expires_at = clock_timestamp() + make_interval(secs => $3)
+WHERE token IS NULL OR expires_at <= clock_timestamp() OR token = $4
+RETURNING 1
+"""
+RENEW: Final = """
+UPDATE ingot.lease SET expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE token = $1
+RETURNING 1
+"""
+RELEASE: Final = """
+UPDATE ingot.lease SET token = NULL, owner = NULL, expires_at = NULL WHERE token = $1
+"""
+HOLDER: Final = """
+SELECT owner, extract(epoch FROM expires_at - clock_timestamp())::float8 AS left_s
+FROM ingot.lease WHERE expires_at > clock_timestamp()
+"""
+
+# -- everything else ------------------------------------------------------------------------------
+STORE_ID: Final = "SELECT store_id FROM ingot.store"
+CLAIM: Final = "INSERT INTO ingot.store (store_id) VALUES ($1) ON CONFLICT DO NOTHING"
+BUCKETS: Final = """
+SELECT b.bucket, b.name, h.sequence, h.objects, h.uploads, h.config, h.commit
+FROM ingot.buckets b CROSS JOIN LATERAL (
+    SELECT * FROM ingot.heads WHERE bucket = b.bucket ORDER BY sequence DESC LIMIT 1
+) AS h
+ORDER BY b.name
+"""
+NEWEST_COMMIT: Final = """
+SELECT greatest(
+    (SELECT max(h.commit) FROM ingot.buckets b CROSS JOIN LATERAL (
+        SELECT commit FROM ingot.heads WHERE bucket = b.bucket ORDER BY sequence DESC LIMIT 1
+    ) AS h),
+    (SELECT max(commit) FROM ingot.heads WHERE deleted),
+    0)
+"""
+PUT_SEGMENT: Final = """
+INSERT INTO ingot.segments (stream, number, state, bytes, root, first_commit, last_commit)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (stream, number) DO UPDATE SET state = excluded.state, bytes = excluded.bytes,
+    root = excluded.root, first_commit = excluded.first_commit, last_commit = excluded.last_commit
+"""
+SEGMENTS: Final = """
+SELECT stream, number, state, bytes, root, first_commit, last_commit
+FROM ingot.segments ORDER BY stream, number
+"""
+# The newest of every bucket by a walk over the primary key, one probe a bucket, not a full scan.
+PRUNE: Final = """
+WITH RECURSIVE newest AS (
+    (SELECT bucket, sequence FROM ingot.heads ORDER BY bucket DESC, sequence DESC LIMIT 1)
+    UNION ALL
+    SELECT next.bucket, next.sequence FROM newest CROSS JOIN LATERAL (
+        SELECT bucket, sequence FROM ingot.heads WHERE bucket < newest.bucket
+        ORDER BY bucket DESC, sequence DESC LIMIT 1
+    ) AS next
+), old AS (
+    SELECT h.bucket, h.sequence FROM newest JOIN ingot.heads h
+        ON h.bucket = newest.bucket AND h.sequence <= newest.sequence - $1
+    LIMIT $2
+)
+DELETE FROM ingot.heads h USING old WHERE h.bucket = old.bucket AND h.sequence = old.sequence
+"""
+SETTINGS: Final = """
+SELECT name, setting FROM pg_settings
+WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')
+"""
+SESSION: Final = """
+SET synchronous_commit = on;
+SET plan_cache_mode = force_generic_plan;
+SET jit = off;
+"""

@@ -1,0 +1,216 @@
+"""ListBuckets, CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Final
+
+from ingot.bucket.model import Bucket, BucketConfig, BucketExists
+from ingot.limits import KIB
+from ingot.messages import Header, Response
+from ingot.s3.call import Call, Handler, open_bucket, not_implemented_header, xml_response
+from ingot.s3.dates import iso
+from ingot.s3.documents import read_document
+from ingot.s3.errors import S3Error, translate
+from ingot.s3.headers import CANNED_ACLS, GRANTS, OWNER_ACLS
+from ingot.s3.xml import document, element, malformed, parse
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+    from ingot.ports import Clock
+
+BUCKETS_MAX: Final = 10_000
+CREATE_BYTES_MAX: Final = 256 * KIB
+US_EAST_1: Final = "us-east-1"
+OWNERSHIPS: Final = (b"BucketOwnerEnforced", b"BucketOwnerPreferred", b"ObjectWriter")
+
+
+class BucketOperations:
+    """Operations on whole buckets. ``recreate``: creating one's own bucket again succeeds."""
+
+    def __init__(self, store: Store, clock: Clock, region: str, recreate: bool) -> None:
+        self._store = store
+        self._clock = clock
+        self._region = region
+        self._recreate = recreate
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "ListBuckets": self.list,
+            "CreateBucket": self.create,
+            "HeadBucket": self.head,
+            "DeleteBucket": self.delete,
+            "GetBucketLocation": self.location,
+        }
+
+    async def list(self, call: Call) -> Response:
+        prefix = (call.parameter(b"prefix") or b"").decode("utf-8", "replace")
+        region = (call.parameter(b"bucket-region") or b"").decode("latin-1")
+        limit = _max_buckets(call.parameter(b"max-buckets"))
+        after = _decode_token(call.parameter(b"continuation-token") or b"")
+        paged = any(name in (b"max-buckets", b"continuation-token") for name, _ in call.query)
+        found = [
+            bucket
+            for bucket in self._store.buckets()
+            if bucket.config.owner == call.account.id
+            and bucket.name > after
+            and bucket.name.startswith(prefix)
+            and (not region or bucket.config.region == region)
+        ]
+        page = found[:limit]
+        entries = "".join(_entry(bucket, paged or bool(region)) for bucket in page)
+        account = call.account
+        content = (
+            f"<Owner>{element('ID', account.id)}"
+            f"{element('DisplayName', account.display_name)}</Owner><Buckets>{entries}</Buckets>"
+        )
+        if len(found) > limit:
+            content += element("ContinuationToken", _encode_token(page[-1].name))
+        if call.parameter(b"prefix") is not None:
+            content += element("Prefix", prefix)
+        return xml_response(document("ListAllMyBucketsResult", content))
+
+    async def create(self, call: Call) -> Response:
+        _check_create_headers(call)
+        body = await read_document(call, CREATE_BYTES_MAX)
+        self._check_configuration(body)
+        config = BucketConfig(
+            owner=call.account.id,
+            owner_name=call.account.display_name,
+            created_ms=self._clock.now_ms(),
+            region=self._region,
+        )
+        try:
+            await self._store.create_bucket(call.bucket, config)
+        except BucketExists as error:
+            if error.owner != call.account.id:
+                raise
+            if not self._recreate:
+                raise S3Error("BucketAlreadyOwnedByYou", BucketName=call.bucket) from None
+        location = b"/" + call.bucket.encode()
+        arn = b"arn:aws:s3:::" + call.bucket.encode()
+        return Response(200, [(b"Location", location), (b"x-amz-bucket-arn", arn)])
+
+    def _check_configuration(self, body: bytes) -> None:
+        if not body:
+            return
+        root = parse(body, "CreateBucketConfiguration")
+        root.only(("LocationConstraint", "Location", "Bucket", "Tags"))
+        tags = root.child("Tags")
+        if tags is not None and tags.children:
+            raise S3Error("NotImplemented", "Tags of a bucket are not implemented")
+        if root.child("Location") is not None or root.child("Bucket") is not None:
+            raise S3Error("NotImplemented", "Directory buckets are not implemented")
+        region = (root.value("LocationConstraint") or "").strip()
+        if not region or (region == self._region and region != US_EAST_1):
+            return
+        if region == "EU" and self._region == "eu-west-1":
+            return
+        if region == US_EAST_1 or not _is_region(region):
+            raise S3Error("InvalidLocationConstraint", LocationConstraint=region)
+        raise S3Error(
+            "IllegalLocationConstraintException",
+            f"The {region} location constraint is incompatible for the region specific endpoint "
+            "this request was sent to.",
+            LocationConstraint=region,
+        )
+
+    async def head(self, call: Call) -> Response:
+        """Clients learn the region here, from the refusal too."""
+        try:
+            bucket = open_bucket(self._store, call)
+        except S3Error as error:
+            region = self._store.bucket(call.bucket).config.region
+            raise S3Error(error.code, headers=(_region_header(region),)) from None
+        return Response(
+            200,
+            [_region_header(bucket.config.region), (b"x-amz-access-point-alias", b"false")],
+        )
+
+    async def delete(self, call: Call) -> Response:
+        open_bucket(self._store, call)
+        await self._store.delete_bucket(call.bucket)
+        return Response(204)
+
+    async def location(self, call: Call) -> Response:
+        region = open_bucket(self._store, call).config.region
+        return xml_response(document("LocationConstraint", "" if region == US_EAST_1 else region))
+
+
+def _check_create_headers(call: Call) -> None:
+    index = call.request.index
+    ownership = index.get(b"x-amz-object-ownership", OWNERSHIPS[0])
+    if ownership not in OWNERSHIPS:
+        raise S3Error(
+            "InvalidArgument",
+            f"Invalid x-amz-object-ownership header: {ownership.decode('latin-1')}",
+            ArgumentName="x-amz-object-ownership",
+            ArgumentValue=ownership.decode("latin-1"),
+        )
+    acl = index.get(b"x-amz-acl")
+    if acl is not None and acl not in CANNED_ACLS:
+        raise S3Error(
+            "InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl.decode("latin-1")
+        )
+    grants = any(name in index for name in GRANTS)
+    if grants and acl is not None:
+        raise S3Error("InvalidRequest", "Specifying both Canned ACLs and Header Grants is not allowed")
+    if grants or (acl is not None and acl not in OWNER_ACLS):
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
+    if ownership != OWNERSHIPS[0]:
+        raise not_implemented_header("x-amz-object-ownership")
+    if index.get(b"x-amz-bucket-object-lock-enabled", b"false").lower() != b"false":
+        raise not_implemented_header("x-amz-bucket-object-lock-enabled")
+
+
+def _is_region(text: str) -> bool:
+    pieces = text.split("-")
+    return len(pieces) >= 3 and pieces[-1].isdigit() and "".join(pieces).isalnum()
+
+
+def _region_header(region: str) -> Header:
+    return (b"x-amz-bucket-region", region.encode())
+
+
+def _entry(bucket: Bucket, with_region: bool) -> str:
+    region = element("BucketRegion", bucket.config.region) if with_region else ""
+    return (
+        f"<Bucket><Name>{bucket.name}</Name>"
+        f"<CreationDate>{iso(bucket.config.created_ms)}</CreationDate>{region}</Bucket>"
+    )
+
+
+def _max_buckets(value: bytes | None) -> int:
+    if not value:
+        return BUCKETS_MAX
+    number = int(value) if value.isdigit() and len(value) <= 10 else 0
+    if not 1 <= number <= BUCKETS_MAX:
+        raise S3Error(
+            "InvalidArgument",
+            f"Argument max-buckets must be an integer between 1 and {BUCKETS_MAX}",
+            ArgumentName="max-buckets",
+            ArgumentValue=value.decode("latin-1"),
+        )
+    return number
+
+
+def _encode_token(name: str) -> str:
+    return urlsafe_b64encode(b"\x01" + name.encode()).decode().rstrip("=")
+
+
+def _decode_token(token: bytes) -> str:
+    if not token:
+        return ""
+    try:
+        raw = urlsafe_b64decode(token + b"=" * (-len(token) % 4))
+        name = raw[1:].decode()
+    except ValueError:
+        raw, name = b"", ""
+    if raw[:1] != b"\x01" or _encode_token(name) != token.decode("latin-1").rstrip("="):
+        raise S3Error(
+            "InvalidArgument",
+            "The continuation token provided is incorrect",
+            ArgumentName="continuation-token",
+            ArgumentValue=token.decode("latin-1"),
+        )
+    return name

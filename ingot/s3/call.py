@@ -1,0 +1,114 @@
+"""One request on its way through an operation, and the gates every operation passes.
+
+The order of the gates is the order in which S3 judges a request, and most error tests are about
+it: what the request says by itself first, then the bucket's existence, then whose bucket it is, and
+only then the body. Called by the operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ingot.bucket.model import Bucket
+from ingot.bucket.record import Record
+from ingot.messages import Header, Request, Response
+from ingot.s3.errors import S3Error
+from ingot.s3.operations import Operation
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+    from ingot.credentials import Account
+    from ingot.s3.auth import Authenticated
+    from ingot.s3.names import Query
+
+XML: Final[Header] = (b"Content-Type", b"application/xml")
+
+
+class Call:
+    """An authenticated request. ``account`` is set before an operation sees it."""
+
+    __slots__ = (
+        *("account", "authenticated", "bucket", "key", "now_ms", "operation"),
+        *("query", "request", "request_id"),
+    )
+
+    account: Account
+    authenticated: Authenticated
+    operation: Operation
+
+    def __init__(self, request: Request, request_id: str, now_ms: int) -> None:
+        self.request = request
+        self.request_id = request_id
+        self.now_ms = now_ms
+        self.bucket = ""
+        self.key = b""
+        self.query: Query = []
+
+    def parameter(self, name: bytes) -> bytes | None:
+        """The first value of a query parameter, None where it is absent."""
+        for found, value in self.query:
+            if found == name:
+                return value
+        return None
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Operations(Protocol):
+    """A group of operations: handlers by the name in the table."""
+
+    def handlers(self) -> dict[str, Handler]: ...
+
+
+def open_bucket(store: Store, call: Call) -> Bucket:
+    """The request's bucket: NoSuchBucket, then the expected owner, then the right to use it."""
+    bucket = store.bucket(call.bucket)
+    owner = bucket.config.owner
+    expected = call.request.index.get(b"x-amz-expected-bucket-owner")
+    if (expected is not None and expected.decode("latin-1") != owner) or call.account.id != owner:
+        raise S3Error("AccessDenied")
+    return bucket
+
+
+async def find_record(store: Store, bucket: Bucket, call: Call) -> Record:
+    """The record of the request's object. ``versionId=null`` is the object of an unversioned
+    bucket; any other id names a version that does not exist."""
+    key = call.key
+    if call.query:
+        version = call.parameter(b"versionId")
+        if version is not None and version != b"null":
+            raise no_such_version(key, version.decode("latin-1"))
+    record = await store.find(bucket, key)
+    if record is None:
+        raise S3Error(
+            "NoSuchKey", headers=((b"x-amz-delete-marker", b"false"),), Key=key.decode()
+        )
+    return record
+
+
+def version_is_well_formed(version: str) -> bool:
+    """Version ids are opaque words of letters and digits."""
+    return version == "null" or (
+        16 <= len(version) <= 64 and version.isascii() and version.isalnum()
+    )
+
+
+def no_such_version(key: bytes, version: str) -> S3Error:
+    if not version_is_well_formed(version):
+        return S3Error(
+            "InvalidArgument",
+            "Invalid version id specified",
+            ArgumentName="versionId",
+            ArgumentValue=version,
+        )
+    return S3Error("NoSuchVersion", Key=key.decode(), VersionId=version)
+
+
+def xml_response(body: bytes, status: int = 200) -> Response:
+    return Response(status, [XML], body)
+
+
+def not_implemented_header(name: str) -> S3Error:
+    return S3Error("NotImplemented", Header=name)

@@ -1,0 +1,155 @@
+"""CopyObject: a new record that refers to an existing body. No byte of the object moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ingot.bucket.record import Record
+from ingot.limits import PUT_BYTES_MAX
+from ingot.messages import Response
+from ingot.s3 import conditions
+from ingot.s3.call import Call, Handler, no_such_version, not_implemented_header, open_bucket
+from ingot.s3.copy_source import CopySource, parse_copy_source
+from ingot.s3.dates import iso
+from ingot.s3.errors import S3Error
+from ingot.s3.headers import (
+    ALGORITHMS,
+    NO_LOCK,
+    SSE,
+    WriteHeaders,
+    checksum_texts,
+    checksum_type,
+    write_headers,
+)
+from ingot.s3.xml import document
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+    from ingot.ports import Clock
+
+TO_ITSELF: Final = (
+    "This copy request is illegal because it is trying to copy an object to itself without changing "
+    "the object's metadata, storage class, website redirect location or encryption attributes."
+)
+TOO_LARGE: Final = (
+    f"The specified copy source is larger than the maximum allowable size for a copy source: "
+    f"{PUT_BYTES_MAX}"
+)
+
+
+class CopyOperations:
+    """CopyObject."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"CopyObject": self.copy}
+
+    async def copy(self, call: Call) -> Response:
+        store, index = self._store, call.request.index
+        source = parse_copy_source(index[b"x-amz-copy-source"])
+        replaces = _directive(call, b"x-amz-metadata-directive")
+        retags = _directive(call, b"x-amz-tagging-directive")
+        written = write_headers(index, call.now_ms)
+        algorithm = _algorithm(call)
+        condition = conditions.for_write(index)
+        bucket = open_bucket(store, call)
+        if written.lock:
+            raise S3Error("InvalidRequest", NO_LOCK)
+        found = await self._source(call, source)
+        changes = replaces or retags or written.encrypted or algorithm is not None
+        if not changes and (source.bucket, source.key) == (call.bucket, call.key):
+            if source.version is None:
+                raise S3Error("InvalidRequest", TO_ITSELF)
+        if algorithm is not None and algorithm not in found.checksums:
+            raise not_implemented_header("x-amz-checksum-algorithm")
+        if condition is not None:
+            current = await store.find(bucket, call.key)
+            condition.check(None if current is None else current.etag)
+        record = self._record(call, found, written, replaces)
+        await store.put(call.bucket, record, condition)
+        response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
+        if written.encrypted:
+            response.headers.append((SSE, b"AES256"))
+        return response
+
+    def _record(self, call: Call, found: Record, written: WriteHeaders, replaces: bool) -> Record:
+        """The source is pinned for as long as its copy is under way, so that nothing reclaims the
+        chunks which the new record is about to name."""
+        return Record(
+            call.key,
+            self._store.pin(found.body),
+            found.etag,
+            self._clock.now_ms(),
+            written.headers if replaces else found.headers,
+            written.metadata if replaces else found.metadata,
+            found.checksums,
+            found.composite,
+            found.parts,
+        )
+
+    async def _source(self, call: Call, source: CopySource) -> Record:
+        index = call.request.index
+        bucket = self._store.bucket(source.bucket)
+        owner = bucket.config.owner
+        expected = index.get(b"x-amz-source-expected-bucket-owner")
+        if expected is not None and expected.decode("latin-1") != owner:
+            raise S3Error("AccessDenied")
+        if call.account.id != owner:
+            raise S3Error("AccessDenied")
+        if source.version is not None and source.version != "null":
+            raise no_such_version(source.key, source.version)
+        found = await self._store.find(bucket, source.key)
+        if found is None:
+            raise S3Error("NoSuchKey", Key=source.key.decode())
+        asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
+        if asked:
+            conditions.read(asked, found.etag, found.created_ms)
+        if found.body.size > PUT_BYTES_MAX:
+            raise S3Error("InvalidRequest", TOO_LARGE)
+        return found
+
+
+def _directive(call: Call, name: bytes) -> bool:
+    """Whether the copy takes the request's own values instead of the source's."""
+    value = call.request.index.get(name, b"COPY")
+    if value not in (b"COPY", b"REPLACE"):
+        raise S3Error(
+            "InvalidArgument",
+            "Unknown metadata directive."
+            if name == b"x-amz-metadata-directive"
+            else "Unknown tagging directive.",
+            ArgumentName=name.decode(),
+            ArgumentValue=value.decode("latin-1"),
+        )
+    return value == b"REPLACE"
+
+
+def _algorithm(call: Call) -> str | None:
+    value = call.request.index.get(b"x-amz-checksum-algorithm")
+    if value is None:
+        return None
+    name = value.decode("latin-1").lower()
+    if name not in ALGORITHMS:
+        raise S3Error(
+            "InvalidRequest",
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid "
+            "types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+        )
+    return name
+
+
+def _result(record: Record) -> bytes:
+    texts = "".join(
+        f"<Checksum{name.upper()}>{value}</Checksum{name.upper()}>"
+        for name, value in checksum_texts(record)
+    )
+    if texts:
+        texts += f"<ChecksumType>{checksum_type(record)}</ChecksumType>"
+    return document(
+        "CopyObjectResult",
+        f"<LastModified>{iso(record.created_ms)}</LastModified>"
+        f"<ETag>&quot;{record.etag}&quot;</ETag>{texts}",
+    )

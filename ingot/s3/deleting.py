@@ -1,0 +1,135 @@
+"""DeleteObjects: up to a thousand keys in one commit, with an answer for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ingot.bucket.model import Bucket, Condition
+from ingot.messages import Response
+from ingot.s3 import conditions
+from ingot.s3.call import (
+    Call,
+    Handler,
+    no_such_version,
+    open_bucket,
+    version_is_well_formed,
+    xml_response,
+)
+from ingot.s3.documents import read_document, require_checksum
+from ingot.s3.errors import S3Error, translate
+from ingot.s3.names import check_key
+from ingot.s3.xml import Element, document, element, malformed, parse
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+
+ENTRIES_MAX: Final = 1000
+
+
+class Entry(NamedTuple):
+    """One object of the request, as it was named."""
+
+    key: str
+    version: str | None
+    etag: str | None
+    modified: str | None
+    size: str | None
+
+    @property
+    def is_current(self) -> bool:
+        """Without versions the object is its own version "null"; no other one exists."""
+        return self.version is None or self.version == "null"
+
+
+class DeleteOperations:
+    """DeleteObjects."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"DeleteObjects": self.delete_objects}
+
+    async def delete_objects(self, call: Call) -> Response:
+        """One failing entry fails alone: the others are committed, together."""
+        require_checksum(call)
+        bucket = open_bucket(self._store, call)
+        entries, quiet = _parse(await read_document(call))
+        results: list[S3Error | None] = [None] * len(entries)
+        places: list[int] = []
+        wanted: list[Condition | None] = []
+        for place, entry in enumerate(entries):
+            try:
+                condition = await self._judge(bucket, entry)
+            except S3Error as error:
+                results[place] = error
+                continue
+            if entry.is_current:
+                places.append(place)
+                wanted.append(condition)
+        if places:
+            keys = [entries[place].key.encode() for place in places]
+            answers = await self._store.delete(call.bucket, keys, wanted)
+            for place, answer in zip(places, answers, strict=True):
+                if answer is not None:
+                    results[place] = translate(answer, call.bucket, entries[place].key)
+        content = "".join(
+            _failed(entry, error) if error is not None else "" if quiet else _deleted(entry)
+            for entry, error in zip(entries, results, strict=True)
+        )
+        return xml_response(document("DeleteResult", content))
+
+    async def _judge(self, bucket: Bucket, entry: Entry) -> Condition | None:
+        """The condition of the entry's delete; S3Error when it cannot be carried out."""
+        key = entry.key.encode()
+        check_key(key)
+        if not entry.is_current:
+            assert entry.version is not None
+            if not version_is_well_formed(entry.version):
+                raise no_such_version(key, entry.version)
+            return None
+        asked = conditions.delete_conditions(entry.etag, entry.modified, entry.size)
+        if asked is None:
+            return None
+        found = await self._store.find(bucket, key) if asked.looks else None
+        return conditions.for_delete(asked, found)
+
+
+def _parse(body: bytes) -> tuple[list[Entry], bool]:
+    """The entries and whether successes go unmentioned."""
+    if not body:
+        raise S3Error("MissingRequestBodyError")
+    root = parse(body, "Delete")
+    entries = [_entry(node) for node in root.all("Object")]
+    if not 1 <= len(entries) <= ENTRIES_MAX:
+        raise malformed()
+    return entries, (root.value("Quiet") or "").strip().lower() == "true"
+
+
+def _entry(node: Element) -> Entry:
+    key = node.value("Key")
+    if not key:
+        raise malformed()
+    return Entry(
+        key,
+        node.value("VersionId") or None,
+        node.value("ETag"),
+        node.value("LastModifiedTime"),
+        node.value("Size"),
+    )
+
+
+def _deleted(entry: Entry) -> str:
+    return f"<Deleted>{_name(entry)}</Deleted>"
+
+
+def _failed(entry: Entry, error: S3Error) -> str:
+    return (
+        f"<Error>{_name(entry)}<Code>{error.code}</Code>"
+        f"{element('Message', error.message)}</Error>"
+    )
+
+
+def _name(entry: Entry) -> str:
+    version = "" if entry.version is None else element("VersionId", entry.version)
+    return element("Key", entry.key) + version

@@ -1,0 +1,130 @@
+"""What ingot does not configure: fixed documents, exact "none" errors, and writes of the default.
+
+Tools that refresh a bucket's whole state read every sub-resource and accept exactly one answer as
+"nothing is set". They also write back what they read, so a write that asks for the state a bucket
+is in anyway succeeds, and any other is refused as not implemented.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ingot.bucket.model import Bucket
+from ingot.limits import KIB
+from ingot.messages import Response
+from ingot.s3.call import Call, Handler, find_record, open_bucket, xml_response
+from ingot.s3.documents import read_document
+from ingot.s3.errors import S3Error
+from ingot.s3.headers import GRANTS, NO_LOCK, check_acl
+from ingot.s3.operations import ERROR, FIXED, OBJECT, OPERATIONS, Operation
+from ingot.s3.xml import Element, document, element, parse
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+
+CONFIGURATION_BYTES_MAX: Final = 256 * KIB
+XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
+_CONTENTS: Final = {
+    "OwnershipControls": "<Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule>",
+    "RequestPaymentConfiguration": "<Payer>BucketOwner</Payer>",
+    "Tagging": "<TagSet></TagSet>",
+}
+_MESSAGES: Final = {"InvalidRequest": NO_LOCK}
+
+
+class FixedOperations:
+    """Every row of the table whose answer is fixed, and the writes that belong to them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handlers(self) -> dict[str, Handler]:
+        rows = [row for row in OPERATIONS if row.kind in (ERROR, FIXED)]
+        return {row.name: self.answer for row in rows} | {
+            "PutBucketAcl": self.put_acl,
+            "PutObjectAcl": self.put_acl,
+            "PutBucketAccelerateConfiguration": self.put_default,
+            "PutBucketLogging": self.put_default,
+            "PutBucketNotificationConfiguration": self.put_default,
+            "PutBucketRequestPayment": self.put_default,
+        }
+
+    async def answer(self, call: Call) -> Response:
+        """The answer in the table, once bucket and object were found."""
+        bucket = open_bucket(self._store, call)
+        row = call.operation
+        if row.level == OBJECT:
+            await find_record(self._store, bucket, call)
+        if row.kind == ERROR:
+            raise _error(row, call)
+        if not row.answer:
+            return Response(204)
+        return xml_response(document(row.answer, _content(row.answer, bucket)))
+
+    async def put_acl(self, call: Call) -> Response:
+        """The bucket's owner owns every object in it: only an ACL that says so is accepted."""
+        index = call.request.index
+        acl = index.get(b"x-amz-acl")
+        if acl is not None and any(name in index for name in GRANTS):
+            raise S3Error(
+                "InvalidRequest", "Specifying both Canned ACLs and Header Grants is not allowed"
+            )
+        if acl is not None:
+            check_acl(b"x-amz-acl", acl)
+        bucket = open_bucket(self._store, call)
+        if call.operation.level == OBJECT:
+            await find_record(self._store, bucket, call)
+        if acl is None:
+            raise S3Error("AccessControlListNotSupported")
+        if await read_document(call, CONFIGURATION_BYTES_MAX):
+            raise S3Error("UnexpectedContent")
+        return Response(200)
+
+    async def put_default(self, call: Call) -> Response:
+        open_bucket(self._store, call)
+        body = await read_document(call, CONFIGURATION_BYTES_MAX)
+        if not body:
+            raise S3Error("MissingRequestBodyError")
+        root, is_default = _DEFAULTS[call.operation.resource]
+        if not is_default(parse(body, root)):
+            raise S3Error("NotImplemented", f"Changing the {root} is not implemented")
+        return Response(200)
+
+
+_DEFAULTS: Final = {
+    b"accelerate": (
+        "AccelerateConfiguration",
+        lambda root: root.value("Status") == "Suspended",
+    ),
+    b"logging": ("BucketLoggingStatus", lambda root: not root.children),
+    b"notification": ("NotificationConfiguration", lambda root: not root.children),
+    b"requestPayment": (
+        "RequestPaymentConfiguration",
+        lambda root: root.value("Payer") == "BucketOwner",
+    ),
+}
+
+
+def _error(row: Operation, call: Call) -> S3Error:
+    message = _MESSAGES.get(row.answer)
+    if row.level == OBJECT:
+        return S3Error(row.answer, message)
+    return S3Error(row.answer, message, BucketName=call.bucket)
+
+
+def _content(root: str, bucket: Bucket) -> str:
+    if root == "AccessControlPolicy":
+        return _acl(bucket)
+    if root.startswith("List"):
+        return "<IsTruncated>false</IsTruncated>"
+    return _CONTENTS.get(root, "")
+
+
+def _acl(bucket: Bucket) -> str:
+    owner = element("ID", bucket.config.owner)
+    owner += element("DisplayName", bucket.config.owner_name)
+    return (
+        f"<Owner>{owner}</Owner><AccessControlList><Grant>"
+        f'<Grantee xmlns:xsi="{XSI}" xsi:type="CanonicalUser">{owner}</Grantee>'
+        "<Permission>FULL_CONTROL</Permission></Grant></AccessControlList>"
+    )

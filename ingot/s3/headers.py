@@ -1,0 +1,275 @@
+"""Headers of objects: what a write may carry, what of it is stored, what a read shows.
+
+A header that asks for something ingot does not do is refused by name and never dropped in silence:
+a client that asked for encryption, tags or a lock must not believe it got them. Values are latin-1
+text of the bytes as received, so that every byte comes back as it was sent. Pure; called by the
+operations that write or read objects.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Final
+
+from ingot.bucket.record import Record
+from ingot.limits import METADATA_BYTES_MAX
+from ingot.messages import Header
+from ingot.s3.dates import http_date, parse_date
+from ingot.s3.errors import S3Error
+
+Index = dict[bytes, bytes]
+
+DEFAULT_TYPE: Final = "binary/octet-stream"
+ALGORITHMS: Final = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
+META: Final = b"x-amz-meta-"
+
+_CONTENT: Final = {
+    b"content-type": b"Content-Type",
+    b"cache-control": b"Cache-Control",
+    b"content-disposition": b"Content-Disposition",
+    b"content-encoding": b"Content-Encoding",
+    b"content-language": b"Content-Language",
+    b"expires": b"Expires",
+}
+_STORED: Final = {name: name.decode() for name in _CONTENT}
+_SHOWN: Final = {name.decode(): shown for name, shown in _CONTENT.items()}
+_CONTROLS: Final = bytes([*range(0x20), 0x7F])
+
+CANNED_ACLS: Final = frozenset(
+    b"private public-read public-read-write authenticated-read aws-exec-read bucket-owner-read "
+    b"bucket-owner-full-control log-delivery-write".split()
+)
+OWNER_ACLS: Final = (b"private", b"bucket-owner-full-control")  # what an enforced owner allows
+GRANTS: Final = (
+    *(b"x-amz-grant-full-control", b"x-amz-grant-read", b"x-amz-grant-read-acp"),
+    *(b"x-amz-grant-write", b"x-amz-grant-write-acp"),
+)
+SSE: Final = b"x-amz-server-side-encryption"
+LOCK_MODE: Final = b"x-amz-object-lock-mode"
+LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
+LOCK_HOLD: Final = b"x-amz-object-lock-legal-hold"
+NO_LOCK: Final = "Bucket is missing Object Lock Configuration"
+
+
+def _not_implemented(name: bytes) -> S3Error:
+    return S3Error("NotImplemented", Header=name.decode())
+
+
+def check_acl(name: bytes, value: bytes) -> None:
+    if value not in CANNED_ACLS:
+        raise S3Error(
+            "InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=value.decode("latin-1")
+        )
+    if value not in OWNER_ACLS:
+        raise S3Error("AccessControlListNotSupported")
+
+
+def check_grant(name: bytes, value: bytes) -> None:
+    raise S3Error("AccessControlListNotSupported")
+
+
+def _check_storage_class(name: bytes, value: bytes) -> None:
+    if value != b"STANDARD":
+        raise S3Error("InvalidStorageClass", StorageClassRequested=value.decode("latin-1"))
+
+
+def _check_sse(name: bytes, value: bytes) -> None:
+    if value == b"AES256":
+        return
+    if value in (b"aws:kms", b"aws:kms:dsse"):
+        raise _not_implemented(name)
+    raise S3Error(
+        "InvalidEncryptionAlgorithmError",
+        ArgumentName=SSE.decode(),
+        ArgumentValue=value.decode("latin-1"),
+    )
+
+
+def _check_bucket_key(name: bytes, value: bytes) -> None:
+    if value.lower() != b"false":
+        raise _not_implemented(name)
+
+
+def _check_redirect(name: bytes, value: bytes) -> None:
+    if not value.startswith((b"/", b"http://", b"https://")):
+        raise S3Error("InvalidRedirectLocation")
+    raise _not_implemented(name)
+
+
+def _refuse(name: bytes, value: bytes) -> None:
+    raise _not_implemented(name)
+
+
+def _refuse_unless_empty(name: bytes, value: bytes) -> None:
+    if value:
+        raise _not_implemented(name)
+
+
+def _pass(name: bytes, value: bytes) -> None:
+    """Judged as a whole in ``_check_lock``."""
+
+
+_CUSTOMER_KEYS: Final = tuple(
+    prefix + b"server-side-encryption-customer-" + suffix
+    for prefix in (b"x-amz-", b"x-amz-copy-source-")
+    for suffix in (b"algorithm", b"key", b"key-md5")
+)
+_CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
+    b"x-amz-acl": check_acl,
+    b"x-amz-storage-class": _check_storage_class,
+    b"x-amz-tagging": _refuse_unless_empty,
+    SSE: _check_sse,
+    b"x-amz-server-side-encryption-aws-kms-key-id": _refuse,
+    b"x-amz-server-side-encryption-context": _refuse,
+    b"x-amz-server-side-encryption-bucket-key-enabled": _check_bucket_key,
+    b"x-amz-website-redirect-location": _check_redirect,
+    b"x-amz-write-offset-bytes": _refuse,
+    LOCK_MODE: _pass,
+    LOCK_DATE: _pass,
+    LOCK_HOLD: _pass,
+    **dict.fromkeys(GRANTS, check_grant),
+    **dict.fromkeys(_CUSTOMER_KEYS, _refuse),
+}
+
+
+class WriteHeaders:
+    """What the headers of a PUT or copy ask to be stored."""
+
+    __slots__ = ("encrypted", "headers", "lock", "metadata")
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
+        self.encrypted = False  # the client asked for AES256 and is told that name back
+        self.lock = False  # lock headers are there and well-formed
+
+
+def write_headers(index: Index, now_ms: int) -> WriteHeaders:
+    """Check and collect the headers of an object to be written, in one pass."""
+    found = WriteHeaders()
+    headers, metadata, meta_bytes = found.headers, found.metadata, 0
+    for name, value in index.items():
+        if name[:6] != b"x-amz-":
+            stored = _STORED.get(name)
+            if stored is not None:
+                headers[stored] = value.decode("latin-1")
+        elif name[:11] == META:
+            if value.translate(None, _CONTROLS) != value:
+                raise S3Error("InvalidArgument", ArgumentName=name.decode("latin-1"))
+            metadata[name[11:].decode("latin-1")] = value.decode("latin-1")
+            meta_bytes += len(name) - 11 + len(value)
+        else:
+            check = _CHECKS.get(name)
+            if check is not None:
+                check(name, value)
+                if name == SSE:
+                    found.encrypted = True
+                elif check is _pass:
+                    found.lock = True
+    if "content-type" not in headers:
+        headers["content-type"] = DEFAULT_TYPE
+    if "content-encoding" in headers:
+        _drop_framing(headers)
+    if meta_bytes > METADATA_BYTES_MAX:
+        raise S3Error(
+            "MetadataTooLarge", Size=str(meta_bytes), MaxSizeAllowed=str(METADATA_BYTES_MAX)
+        )
+    if found.lock:
+        _check_lock(index, now_ms)
+    return found
+
+
+def _drop_framing(headers: dict[str, str]) -> None:
+    """``aws-chunked`` was the framing of the request and is no property of the object."""
+    codings = [coding.strip() for coding in headers["content-encoding"].split(",")]
+    kept = [coding for coding in codings if coding and coding.lower() != "aws-chunked"]
+    if kept:
+        headers["content-encoding"] = ",".join(kept)
+    else:
+        del headers["content-encoding"]
+
+
+def _check_lock(index: Index, now_ms: int) -> None:
+    mode, date, hold = index.get(LOCK_MODE), index.get(LOCK_DATE), index.get(LOCK_HOLD)
+    if (mode is None) != (date is None):
+        raise S3Error(
+            "InvalidArgument",
+            "x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied",
+            ArgumentName=(LOCK_DATE if date is None else LOCK_MODE).decode(),
+        )
+    if mode is not None and mode not in (b"GOVERNANCE", b"COMPLIANCE"):
+        raise _bad_lock("Unknown wormMode directive.", LOCK_MODE, mode)
+    if date is not None:
+        until = parse_date(date.decode("latin-1")) if b"T" in date else None
+        if until is None or until * 1000 <= now_ms:
+            raise _bad_lock("The retain until date must be in the future!", LOCK_DATE, date)
+    if hold is not None and hold not in (b"ON", b"OFF"):
+        raise _bad_lock("Legal Hold must be either of 'ON' or 'OFF'", LOCK_HOLD, hold)
+
+
+def _bad_lock(message: str, name: bytes, value: bytes) -> S3Error:
+    return S3Error(
+        "InvalidArgument",
+        message,
+        ArgumentName=name.decode(),
+        ArgumentValue=value.decode("latin-1"),
+    )
+
+
+def object_headers(record: Record) -> list[Header]:
+    """What GET and HEAD show of an object, but for its length and checksums."""
+    shown: list[Header] = [
+        (b"ETag", b'"%s"' % record.etag.encode("latin-1")),
+        (b"Last-Modified", http_date(record.created_ms).encode()),
+        (b"Accept-Ranges", b"bytes"),
+    ]
+    for name, value in record.headers.items():
+        shown.append((_SHOWN[name], value.encode("latin-1")))
+    for name, value in record.metadata.items():
+        shown.append((META + name.encode("latin-1"), value.encode("latin-1")))
+    return shown
+
+
+def validator_headers(record: Record) -> list[Header]:
+    """What a 304 shows: validators and cache headers."""
+    kept = (b"ETag", b"Last-Modified", b"Cache-Control", b"Expires")
+    return [header for header in object_headers(record) if header[0] in kept]
+
+
+def checksum_texts(record: Record) -> list[tuple[str, str]]:
+    """(algorithm, value) as headers and documents show them."""
+    suffix = f"-{len(record.parts)}" if record.composite else ""
+    return [
+        (name, b64encode(digest).decode() + suffix) for name, digest in record.checksums.items()
+    ]
+
+
+def checksum_type(record: Record) -> str:
+    return "COMPOSITE" if record.composite else "FULL_OBJECT"
+
+
+def checksum_headers(record: Record) -> list[Header]:
+    """The stored checksum, for answers that carry or describe the whole object."""
+    found = [
+        (b"x-amz-checksum-" + name.encode(), value.encode())
+        for name, value in checksum_texts(record)
+    ]
+    if found:
+        found.append((b"x-amz-checksum-type", checksum_type(record).encode()))
+    return found
+
+
+_OVERRIDES: Final = {b"response-" + name: shown for name, shown in _CONTENT.items()}
+
+
+def override_headers(headers: list[Header], query: list[tuple[bytes, bytes]]) -> list[Header]:
+    """``headers`` with the values that ``response-*`` parameters ask for instead."""
+    wanted = {_OVERRIDES[name]: value for name, value in query if name in _OVERRIDES}
+    for shown, value in wanted.items():
+        if value.translate(None, _CONTROLS) != value:
+            # A line break here would let whoever made the URL write headers of the response.
+            name = f"response-{shown.decode().lower()}"
+            raise S3Error("InvalidArgument", ArgumentName=name)
+    kept = [header for header in headers if header[0] not in wanted]
+    return kept + list(wanted.items())

@@ -1,0 +1,299 @@
+"""ListObjects, ListObjectsV2, ListObjectVersions: pages of a bucket's keys.
+
+A page of a thousand keys is hot. Texts are joined once, and whether anything must be escaped is
+asked once a page. Which keys a page holds is the store's affair; what is settled here is where a
+page starts: a marker or token that we issued names a group that was answered whole, a start the
+client made up may lie inside a group that was not.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ingot.bucket.model import Bucket, Page
+from ingot.bucket.record import Summary
+from ingot.messages import Response
+from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.dates import iso
+from ingot.s3.errors import S3Error
+from ingot.s3.xml import boolean, document, element, escape, needs_escape, url_encode
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+
+KEYS_MAX: Final = 1000
+INTEGER_MAX: Final = 2**31 - 1  # what clients' page sizes are read into
+TOKEN_VERSION: Final = b"\x01"
+AFTER_KEY: Final = b"k"  # the page ended with a key
+AFTER_GROUP: Final = b"g"  # the page ended with a common prefix
+
+
+class Question(NamedTuple):
+    """What every listing is asked for."""
+
+    prefix: bytes
+    delimiter: bytes
+    limit: int
+    encoded: bool  # encoding-type=url
+
+
+class ListOperations:
+    """The three listings."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "ListObjects": self.list_v1,
+            "ListObjectsV2": self.list_v2,
+            "ListObjectVersions": self.list_versions,
+        }
+
+    async def list_v1(self, call: Call) -> Response:
+        asked = _question(call)
+        marker = call.parameter(b"marker") or b""
+        bucket = open_bucket(self._store, call)
+        page = await self._page(bucket, asked, marker, _is_group(asked, marker))
+        text = _encoder(asked)
+        after = ""
+        if page.truncated and asked.delimiter:
+            after = f"<NextMarker>{text(page.items[-1][0])}</NextMarker>"
+        # Clients decode everything in this document but the prefix, so that one stays as it is.
+        content = (
+            f"<Name>{call.bucket}</Name>{element('Prefix', _plain(asked.prefix))}"
+            f"<Marker>{text(marker)}</Marker>{after}{_echo(asked, text)}"
+            f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
+            f"{_contents(page, asked, _owner(bucket))}{_groups(page, text)}"
+        )
+        return xml_response(document("ListBucketResult", content))
+
+    async def list_v2(self, call: Call) -> Response:
+        kind = call.parameter(b"list-type")
+        if kind != b"2":
+            raise _invalid("list-type", kind or b"", "Invalid List Type specified in Request")
+        asked = _question(call)
+        token = call.parameter(b"continuation-token")
+        start = call.parameter(b"start-after")
+        after, finished = start or b"", False
+        if token:
+            after, finished = decode_token(token)
+        bucket = open_bucket(self._store, call)
+        page = await self._page(bucket, asked, after, finished)
+        text = _encoder(asked)
+        owner = _owner(bucket) if call.parameter(b"fetch-owner") == b"true" else ""
+        cursor = ""
+        if token is not None:
+            cursor += element("ContinuationToken", token.decode("latin-1"))
+        if page.truncated:
+            key, summary = page.items[-1]
+            value = encode_token(key, group=summary is None)
+            cursor += f"<NextContinuationToken>{value}</NextContinuationToken>"
+        if start:
+            cursor += f"<StartAfter>{text(start)}</StartAfter>"
+        content = (
+            f"<Name>{call.bucket}</Name><Prefix>{text(asked.prefix)}</Prefix>"
+            f"{cursor}<KeyCount>{len(page.items)}</KeyCount>{_echo(asked, text)}"
+            f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
+            f"{_contents(page, asked, owner)}{_groups(page, text)}"
+        )
+        return xml_response(document("ListBucketResult", content))
+
+    async def list_versions(self, call: Call) -> Response:
+        """Of a bucket without versions: every object is its own latest version "null"."""
+        asked = _question(call)
+        marker = call.parameter(b"key-marker") or b""
+        version = call.parameter(b"version-id-marker") or b""
+        if version and not marker:
+            raise _invalid(
+                "version-id-marker",
+                version,
+                "A version-id marker cannot be specified without a key marker.",
+            )
+        if version and version != b"null":
+            raise _invalid("version-id-marker", version, "Invalid version id specified")
+        bucket = open_bucket(self._store, call)
+        page = await self._page(bucket, asked, marker, _is_group(asked, marker))
+        text = _encoder(asked)
+        after = ""
+        if page.truncated:
+            key, summary = page.items[-1]
+            after = f"<NextKeyMarker>{text(key)}</NextKeyMarker>"
+            if summary is not None:
+                after += "<NextVersionIdMarker>null</NextVersionIdMarker>"
+        content = (
+            f"<Name>{call.bucket}</Name><Prefix>{text(asked.prefix)}</Prefix>"
+            f"<KeyMarker>{text(marker)}</KeyMarker>"
+            f"{element('VersionIdMarker', version.decode('latin-1'))}{after}{_echo(asked, text)}"
+            f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
+            f"{_contents(page, asked, _owner(bucket), versions=True)}{_groups(page, text)}"
+        )
+        return xml_response(document("ListVersionsResult", content))
+
+    async def _page(self, bucket: Bucket, asked: Question, after: bytes, finished: bool) -> Page:
+        """``finished``: ``after`` is a group answered whole already, or a key outside any."""
+        if asked.limit == 0:
+            return Page([], False)
+        prefix, delimiter = asked.prefix, asked.delimiter
+        group = b"" if finished or not after else group_of(after, prefix, delimiter)
+        if not group:
+            return await self._store.page(bucket, prefix, delimiter, after or None, asked.limit)
+        # The store skips the whole group in which ``after`` lies; here it counts if a key after
+        # ``after`` is in it.
+        rest = await self._store.page(bucket, group, b"", after, 1)
+        left = asked.limit - len(rest.items[:1])
+        page = await self._store.page(bucket, prefix, delimiter, group, max(left, 1))
+        if not rest.items:
+            return page
+        if left == 0:
+            return Page([(group, None)], bool(page.items))
+        return replace(page, items=[(group, None), *page.items])
+
+
+def group_of(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
+    """The common prefix that ``key`` falls into, b"" where it stands for itself."""
+    if not delimiter or not key.startswith(prefix):
+        return b""
+    found = key.find(delimiter, len(prefix))
+    return key[: found + len(delimiter)] if found >= 0 else b""
+
+
+def _is_group(asked: Question, marker: bytes) -> bool:
+    """A marker that ends a group is one that we issued: the group was answered."""
+    return bool(marker) and group_of(marker, asked.prefix, asked.delimiter) == marker
+
+
+def encode_token(key: bytes, group: bool) -> str:
+    """Opaque to clients, and enough by itself: any gateway over the bucket can go on from it."""
+    kind = AFTER_GROUP if group else AFTER_KEY
+    return urlsafe_b64encode(TOKEN_VERSION + kind + key).decode().rstrip("=")
+
+
+def decode_token(token: bytes) -> tuple[bytes, bool]:
+    """The key or group a page goes on after, and whether it is a group."""
+    try:
+        raw = urlsafe_b64decode(token + b"=" * (-len(token) % 4))
+    except ValueError:
+        raw = b""
+    kind, key = raw[1:2], raw[2:]
+    valid = raw[:1] == TOKEN_VERSION and kind in (AFTER_KEY, AFTER_GROUP) and key
+    if not valid or encode_token(key, kind == AFTER_GROUP) != token.decode("latin-1").rstrip("="):
+        raise _invalid(
+            "continuation-token", token, "The continuation token provided is incorrect"
+        )
+    return key, kind == AFTER_GROUP
+
+
+def _question(call: Call) -> Question:
+    prefix = delimiter = b""
+    limit, encoded = KEYS_MAX, False
+    for name, value in call.query:
+        if name == b"prefix":
+            prefix = value
+        elif name == b"delimiter":
+            delimiter = value
+        elif name == b"max-keys":
+            limit = parse_limit(value, "max-keys", KEYS_MAX)
+        elif name == b"encoding-type" and value:
+            if value.lower() != b"url":
+                raise _invalid("encoding-type", value, "Invalid Encoding Method specified in Request")
+            encoded = True
+    return Question(prefix, delimiter, limit, encoded)
+
+
+def parse_limit(value: bytes, name: str, most: int) -> int:
+    """A page size: nothing is the default, more than the most is the most."""
+    if not value:
+        return most
+    number = int(value) if value.isdigit() and len(value) <= 10 else INTEGER_MAX + 1
+    if number <= INTEGER_MAX:
+        return min(number, most)
+    if value[:1] == b"-" and value[1:].isdigit():
+        raise _invalid(name, value, f"Argument {name} must be an integer between 0 and {INTEGER_MAX}")
+    raise _invalid(name, value, f"Provided {name} not an integer or within integer range")
+
+
+def _invalid(name: str, value: bytes, message: str) -> S3Error:
+    return S3Error(
+        "InvalidArgument",
+        message,
+        ArgumentName=name,
+        ArgumentValue=value.decode("utf-8", "replace"),
+    )
+
+
+def _plain(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _escaped(value: bytes) -> str:
+    return escape(value.decode("utf-8", "replace"))
+
+
+def _encoder(asked: Question) -> Callable[[bytes], str]:
+    return url_encode if asked.encoded else _escaped
+
+
+def _echo(asked: Question, text: Callable[[bytes], str]) -> str:
+    found = f"<MaxKeys>{asked.limit}</MaxKeys>"
+    if asked.delimiter:
+        found += f"<Delimiter>{text(asked.delimiter)}</Delimiter>"
+    if asked.encoded:
+        found += "<EncodingType>url</EncodingType>"
+    return found
+
+
+def _owner(bucket: Bucket) -> str:
+    config = bucket.config
+    return (
+        f"<Owner>{element('ID', config.owner)}{element('DisplayName', config.owner_name)}</Owner>"
+    )
+
+
+def _groups(page: Page, text: Callable[[bytes], str]) -> str:
+    return "".join(
+        f"<CommonPrefixes><Prefix>{text(key)}</Prefix></CommonPrefixes>"
+        for key, summary in page.items
+        if summary is None
+    )
+
+
+_ALGORITHM: Final = {
+    (name, composite): (
+        f"<ChecksumAlgorithm>{name.upper()}</ChecksumAlgorithm>"
+        f"<ChecksumType>{'COMPOSITE' if composite else 'FULL_OBJECT'}</ChecksumType>"
+    )
+    for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
+    for composite in (False, True)
+} | {("", False): "", ("", True): ""}
+
+
+def _contents(page: Page, asked: Question, owner: str, versions: bool = False) -> str:
+    found = [(key, summary) for key, summary in page.items if summary is not None]
+    if asked.encoded:
+        names = [url_encode(key) for key, _ in found]
+    else:
+        names = b"\0".join([key for key, _ in found]).decode().split("\0") if found else []
+        if needs_escape("".join(names)):
+            names = [escape(name) for name in names]
+    head, latest = "Contents", ""
+    if versions:
+        head, latest = "Version", "<VersionId>null</VersionId><IsLatest>true</IsLatest>"
+    end = f"<StorageClass>STANDARD</StorageClass>{owner}</{head}>"
+    return "".join(
+        [
+            _entry(head, name, latest, summary, end)
+            for name, (_, summary) in zip(names, found, strict=True)
+        ]
+    )
+
+
+def _entry(head: str, name: str, latest: str, summary: Summary, end: str) -> str:
+    return (
+        f"<{head}><Key>{name}</Key>{latest}<LastModified>{iso(summary.created_ms)}</LastModified>"
+        f"<ETag>&quot;{summary.etag}&quot;</ETag>"
+        f"{_ALGORITHM[summary.checksum, summary.composite]}<Size>{summary.size}</Size>{end}"
+    )

@@ -1,0 +1,428 @@
+"""The composition root: builds every part of a gateway from ``Config`` and ``Deps`` and wires them.
+
+``start`` returns when requests are accepted, and raises, with everything released again, when that
+cannot be. ``stop`` finishes requests, commits what was taken, seals, gives the lease back. Importing
+this module starts nothing; two servers can live in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from ingot import limits
+from ingot.body.ingest import Ingest
+from ingot.bucket.checkpoint import Checkpoints
+from ingot.bucket.nodes import Nodes
+from ingot.bucket.pins import Pins
+from ingot.bucket.pipeline import Pipeline
+from ingot.bucket.reconcile import reconcile
+from ingot.bucket.store import EtagReader, Store
+from ingot.clock import SystemClock
+from ingot.config import Config
+from ingot.credentials import Account, CredentialStore
+from ingot.datadir import DataDirectory, StoreMark
+from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
+from ingot.listener import HttpServer
+from ingot.offload import Lanes
+from ingot.ports import Clock, FileSystem, Registry
+from ingot.s3.app import App
+from ingot.segments.files import SystemFiles
+from ingot.segments.store import SegmentStore
+
+STANDBY_POLL_S = 0.25
+HOUSEKEEPING_S = 1.0
+PRUNE_S = 60.0
+
+
+@dataclass(slots=True)
+class Deps:
+    """What a host may lend; whatever is None is built from ``Config``."""
+
+    registry: Registry | None = None
+    pool: Any = None  # an asyncpg pool that belongs to the server's loop
+    accounts: CredentialStore | None = None
+    clock: Clock | None = None
+    files: FileSystem | None = None
+    logger: logging.Logger | None = None
+
+
+class Server:
+    """One gateway. ``url`` is where it answers once ``start`` has returned."""
+
+    def __init__(self, config: Config, deps: Deps | None = None) -> None:
+        self.config = config
+        self.deps = deps or Deps()
+        self.log = self.deps.logger or logging.getLogger("ingot")
+        self.clock: Clock = self.deps.clock or SystemClock()
+        self.report: list[str] = []  # what an operator must hear of the last start
+        self.failed: asyncio.Event = asyncio.Event()
+        self.url = ""
+        self.root: Account | None = None
+        self.root_generated = False
+        self.segments: SegmentStore
+        self.store: Store
+        self.pipeline: Pipeline
+        self.http: HttpServer
+        self._registry: Registry
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._token = b""
+        self._process = os.getpid()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """ConfigError where a setting, the directory or the database is not right; waits as a
+        standby, saying so, while another gateway has the store."""
+        assert self._stack is None, "started already"
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+
+    async def stop(self, deadline_s: float = limits.STOP_DEADLINE_S) -> None:
+        """Stop accepting, finish requests, commit, seal, release the lease. Does nothing in a
+        forked child, whose parent owns all of it."""
+        stack, self._stack = self._stack, None
+        if stack is None or os.getpid() != self._process:
+            return
+        try:
+            await self.http.drain(deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await self.pipeline.stop()
+        except TimeoutError:
+            self.pipeline.fail(Unavailable("stopped before the registry answered"))
+        finally:
+            await stack.aclose()
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def run_in_thread(self) -> RunningServer:
+        """Start it on a loop of its own in a new thread, for hosts that have none."""
+        if self.deps.pool is not None:
+            raise ConfigError("a lent pool belongs to another loop; give the DSN instead")
+        return RunningServer(self)
+
+    # -- start, in order ---------------------------------------------------------------------------
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.config
+        directory = DataDirectory(config.data_dir)
+        directory.prepare()
+        await self._lock(directory, stack)
+        mark = directory.mark()
+        accounts = self._accounts(directory)
+        registry = await self._open_registry(directory, stack)
+        await self._claim(registry, mark, directory)
+        self._token = await self._acquire(registry, directory, stack)
+        store = await self._open_store(registry, directory, mark, stack)
+        app = App(store, accounts, config.region, self.clock)
+        self.http = HttpServer(
+            app.handle,
+            limits=config.http_limits(),
+            bad_request=app.bad_request,
+            ssl_context=self._tls(),
+            clock=self.clock,
+        )
+        host, _, port = config.listen.rpartition(":")
+        await self.http.start(host.strip("[]"), int(port))
+        stack.push_async_callback(self.http.close)
+        self.url = _url(self.http.address, secure=bool(config.tls_certificate))
+
+    async def _lock(self, directory: DataDirectory, stack: contextlib.AsyncExitStack) -> None:
+        said = False
+        while not directory.lock():
+            if not said:
+                said = True
+                self.log.warning(
+                    "standby: process %s has %s; waiting for it to end",
+                    directory.holder(),
+                    directory.path,
+                )
+            await asyncio.sleep(STANDBY_POLL_S)
+        stack.callback(directory.unlock)
+
+    def _accounts(self, directory: DataDirectory) -> CredentialStore:
+        if self.deps.accounts is not None:
+            return self.deps.accounts
+        accounts = CredentialStore.load(directory.path, self.config.credentials)
+        self.root, self.root_generated = accounts.root, accounts.generated
+        return accounts
+
+    async def _open_registry(
+        self, directory: DataDirectory, stack: contextlib.AsyncExitStack
+    ) -> Registry:
+        registry = self.deps.registry
+        if registry is None:
+            from ingot.registry.postgres import Postgres
+
+            if self.deps.pool is not None:
+                registry = Postgres(pool=self.deps.pool)
+            else:
+                dsn = self.config.postgres
+                if dsn is None:
+                    from ingot.registry.embedded import EmbeddedPostgres
+
+                    embedded = EmbeddedPostgres(directory.path)
+                    dsn = await embedded.start()
+                    stack.push_async_callback(embedded.stop)
+                registry = Postgres(dsn=dsn)
+        await registry.open()
+        stack.push_async_callback(registry.close)
+        return registry
+
+    async def _claim(
+        self, registry: Registry, mark: StoreMark, directory: DataDirectory
+    ) -> None:
+        theirs = await registry.store_id()
+        if theirs is None and _holds_segments(directory):
+            raise ConfigError(
+                f"the registry was never used, but {directory.path} holds segments of store "
+                f"{mark.store.hex()}: nothing is served and nothing was changed. Point --postgres "
+                "at the right database, or rebuild this one with 'ingot restore --from-segments'."
+            )
+        if theirs is not None and theirs != mark.store:
+            raise ConfigError(
+                f"the registry belongs to store {theirs.hex()}, {directory.path} to store "
+                f"{mark.store.hex()}: nothing is served and nothing was changed. Bring the two "
+                "that belong together, or see 'ingot restore'."
+            )
+        await registry.claim(mark.store)
+
+    async def _acquire(
+        self, registry: Registry, directory: DataDirectory, stack: contextlib.AsyncExitStack
+    ) -> bytes:
+        """Take the lease; a standby says for whom it waits."""
+        owner = f"{socket.gethostname()}:{os.getpid()}:{directory.path}"
+        said = False
+        while True:
+            sent = self.clock.boottime()
+            token = await registry.acquire(owner, limits.LEASE_TTL_S, directory.last_lease())
+            if token is not None:
+                break
+            if not said:
+                said = True
+                self.log.warning("standby: the store is held by %s", await registry.holder())
+            await asyncio.sleep(STANDBY_POLL_S)
+        directory.keep_lease(token)
+        self._lease_sent = sent
+        stack.push_async_callback(self._release, registry, token)
+        return token
+
+    async def _release(self, registry: Registry, token: bytes) -> None:
+        try:
+            await registry.release(token)
+        except IngotError as error:
+            self.log.warning("the lease was not given back, it will expire: %s", error)
+
+    async def _open_store(
+        self,
+        registry: Registry,
+        directory: DataDirectory,
+        mark: StoreMark,
+        stack: contextlib.AsyncExitStack,
+    ) -> Store:
+        config = self.config
+        lanes = Lanes(asyncio.get_running_loop())
+        stack.callback(lanes.close)
+        files = self.deps.files or SystemFiles()
+        self.segments = SegmentStore(
+            files, lanes, directory.segments, config.segment_settings(), self.clock
+        )
+        recovered = await self.segments.open(mark.store, mark.incarnation)
+        stack.push_async_callback(self.segments.close)
+        newest = recovered.newest[1] if recovered.newest is not None else None
+        outcome = await reconcile(self.segments, newest, registry, self._token)
+        self.report = [*recovered.problems, *outcome.report]
+        for line in self.report:
+            self.log.error("%s", line)
+        nodes = Nodes(self.segments, config.node_cache_bytes)
+        pins = Pins()
+        checkpoints = Checkpoints(nodes, mark.store, mark.incarnation, self.clock)
+        self.pipeline = Pipeline(
+            nodes,
+            self.segments,
+            registry,
+            self.clock,
+            EtagReader(self.segments),
+            pins,
+            checkpoints,
+            config.batch_mutations,
+        )
+        self.store = Store(self.segments, nodes, self.pipeline, Ingest(lanes), pins, self.clock)
+        self.store.lease_until = self._lease_sent + limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
+        self.pipeline.start(self._token, outcome.buckets, newest)
+        stack.push_async_callback(self.pipeline.stop)
+        rows: asyncio.Queue[Any] = asyncio.Queue()
+
+        def segment_changed(row: Any) -> None:
+            rows.put_nowait(row)
+            if row.state == "sealed":
+                checkpoints.segment_sealed()
+                pins.segment_sealed()
+
+        self.segments.on_change = segment_changed
+        for row in self.segments.rows():
+            rows.put_nowait(row)
+        for work in (self._renew(registry), self._keep_house(registry), _follow(registry, rows)):
+            task = asyncio.create_task(work)
+            stack.push_async_callback(_cancel, task)
+        return self.store
+
+    def _tls(self) -> ssl.SSLContext | None:
+        config = self.config
+        if not config.tls_certificate:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(config.tls_certificate, config.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"TLS certificate {config.tls_certificate}: {error}") from error
+        return context
+
+    # -- background --------------------------------------------------------------------------------
+
+    async def _renew(self, registry: Registry) -> None:
+        """Keep the lease; what is served is served only while it is surely ours."""
+        while True:
+            await asyncio.sleep(limits.LEASE_RENEW_S)
+            sent = self.clock.boottime()
+            try:
+                await registry.renew(self._token, limits.LEASE_TTL_S)
+            except LeaseLost as error:
+                self.store.lease_until = 0.0
+                self.pipeline.fail(error)
+                self.failed.set()
+                return
+            except Unavailable as error:
+                self.log.warning("the lease could not be renewed: %s", error)
+                continue
+            self.store.lease_until = sent + limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
+
+    async def _keep_house(self, registry: Registry) -> None:
+        pruned = self.clock.monotonic()
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            self.pipeline.expire()
+            if self.pipeline.failed is not None:
+                self.failed.set()
+            if self.clock.monotonic() - pruned >= PRUNE_S:
+                pruned = self.clock.monotonic()
+                with contextlib.suppress(Unavailable):  # the next round will do
+                    await registry.prune(limits.HEADS_KEPT)
+
+
+class RunningServer:
+    """A server on its own thread and loop; a context manager."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Event | None = None
+        self._started = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="ingot-server", daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def stop(self) -> None:
+        """Drain and stop; returns when everything is released."""
+        if self._thread.is_alive() and self._loop is not None and self._ended is not None:
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
+                self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        async with self.server:
+            self._started.set()
+            await self._ended.wait()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's where it is installed, else the standard one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
+    """Write segment states to the registry, in order, as soon as it can take them."""
+    while True:
+        row = await rows.get()
+        while True:
+            try:
+                await registry.put_segment(row)
+                break
+            except Unavailable:
+                await asyncio.sleep(HOUSEKEEPING_S)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _holds_segments(directory: DataDirectory) -> bool:
+    try:
+        return any(name.startswith("log-") for name in os.listdir(directory.segments))
+    except FileNotFoundError:
+        return False
+
+
+def _url(address: tuple[str, int], secure: bool) -> str:
+    host, port = address[0], address[1]
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http{'s' if secure else ''}://{host}:{port}"

@@ -1,0 +1,250 @@
+"""Object records: given back exactly, refused where they contradict themselves, quick to skim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dag_cbor as oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingot.bucket.record import OBJECT, Record, cid_of, decode_record, encode_record, summarize
+from ingot.codec import cid, dag_cbor
+from ingot.codec.dag_cbor import Cid
+from ingot.errors import Corruption, FormatError
+from ingot.limits import BODY_NODE_ENTRIES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX
+from ingot.messages import Body
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+TEXTS = st.dictionaries(TEXT, TEXT, max_size=4)
+DIGESTS = st.dictionaries(
+    st.sampled_from(["crc64nvme", "sha256", "crc32c"]), st.binary(max_size=32)
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> Body:
+    md5 = draw(st.none() | st.binary(min_size=16, max_size=16))
+    sha = draw(st.none() | st.binary(min_size=32, max_size=32))
+    if draw(st.booleans()):
+        inline = draw(st.binary(max_size=200))
+        return Body(len(inline), md5, sha, inline)
+    lengths = draw(st.lists(st.integers(1, 1 << 20), min_size=1, max_size=5))
+    chunks = [(cid.of_chunk(bytes([index])), length) for index, length in enumerate(lengths)]
+    return Body(sum(lengths), md5, sha, None, chunks, draw(st.integers(0, 3)))
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    body = draw(bodies())
+    first = draw(st.integers(0, body.size))
+    return Record(
+        key=draw(TEXT).encode(),
+        body=body,
+        etag=draw(st.just("") | TEXT),
+        created_ms=draw(st.integers(0, 1 << 45)),
+        headers=draw(TEXTS),
+        metadata=draw(TEXTS),
+        checksums=draw(DIGESTS),
+        composite=draw(st.booleans()),
+        parts=draw(st.just([]) | st.just([first, body.size - first])),
+        version=draw(st.just("") | TEXT),
+    )
+
+
+SMALL = Record(
+    b"a/key",
+    Body(3, b"m" * 16, b"s" * 32, b"abc"),
+    "etag",
+    1_700_000_000_000,
+    {"content-type": "text/plain"},
+    {"mtime": "1"},
+    {"crc64nvme": b"12345678"},
+)
+CHUNKS = [(cid.of_chunk(b"1"), 1 << 20), (cid.of_chunk(b"2"), 7)]
+LARGE = replace(SMALL, body=Body((1 << 20) + 7, None, None, None, CHUNKS))
+
+
+@given(records())
+def test_round_trip(record: Record) -> None:
+    block = encode_record(record)
+    assert decode_record(block) == record
+    assert cid_of(block) == cid.of_structure(block)
+    assert oracle.decode(block)  # canonical in another implementation's eyes too
+
+
+@given(records())
+def test_summary_says_what_the_record_says(record: Record) -> None:
+    summary = summarize(encode_record(record))
+    assert summary.size == record.body.size
+    assert (summary.etag, summary.created_ms) == (record.etag, record.created_ms)
+    assert summary.composite == record.composite
+    algorithms = sorted(record.checksums, key=lambda name: (len(name), name))
+    assert summary.checksum == (algorithms[0] if algorithms else "")
+
+
+@given(records(), st.data())
+def test_damage_is_refused_or_another_record(record: Record, data: st.DataObject) -> None:
+    block = bytearray(encode_record(record))
+    block[data.draw(st.integers(0, len(block) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        decoded = decode_record(bytes(block))
+    except (FormatError, Corruption):
+        return
+    assert decoded != record
+    assert encode_record(decoded) == block
+
+
+@given(st.binary(max_size=80))
+def test_other_bytes_are_a_format_error(block: bytes) -> None:
+    for read in (decode_record, summarize):
+        with pytest.raises(FormatError):
+            read(block)
+
+
+def test_cids_are_plain_bytes() -> None:
+    decoded = decode_record(encode_record(LARGE))
+    assert [type(link) for link, _ in decoded.body.chunks] == [bytes, bytes]
+    assert type(decoded.key) is bytes
+
+
+def test_absent_is_left_out() -> None:
+    bare = Record(b"k", Body(0, None, None, b""), "", 0)
+    block = encode_record(bare)
+    assert dag_cbor.decode(block) == {OBJECT: {"key": "k", "size": 0, "inline": b"", "created": 0}}
+    assert decode_record(block) == bare
+    assert encode_record(replace(bare, body=Body(0, None, None))) == block
+
+
+def test_delete_marker() -> None:
+    marker = Record(b"k", Body(0, None, None), "", 5, version="v1", delete_marker=True)
+    assert decode_record(encode_record(marker)) == marker
+    with pytest.raises(ValueError, match="delete marker"):
+        encode_record(replace(SMALL, delete_marker=True))
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    value = dag_cbor.decode(encode_record(record))
+    assert isinstance(value, dict)
+    return dict(value[OBJECT])
+
+
+LINKED = [[Cid(link), length] for link, length in CHUNKS]
+
+
+@pytest.mark.parametrize(
+    ("record", "change"),
+    [
+        (SMALL, {"size": 4}),
+        (SMALL, {"inline": b"ab"}),
+        (SMALL, {"inline": None}),
+        (SMALL, {"chunks": LINKED}),
+        (SMALL, {"depth": 1}),
+        (SMALL, {"depth": 0}),
+        (SMALL, {"parts": [1, 1]}),
+        (SMALL, {"size": OBJECT_BYTES_MAX + 1}),
+        (SMALL, {"inline": b"x" * (INLINE_BYTES_MAX + 1), "size": INLINE_BYTES_MAX + 1}),
+        (SMALL, {"deleted": True}),
+        (LARGE, {"size": 5}),
+        (LARGE, {"depth": 0}),
+        (LARGE, {"chunks": LINKED[:1]}),
+        (LARGE, {"chunks": [*LINKED, [LINKED[0][0], 0]]}),
+        (LARGE, {"deleted": True}),
+        (
+            LARGE,
+            {
+                "chunks": [[LINKED[0][0], 1]] * (BODY_NODE_ENTRIES_MAX + 1),
+                "size": BODY_NODE_ENTRIES_MAX + 1,
+            },
+        ),
+    ],
+)
+def test_numbers_that_contradict_one_another(record: Record, change: dict[str, Any]) -> None:
+    fields = fields_of(record) | change
+    block = dag_cbor.wrap(OBJECT, {k: v for k, v in fields.items() if v is not None})
+    with pytest.raises(Corruption, match="a/key"):
+        decode_record(block)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extra": 1},
+        {"key": None},
+        {"key": ""},
+        {"key": b"bytes"},
+        {"size": None},
+        {"size": -3},
+        {"size": 3.0},
+        {"size": True},
+        {"etag": ""},
+        {"etag": b"x"},
+        {"md5": b"short"},
+        {"sha256": b"short"},
+        {"created": None},
+        {"headers": {}},
+        {"headers": {"a": 1}},
+        {"metadata": []},
+        {"checksums": {"a": "text"}},
+        {"composite": False},
+        {"deleted": False},
+        {"parts": []},
+        {"parts": [-1, 4]},
+        {"chunks": []},
+        {"chunks": [[b"not a link", 3]]},
+        {"chunks": [[LINKED[0][0]]]},
+        {"chunks": [[LINKED[0][0], 3, 4]]},
+        {"chunks": [[LINKED[0][0], -3]]},
+        {"chunks": [3]},
+    ],
+)
+def test_fields_of_the_wrong_kind(change: dict[str, Any]) -> None:
+    fields = fields_of(SMALL) | change
+    block = dag_cbor.wrap(OBJECT, {k: v for k, v in fields.items() if v is not None})
+    with pytest.raises(FormatError):
+        decode_record(block)
+
+
+def test_null_is_not_absent() -> None:
+    with pytest.raises(FormatError):
+        decode_record(dag_cbor.wrap(OBJECT, fields_of(SMALL) | {"etag": None}))
+
+
+@pytest.mark.parametrize("name", ["ingot/object@2", "ingot/leaf@1", "ingot/state@1"])
+def test_another_format_is_named(name: str) -> None:
+    block = dag_cbor.wrap(name, fields_of(SMALL))
+    for read in (decode_record, summarize):
+        with pytest.raises(FormatError, match=name):
+            read(block)
+
+
+def test_the_offset_of_a_fault_is_where_it_stands() -> None:
+    block = encode_record(SMALL)
+    damaged = bytearray(block)
+    assert damaged[block.index(b"detag") + 5] == 0x64
+    at = block.index(b"detag") + 5
+    damaged[at] = 0x44  # a byte string of the same length
+    with pytest.raises(FormatError) as caught:
+        decode_record(bytes(damaged))
+    assert caught.value.offset == at
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        replace(SMALL, key=b""),
+        replace(SMALL, key=b"\xff"),
+        replace(SMALL, created_ms=-1),
+        replace(SMALL, body=replace(SMALL.body, size=4)),
+        replace(SMALL, body=replace(SMALL.body, md5=b"short")),
+        replace(SMALL, body=replace(SMALL.body, chunks=CHUNKS)),
+        replace(SMALL, parts=[2]),
+        replace(LARGE, body=Body(7, None, None, None, [(b"not a cid", 7)])),
+        replace(LARGE, body=replace(LARGE.body, size=9)),
+    ],
+)
+def test_nothing_is_written_that_would_not_be_read(record: Record) -> None:
+    with pytest.raises(ValueError):  # UnicodeDecodeError is one too
+        encode_record(record)

@@ -1,0 +1,40 @@
+"""Shared fixtures: one private Postgres for the whole session, started when first asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingot.registry.embedded import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def reachable_path() -> Iterator[Path]:
+    """A temporary directory that an unprivileged Postgres can enter (pytest's own cannot be)."""
+    path = Path(tempfile.mkdtemp(prefix="ingot-tests-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def postgres(reachable_path: Path) -> Iterator[str]:
+    """The DSN of a private Postgres, with durable settings; its database starts out empty."""
+    server = EmbeddedPostgres(reachable_path / "session")
+    dsn = server.start_blocking()
+    yield dsn
+    server.stop_blocking()
+
+
+@pytest.fixture
+def private_path(reachable_path: Path) -> Iterator[Path]:
+    """A directory for one test's own Postgres."""
+    path = reachable_path / f"test-{os.urandom(4).hex()}"
+    path.mkdir(mode=0o711)
+    yield path
+    shutil.rmtree(path)

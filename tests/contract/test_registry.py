@@ -1,0 +1,385 @@
+"""What every registry promises: heads move by compare-and-swap, all or none, under the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
+from ingot.messages import Head, HeadMove
+from ingot.registry import SegmentRow
+
+A, B, C = (bytes([letter]) * 16 for letter in b"abc")
+
+
+def cid(number: int) -> bytes:
+    return bytes([1, 0x71, 0x12, 0x20]) + number.to_bytes(32, "big")
+
+
+def head(sequence: int, objects: int | None = None, uploads: int | None = None) -> Head:
+    return Head(
+        sequence,
+        None if objects is None else cid(objects),
+        None if uploads is None else cid(uploads),
+        cid(7),
+    )
+
+
+def create(bucket: bytes, name: str, sequence: int = 0) -> HeadMove:
+    return HeadMove(bucket, name, None, head(sequence))
+
+
+def heads(rows: list[Any]) -> dict[str, tuple[Head, int]]:
+    return {row.name: (row.head, row.commit) for row in rows}
+
+
+@pytest.fixture
+async def registry(world: Any) -> Any:
+    return await world.gateway()
+
+
+@pytest.fixture
+async def token(registry: Any) -> bytes:
+    token = await registry.acquire("one", 60.0)
+    assert token is not None
+    return token
+
+
+# -- the store ------------------------------------------------------------------------------------
+
+
+async def test_a_database_is_claimed_once(world: Any, registry: Any) -> None:
+    assert await registry.store_id() is None
+    await registry.claim(A)
+    await registry.claim(A)
+    assert await registry.store_id() == A
+    with pytest.raises(ConfigError, match=A.hex()):
+        await (await world.gateway()).claim(B)
+    assert await registry.store_id() == A
+
+
+async def test_opening_again_keeps_everything(world: Any, registry: Any, token: bytes) -> None:
+    await registry.claim(A)
+    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.close()
+    again = await world.gateway()
+    assert await again.store_id() == A
+    assert heads(await again.buckets()) == {"photos": (head(0), 1)}
+
+
+async def test_a_registry_that_is_not_open_is_unavailable(world: Any, registry: Any) -> None:
+    await registry.close()
+    for call in (registry.store_id(), registry.swap(A, 1, [create(A, "a")]), registry.buckets()):
+        with pytest.raises(Unavailable):
+            await call
+
+
+# -- the lease ------------------------------------------------------------------------------------
+
+
+async def test_one_gateway_holds_the_lease(world: Any, registry: Any) -> None:
+    assert await registry.holder() is None
+    token = await registry.acquire("one", 60.0)
+    assert token is not None and len(token) == 16
+    other = await world.gateway()
+    assert await other.acquire("two", 60.0) is None
+    owner, left = await other.holder()
+    assert owner == "one" and 50.0 < left <= 60.0
+
+
+async def test_an_expired_lease_can_be_taken(world: Any, registry: Any, token: bytes) -> None:
+    other = await world.gateway()
+    await world.expire_lease()
+    assert await other.holder() is None
+    taken = await other.acquire("two", 60.0)
+    assert taken is not None and taken != token
+    assert (await registry.holder())[0] == "two"
+    with pytest.raises(LeaseLost):
+        await registry.renew(token, 60.0)
+
+
+async def test_a_renewed_lease_cannot_be_taken(world: Any, registry: Any, token: bytes) -> None:
+    await world.expire_lease()
+    await registry.renew(token, 60.0)  # nobody took it meanwhile, so it still is ours
+    assert await (await world.gateway()).acquire("two", 60.0) is None
+
+
+async def test_a_released_lease_is_free_at_once(world: Any, registry: Any, token: bytes) -> None:
+    await registry.release(token)
+    assert await registry.holder() is None
+    other = await world.gateway()
+    taken = await other.acquire("two", 60.0)
+    assert taken is not None
+    await registry.release(token)  # releasing what is not held does nothing
+    assert (await other.holder())[0] == "two"
+
+
+async def test_the_lease_of_a_holder_known_dead_can_be_taken(
+    world: Any, registry: Any, token: bytes
+) -> None:
+    other = await world.gateway()
+    assert await other.acquire("two", 60.0, os.urandom(16)) is None
+    taken = await other.acquire("two", 60.0, token)
+    assert taken is not None
+    with pytest.raises(LeaseLost):
+        await registry.swap(token, 1, [create(A, "photos")])
+
+
+async def test_of_many_takers_one_wins(world: Any) -> None:
+    gateways = [await world.gateway() for _ in range(3)]
+    tokens = await asyncio.gather(*(each.acquire(str(n), 60.0) for n, each in enumerate(gateways)))
+    assert len([token for token in tokens if token is not None]) == 1
+
+
+# -- heads ----------------------------------------------------------------------------------------
+
+
+async def test_a_bucket_is_created_moved_and_deleted(registry: Any, token: bytes) -> None:
+    assert await registry.buckets() == [] and await registry.newest_commit() == 0
+    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), head(1, 11))])
+    await registry.swap(token, 5, [HeadMove(A, "photos", head(1, 11), head(2, None, 12))])
+    assert heads(await registry.buckets()) == {"photos": (head(2, None, 12), 5)}
+    await registry.swap(token, 6, [HeadMove(A, "photos", head(2, None, 12), None)])
+    assert await registry.buckets() == []
+    assert await registry.newest_commit() == 6
+
+
+async def test_buckets_come_sorted_by_name_in_bytes(registry: Any, token: bytes) -> None:
+    names = ["b", "a.b", "a-b", "ab", "B"]
+    moves = [create(bytes([n]) * 16, name) for n, name in enumerate(names)]
+    await registry.swap(token, 1, moves)
+    assert [row.name for row in await registry.buckets()] == ["B", "a-b", "a.b", "ab", "b"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        HeadMove(A, "photos", head(0), head(1, 12)),  # an older head
+        HeadMove(A, "photos", head(2, 11), head(3, 12)),  # one that never was
+        HeadMove(A, "photos", head(1, 99), head(2, 12)),  # other objects
+        HeadMove(A, "photos", head(1, 11, 9), head(2, 12)),  # other uploads
+        HeadMove(A, "photos", Head(1, cid(11), None, None), head(2, 12)),  # no configuration
+        HeadMove(A, "photos", head(1), head(2, 12)),  # no objects
+        HeadMove(A, "photos", head(0), None),  # a deletion of an older head
+        HeadMove(B, "photos", head(1, 11), head(2, 12)),  # another bucket
+        HeadMove(B, "photos", None, head(0)),  # the name is taken
+        HeadMove(A, "other", None, head(0)),  # the id is taken
+    ],
+)
+async def test_a_head_that_is_not_the_expected_one(
+    registry: Any, token: bytes, wrong: HeadMove
+) -> None:
+    await registry.swap(token, 1, [create(A, "photos"), create(C, "music")])
+    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), head(1, 11))])
+    before = await registry.buckets()
+    good = [HeadMove(C, "music", head(0), head(1, 5)), create(b"n" * 16, "new")]
+    for moves in ([wrong], [*good, wrong], [wrong, *good]):
+        with pytest.raises(RootMoved):
+            await registry.swap(token, 3, moves)
+        assert await registry.buckets() == before
+    assert await registry.newest_commit() == 2
+
+
+async def test_many_buckets_move_together(registry: Any, token: bytes) -> None:
+    buckets = [os.urandom(16) for _ in range(64)]
+    await registry.swap(token, 1, [create(b, f"bucket-{n}") for n, b in enumerate(buckets)])
+    moves = [HeadMove(b, f"bucket-{n}", head(0), head(1, n)) for n, b in enumerate(buckets)]
+    await registry.swap(token, 2, moves)
+    found = heads(await registry.buckets())
+    assert found == {f"bucket-{n}": (head(1, n), 2) for n in range(64)}
+    with pytest.raises(RootMoved):
+        await registry.swap(token, 3, moves)
+    assert heads(await registry.buckets()) == found
+
+
+async def test_creations_moves_and_deletions_in_one_commit(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "old"), create(B, "kept")])
+    await registry.swap(
+        token,
+        2,
+        [
+            create(C, "old"),  # the name that the deletion frees, in either order
+            HeadMove(A, "old", head(0), None),
+            HeadMove(B, "kept", head(0), head(1, 3)),
+        ],
+    )
+    rows = await registry.buckets()
+    assert heads(rows) == {"old": (head(0), 2), "kept": (head(1, 3), 2)}
+    assert {row.name: row.bucket for row in rows} == {"old": C, "kept": B}
+
+
+async def test_a_deleted_bucket_never_comes_back(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), None)])
+    for move in (
+        create(A, "photos"),
+        create(A, "photos", 2),
+        HeadMove(A, "photos", head(0), head(1, 2)),
+        HeadMove(A, "photos", head(1), head(2, 2)),
+        HeadMove(A, "photos", Head(1), Head(2)),
+    ):
+        with pytest.raises(RootMoved):
+            await registry.swap(token, 3, [move])
+    assert await registry.buckets() == []
+
+
+async def test_one_bucket_twice_in_a_commit_is_refused(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "photos")])
+    move = HeadMove(A, "photos", head(0), head(1, 2))
+    with pytest.raises(RootMoved):
+        await registry.swap(token, 2, [move, move])
+    assert heads(await registry.buckets()) == {"photos": (head(0), 1)}
+
+
+async def test_a_bucket_can_be_created_with_a_history(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 9, [HeadMove(A, "photos", None, head(41, 5))])
+    await registry.swap(token, 10, [HeadMove(A, "photos", head(41, 5), head(42, 6))])
+    assert heads(await registry.buckets()) == {"photos": (head(42, 6), 10)}
+
+
+async def test_a_commit_without_moves_asks_the_fence_only(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 8, [])
+    assert await registry.newest_commit() == 0
+    with pytest.raises(LeaseLost):
+        await registry.swap(os.urandom(16), 9, [])
+
+
+async def test_nobody_swaps_without_the_lease(world: Any, registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "photos")])
+    step = HeadMove(A, "photos", head(0), head(1, 2))
+    with pytest.raises(LeaseLost):
+        await registry.swap(os.urandom(16), 2, [step])
+    await world.expire_lease()
+    other = await world.gateway()
+    taken = await other.acquire("two", 60.0)
+    for moves in ([step], [create(B, "b")], [HeadMove(A, "photos", head(0), None)]):
+        with pytest.raises(LeaseLost):
+            await registry.swap(token, 2, moves)
+    await other.swap(taken, 2, [step])
+    assert heads(await registry.buckets()) == {"photos": (head(1, 2), 2)}
+
+
+async def test_an_expired_lease_that_nobody_took_still_fences(
+    world: Any, registry: Any, token: bytes
+) -> None:
+    await world.expire_lease()
+    await registry.swap(token, 1, [create(A, "photos")])
+    assert await registry.newest_commit() == 1
+
+
+async def test_only_one_of_two_equal_swaps_takes_effect(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "photos")])
+    step = [HeadMove(A, "photos", head(0), head(1, 2))]
+    outcomes = await asyncio.gather(
+        *(registry.swap(token, 2, step) for _ in range(4)), return_exceptions=True
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == [
+        "NoneType", "RootMoved", "RootMoved", "RootMoved",
+    ]  # fmt: skip
+
+
+# -- after a lost answer --------------------------------------------------------------------------
+
+
+async def test_swapped_tells_done_from_not_done(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "photos"), create(B, "music")])
+    moves = [
+        HeadMove(A, "photos", head(0), head(1, 2)),
+        HeadMove(B, "music", head(0), None),
+        create(C, "new"),
+    ]
+    assert await registry.swapped(moves) is False
+    await registry.swap(token, 2, moves)
+    assert await registry.swapped(moves) is True
+    assert await registry.swapped([]) is True
+
+
+async def test_swapped_believes_later_history(registry: Any, token: bytes) -> None:
+    first = [create(A, "photos")]
+    await registry.swap(token, 1, first)
+    second = [HeadMove(A, "photos", head(0), head(1, 2))]
+    await registry.swap(token, 2, second)
+    await registry.swap(token, 3, [HeadMove(A, "photos", head(1, 2), None)])
+    assert await registry.swapped(first) is True
+    assert await registry.swapped(second) is True
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        HeadMove(A, "photos", head(0), head(1, 99)),  # the same sequence, another head
+        HeadMove(A, "photos", head(0), None),  # the same sequence, a deletion
+        HeadMove(A, "photos", head(5), head(6)),  # neither before nor after
+        HeadMove(A, "photos", None, Head(0)),  # created otherwise
+        HeadMove(C, "gone", head(0), head(1, 1)),  # a bucket that was deleted
+        HeadMove(b"n" * 16, "never", head(0), head(1, 1)),  # or never was
+    ],
+)
+async def test_swapped_finds_another_history(registry: Any, token: bytes, move: HeadMove) -> None:
+    await registry.swap(token, 1, [create(A, "photos"), create(B, "music"), create(C, "gone")])
+    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), head(1, 2))])
+    await registry.swap(token, 3, [HeadMove(C, "gone", head(0), None)])
+    waiting = HeadMove(B, "music", head(0), head(1, 1))
+    for moves in ([move], [waiting, move], [move, waiting]):
+        with pytest.raises(RootMoved):
+            await registry.swapped(moves)
+
+
+async def test_swapped_refuses_a_commit_that_is_half_done(registry: Any, token: bytes) -> None:
+    await registry.swap(token, 1, [create(A, "photos"), create(B, "music")])
+    moves = [
+        HeadMove(A, "photos", head(0), head(1, 2)),
+        HeadMove(B, "music", head(0), head(1, 2)),
+    ]
+    await registry.swap(token, 2, moves[:1])
+    with pytest.raises(RootMoved):
+        await registry.swapped(moves)
+
+
+# -- history, segments ----------------------------------------------------------------------------
+
+
+async def grow(registry: Any, token: bytes, bucket: bytes, name: str, count: int) -> None:
+    for n in range(count):
+        await registry.swap(
+            token, 100 + n, [HeadMove(bucket, name, head(n, n), head(n + 1, n + 1))]
+        )
+
+
+async def test_prune_keeps_the_newest_heads(registry: Any, token: bytes) -> None:
+    moves = [HeadMove(b, n, None, head(0, 0)) for b, n in ((A, "a"), (B, "b"), (C, "c"))]
+    await registry.swap(token, 1, moves)
+    await grow(registry, token, A, "a", 9)
+    await grow(registry, token, B, "b", 4)
+    await registry.swap(token, 200, [HeadMove(B, "b", head(4, 4), None)])
+    before = await registry.buckets()
+    assert await registry.prune(1000) == 0
+    assert await registry.prune(3) == 7 + 3
+    assert await registry.swapped([HeadMove(A, "a", head(6, 6), head(7, 7))]) is True
+    with pytest.raises(RootMoved):  # that row is gone, so nothing can be said
+        await registry.swapped([HeadMove(A, "a", head(5, 5), head(6, 6))])
+    assert await registry.prune(0) == 2 + 2  # the newest always stays, a tombstone too
+    assert await registry.buckets() == before
+    assert await registry.newest_commit() == 200
+    with pytest.raises(RootMoved):
+        await registry.swap(token, 201, [create(B, "b")])
+    await registry.swap(token, 202, [HeadMove(A, "a", head(9, 9), head(10, 1))])
+
+
+async def test_segments_are_remembered(world: Any, registry: Any) -> None:
+    assert await registry.segments() == []
+    rows = [
+        SegmentRow("log", 2, "open", 0, None, 0, 0),
+        SegmentRow("log", 1, "sealed", 123, cid(9), 1, 40),
+        SegmentRow("body", 10, "quarantined", 5_000_000_000, None, 3, 3),
+    ]
+    for row in rows:
+        await registry.put_segment(row)
+    sealed = SegmentRow("log", 2, "sealed", 77, cid(10), 41, 50)
+    await registry.put_segment(sealed)
+    found = await (await world.gateway()).segments()
+    assert found == [rows[2], rows[1], sealed]

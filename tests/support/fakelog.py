@@ -1,0 +1,78 @@
+"""A commit log in memory that tests can hold, fail and chill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+
+from ingot.errors import IngotError, NotFound
+from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.segments.commit import encode_commit
+
+
+class FakeLog:
+    """``events`` tells the order of what happened; ``hold`` stops commits until it is set."""
+
+    def __init__(self, events: list[str] | None = None) -> None:
+        self.blocks: dict[Cid, bytes] = {}
+        self.commits: list[CommitRecord] = []
+        self.events = events if events is not None else []
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.failures: list[IngotError] = []
+        self.cold: set[Cid] = set()  # cannot be read without waiting
+
+    async def commit(
+        self,
+        lease: bytes,
+        blocks: Sequence[tuple[Cid, bytes]],
+        moves: Sequence[HeadMove],
+        bodies: Sequence[BodyPosition],
+        checkpoint: Cid | None = None,
+        pins: Sequence[Cid] = (),
+    ) -> tuple[Cid, CommitRecord]:
+        sequence = len(self.commits) + 1
+        self.events.append(f"append {sequence}")
+        await asyncio.sleep(0)
+        await self.hold.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        for cid, block in blocks:
+            assert cid[4:] == sha256(block).digest(), "a block under another's CID"
+        record = CommitRecord(
+            store=bytes(16),
+            incarnation=1,
+            lease=lease,
+            segment=1,
+            sequence=sequence,
+            time_ms=sequence,
+            previous=None,
+            frames=len(blocks),
+            frames_digest=bytes(32),
+            checkpoint=checkpoint,
+            bodies=tuple(bodies),
+            moves=tuple(moves),
+            pins=tuple(pins),
+        )
+        self.blocks.update(blocks)
+        self.commits.append(record)
+        self.events.append(f"synced {sequence}")
+        return b"\x01\x71\x12\x20" + sha256(encode_commit(record)).digest(), record
+
+    def read_now(self, cid: Cid) -> bytes | None:
+        if cid in self.cold:
+            return None
+        if cid not in self.blocks:
+            raise NotFound(cid.hex())
+        return self.blocks[cid]
+
+    async def read(self, cid: Cid) -> bytes:
+        await asyncio.sleep(0)
+        self.cold.discard(cid)
+        found = self.read_now(cid)
+        assert found is not None
+        return found
+
+    def scan_commits(self, after: int) -> list[tuple[Cid, CommitRecord]]:
+        return [(bytes(36), record) for record in reversed(self.commits[after:])]
