@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What another extension needs of ``digest_c``: a hasher's state and how to feed it without the GIL."""
+"""What other extensions need of ``digest_c``: a hasher's state, and feeding it without the GIL."""
 
 cdef extern from "openssl/evp.h" nogil:
     ctypedef struct EVP_MD_CTX:

@@ -11,10 +11,16 @@ from libc.string cimport memcmp, memcpy
 
 cdef extern from *:
     """
-    /* The zero bits below the lowest set one; x is not 0. */
-    static inline int ingot_trailing_zeros(unsigned long long x) { return __builtin_ctzll(x); }
+    /* Of two words loaded from memory, x their exclusive or and not 0: how many bytes agree. */
+    static inline int ingot_bytes_agreeing(unsigned long long x) {
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        return __builtin_ctzll(x) >> 3;
+    #else
+        return __builtin_clzll(x) >> 3;
+    #endif
+    }
     """
-    int ingot_trailing_zeros(unsigned long long x) noexcept nogil
+    int ingot_bytes_agreeing(unsigned long long x) noexcept nogil
 
 
 cdef enum:
@@ -67,8 +73,7 @@ cdef inline uint32_t shared_length(
         memcpy(&x, a + at, 8)
         memcpy(&y, b + at, 8)
         if x != y:
-            # Little-endian: the first byte that differs is the lowest. See the check in mst_c.
-            return at + (ingot_trailing_zeros(x ^ y) >> 3)
+            return at + ingot_bytes_agreeing(x ^ y)
         at += 8
     while at < end and a[at] == b[at]:
         at += 1
@@ -203,6 +208,7 @@ cdef inline int check_value(const uint8_t* block, uint32_t length, uint32_t* at)
     if not check_literal(block, length, &here, b"\xd8\x2a", 2):
         return 0
     if not check_head(block, length, &here, 2, &size):
+        at[0] = here
         return 0
     if size == 0 or length - here < size or block[here] != 0:
         return 0
@@ -343,14 +349,13 @@ cdef inline uint32_t entry_size(
     uint32_t prefix, uint32_t suffix_length, int linked, uint32_t value_length
 ) noexcept nogil:
     return (
-        14
+        12
         + head_size(suffix_length)
         + suffix_length
         + head_size(prefix)
         + (LINK_BYTES if linked else 1)
         + head_size(value_length + 1)
         + value_length
-        - 2
     )
 
 

@@ -398,10 +398,11 @@ class _Fresh:
     key i, or -1.
     """
 
-    __slots__ = ("first", "inserted", "keys", "last", "layer", "links", "values")
+    __slots__ = ("base", "first", "inserted", "keys", "last", "layer", "links", "values")
 
     def __init__(self, layer: int, first: int, last: int) -> None:
         self.layer, self.first, self.last = layer, first, last
+        self.base: _Node | None = None  # the old node that has the same keys
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
         self.inserted: list[int] = []
@@ -600,6 +601,8 @@ class _Batch:
             if (fresh.keys, fresh.values, fresh.links) == (node.keys, node.values, links):
                 self.kept.add(digest)
                 return digest
+            if fresh.keys == node.keys:
+                fresh.base = node
         if not fresh.keys and fresh.links[0] is None:
             return None
         return fresh
@@ -660,7 +663,8 @@ class _Batch:
             sizes.append(len(_encode_entry(before, key, value, right)))
             before = key
         block = encode_node(links[0], list(zip(ref.keys, ref.values, links[1:], strict=True)))
-        if len(block) > NODE_BYTES_WRITE_MAX and self.refuse(ref, len(block), sizes):
+        grown = ref.base is None or len(block) > len(ref.base.block)
+        if len(block) > NODE_BYTES_WRITE_MAX and grown and self.refuse(ref, len(block), sizes):
             return bytes(32)
         digest = sha256(block).digest()
         if digest in self.loaded:

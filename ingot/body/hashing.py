@@ -46,7 +46,8 @@ class HashLanes:
         """Whether a body with ``own_bytes`` in flight on lanes ``at`` had better choose again."""
         if self.bodies == 1:
             return at[0] == at[1]
-        return at[0] != at[1] or (self._bytes[at[0]] > own_bytes and not self._bytes[1 - at[0]])
+        # The other lane would still be the quieter one after the move.
+        return at[0] != at[1] or self._bytes[1 - at[0]] + own_bytes < self._bytes[at[0]]
 
     def submit(
         self,

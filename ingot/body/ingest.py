@@ -28,6 +28,7 @@ from ingot.limits import (
     HASH_SPAN_BYTES,
     INLINE_BYTES_MAX,
     LOG_CHUNK_BYTES_MAX,
+    PUT_BYTES_MAX,
     SMALL_POOL_BUFFERS,
 )
 from ingot.messages import Body, BodyPosition, BodyStream
@@ -73,20 +74,20 @@ class Ingest:
                 return ingest_small(data, algorithms)
             stream = _Taken(data)
         elif stream.length is not None and stream.length <= LOG_CHUNK_BYTES_MAX:
-            return ingest_small(await self._receive_small(stream), algorithms)
+            return ingest_small(await self._receive_small(stream, stream.length), algorithms)
         return await _Upload(stream, sink, algorithms, self._lanes, self.pool).run()
 
-    async def _receive_small(self, stream: BodyStream) -> bytes:
+    async def _receive_small(self, stream: BodyStream, length: int) -> bytes:
         buffer = await self.small_pool.acquire()
         try:
             filled = 0
-            while filled < len(buffer):
-                count = await stream.readinto(buffer[filled:])
+            while filled < length:
+                count = await stream.readinto(buffer[filled:length])
                 if count == 0:
                     return bytes(buffer[:filled])
                 filled += count
             await _expect_end(stream)
-            return bytes(buffer)
+            return bytes(buffer[:length])
         finally:
             self.small_pool.release(buffer)
 
@@ -153,22 +154,27 @@ class _Upload:
 
     async def _fill(self, buffer: memoryview) -> int:
         """Receive one chunk and hash it by spans; one below CHUNK_BYTES is the last."""
+        length, room = self._stream.length, CHUNK_BYTES
+        if length is not None:
+            room = min(room, length - self._size)
         filled = hashed = 0
-        while filled < CHUNK_BYTES and not self._ended:
-            count = await self._stream.readinto(buffer[filled:])
-            self._ended = count == 0
+        while filled < room:
+            count = await self._stream.readinto(buffer[filled:room])
+            if count == 0:
+                self._ended = True
+                break
             filled += count
             self._size += count
-            # Where the length is known the last span need not wait for the end to be confirmed.
-            complete = filled == CHUNK_BYTES or self._size == self._stream.length
-            if (complete and not self._ended) or filled - hashed >= HASH_SPAN_BYTES:
-                self._digests.add(buffer[hashed:filled], complete)
+            if self._size > PUT_BYTES_MAX:
+                raise RequestError(f"the body is longer than {PUT_BYTES_MAX} bytes")
+            if filled - hashed >= HASH_SPAN_BYTES and filled < room:
+                self._digests.add(buffer[hashed:filled], last=False)
                 hashed = filled
-            if self._size == self._stream.length and not self._ended:
-                await _expect_end(self._stream)
-                self._ended = True
         if filled > hashed and self._size > LOG_CHUNK_BYTES_MAX:
-            self._digests.add(buffer[hashed:filled], True)
+            self._digests.add(buffer[hashed:filled], last=True)
+        if self._size == length and not self._ended:
+            await _expect_end(self._stream)  # while the lanes are at the last span
+            self._ended = True
         return filled
 
     async def _store(self, chunk: ChunkDigest, buffer: memoryview, length: int) -> None:

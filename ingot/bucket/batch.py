@@ -7,9 +7,9 @@ is not in memory leaves the batch together with its bucket's others, so that the
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ingot import mst
 from ingot.bucket.model import (
@@ -23,6 +23,9 @@ from ingot.bucket.model import (
 from ingot.bucket.nodes import Nodes
 from ingot.errors import IngotError, Missing
 from ingot.messages import BodyPosition, Cid, Head, HeadMove
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 Answer = IngotError | None
 

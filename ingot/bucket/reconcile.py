@@ -60,11 +60,12 @@ async def reconcile(
     outcome = Reconciled([])
     standing = [in_registry, *(row.commit for row in rows)]
     floor = max((commit for commit in standing if commit <= in_log), default=0)
+    if in_registry > in_log:  # what is in the log was swapped, but for what was under way
+        floor = max(floor, in_log - UNDER_WAY_MAX)
     missed = list(history.scan_commits(floor)) if in_log > floor else []
     for _, record in reversed(missed):
-        await _swap_forward(registry, lease, record)
+        outcome.replayed += await _swap_forward(registry, lease, record)
     if missed:
-        outcome.replayed = len(missed)
         if len(missed) > UNDER_WAY_MAX:
             outcome.report.append(
                 f"the registry had lost its last {len(missed)} commits "
@@ -78,10 +79,13 @@ async def reconcile(
     return outcome
 
 
-async def _swap_forward(registry: Registry, lease: bytes, record: CommitRecord) -> None:
+async def _swap_forward(registry: Registry, lease: bytes, record: CommitRecord) -> bool:
+    """Whether the commit had to be swapped."""
     try:
-        if record.moves and not await registry.swapped(record.moves):
-            await registry.swap(lease, record.sequence, record.moves)
+        if not record.moves or await registry.swapped(record.moves):
+            return False
+        await registry.swap(lease, record.sequence, record.moves)
+        return True
     except RootMoved as error:
         raise Corruption(
             f"commit {record.sequence} of the log",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from ingot import limits, mst
 from ingot.body.ingest import Ingest, ingest_small
+from ingot.body.pool import Pool
 from ingot.body.reader import read_range
 from ingot.bucket.batch import Answer, Change, Create, Drop, Write, created_head
 from ingot.bucket.config_block import encode_config
@@ -78,6 +79,7 @@ class Store:
         self._ingest = ingest
         self._pins = pins
         self._clock = clock
+        self._read_pool = Pool(limits.READ_POOL_BUFFERS, limits.CHUNK_BYTES)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -158,9 +160,9 @@ class Store:
             found.append((key, summarize(block)))
         return Page(found, truncated)
 
-    def read(self, body: Body, start: int, stop: int) -> AsyncIterator[memoryview | bytes]:
+    def read(self, body: Body, start: int, stop: int) -> AsyncGenerator[memoryview | bytes, None]:
         """The bytes [start, stop) in pieces; each valid until the next step."""
-        return read_range(self._segments, body, start, stop)
+        return read_range(self._segments, body, start, stop, self._read_pool)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -171,7 +173,8 @@ class Store:
         if small is not None and len(small) <= limits.LOG_CHUNK_BYTES_MAX:
             return ingest_small(small, algorithms)
         pin = Pin(self._pins)
-        body = await self._ingest.run(stream, _PinningSink(self._segments, pin), algorithms)
+        sink = _PinningSink(self._segments, pin)
+        body = await self._ingest.run(stream, sink, algorithms, taken=small)
         body.pin = pin
         return body
 

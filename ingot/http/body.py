@@ -66,6 +66,9 @@ class NoBody:
         """Nothing to let go of."""
 
 
+NO_BODY: Final = NoBody()
+
+
 class ReceivedBody(ABC):
     """What the counted and the chunked body share."""
 

@@ -23,18 +23,17 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 from ingot.http import eager
-from ingot.http.body import ChunkedBody, CountedBody, NoBody, ReceivedBody
+from ingot.http.body import NO_BODY, ChunkedBody, CountedBody, NoBody, ReceivedBody
 from ingot.http.errors import BodyError, HeadError
-from ingot.http.parser import BARE_LF, END_OF_HEAD, Head
+from ingot.http.parser import BARE_LF, END_OF_HEAD, Framing
 from ingot.http.shared import Shared
 from ingot.http.wire import NEVER, Wire
-from ingot.http.writer import BODILESS, CLOSE, KEEP_ALIVE
-from ingot.limits import REQUESTS_PER_WAKE, SEND_JOIN_BYTES, SEND_TURN_BYTES
+from ingot.http.writer import CLOSE, KEEP_ALIVE
+from ingot.limits import REQUESTS_PER_WAKE, SEND_TURN_BYTES
 from ingot.messages import Request, Response
 from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, SocketClosed, Stalled
 from ingot.net.tls import TlsSocket
 
-_NO_BODY: Final = NoBody()
 _CR: Final = 13
 _GONE: Final = (PeerGone, SocketClosed, Stalled)
 
@@ -202,27 +201,21 @@ class Connection(Wire):
 
     def _begin(self, head_bytes: bytes) -> None:
         shared = self._shared
+        socket = self._socket
         try:
-            head = shared.parser.parse(head_bytes)
+            request, framing = shared.parser.parse(head_bytes, self._peer, socket.secure)
         except HeadError as error:
             self.turn_away(error.kind, error.detail)
             return
         shared.counters.requests += 1
-        body: NoBody | ReceivedBody = _NO_BODY
-        if head.length != 0:
-            body = ChunkedBody(self) if head.length is None else CountedBody(self, head.length)
-            self._expect_body(head.expects and not self.pending)
-        request = Request(
-            head.method,
-            head.target,
-            head.headers,
-            head.index,
-            body,
-            self._peer,
-            self._socket.secure,
-        )
+        body: NoBody | ReceivedBody = NO_BODY
+        length = framing.length
+        if length != 0:
+            body = ChunkedBody(self) if length is None else CountedBody(self, length)
+            request.body = body
+            self._expect_body(framing.expects and not self.pending)
         request.received_ms = shared.clock.now_ms()
-        self._run(self._exchange(head, request, body))
+        self._run(self._exchange(request, framing, body))
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._busy = True
@@ -235,20 +228,31 @@ class Connection(Wire):
 
     # -- one exchange ---------------------------------------------------------------------------
 
-    async def _exchange(self, head: Head, request: Request, body: NoBody | ReceivedBody) -> None:
+    async def _exchange(
+        self, request: Request, framing: Framing, body: NoBody | ReceivedBody
+    ) -> None:
+        shared = self._shared
         keep = False
         try:
             try:
-                response = await self._shared.handler(request)
+                response = await shared.handler(request)
             except Exception as error:
                 response = self._failure(request, error)
             except asyncio.CancelledError as error:
                 if self._cancelled():
                     raise
                 response = self._failure(request, error)
-            keep = await self._answer(head, request, body, response)
+            keep = framing.persistent and not shared.draining
+            keep = keep and (body is NO_BODY or self._reusable(body))
+            try:
+                keep = await self._answer(request, framing, response, keep)
+            finally:
+                if not isinstance(response.body, bytes):
+                    await self._close_iterator(response.body)
+            if body is not NO_BODY or not keep:
+                keep = await self._settle(framing, body, keep)
         except _GONE:
-            pass  # nobody is left to answer
+            keep = False  # nobody is left to answer
         finally:
             body.detach()
             self._finish(keep)
@@ -279,69 +283,41 @@ class Connection(Wire):
         return response
 
     async def _answer(
-        self, head: Head, request: Request, body: NoBody | ReceivedBody, response: Response
+        self, request: Request, framing: Framing, response: Response, keep: bool
     ) -> bool:
-        """Send ``response`` and deal with the rest of the body; whether the connection goes on."""
-        keep = head.persistent and not self._shared.draining and self._reusable(body)
-        if response.raw is not None:
-            keep = keep and not response.close
-            await self._send(response.raw)
-        else:
+        """Send ``response``; whether the connection may go on after it, if ``keep`` said so."""
+        start, rest = response.raw, None
+        keep = keep and not response.close
+        if start is None:
             try:
-                start = self._encoded(head, response, keep)
+                start, rest = self._encoded(request, framing, response, keep)
             except ValueError as error:
-                await self._close_iterator(response.body)
-                response = self._failure(request, error)
-                start = self._encoded(head, response, keep)
-            keep = keep and not response.close
-            content = response.body
-            if head.method == "HEAD" or response.status in BODILESS:
-                await self._send(start)
-                await self._close_iterator(content)
-            elif not isinstance(content, bytes):
-                assert response.length is not None  # _encoded has seen to it
-                keep = await self._send_stream(request, start, content, response.length) and keep
-            elif len(content) <= SEND_JOIN_BYTES:
-                await self._send(start + content)
-            else:
-                await self._send_pair(start, content)
-        if keep and body.left != 0:
-            keep = await self._discard(body)
-        if not keep and head.persistent:
-            await self._linger(body.left != 0)
+                keep = False
+                failure = self._failure(request, error)
+                start, rest = self._encoded(request, framing, failure, keep)
+        if rest is None:
+            sent = self._socket.send_now(start)
+            self._shared.counters.bytes_out += sent
+            if sent != len(start):
+                await self._send(memoryview(start)[sent:])
+        elif isinstance(rest, bytes):
+            await self._send_pair(start, rest)
+        else:
+            assert response.length is not None  # the writer has seen to it
+            return await self._send_stream(request, start, rest, response.length) and keep
         return keep
 
-    def _reusable(self, body: NoBody | ReceivedBody) -> bool:
-        """Whether the connection can be used again after what is left of the body is discarded."""
-        body.settle()
-        left = body.left
-        if left == 0:
-            return True
-        if left is None or self._body_broken:
-            return False
-        # A client that was not told to continue may send the body or not: nobody could know.
-        return not self._continue_due and left <= self._shared.limits.drain_bytes_max
-
-    def _encoded(self, head: Head, response: Response, keep: bool) -> bytes:
-        """The head of ``response``; ValueError when it may not be sent as it is."""
-        length = response.length
-        if response.status in BODILESS:
-            length = None
-        elif isinstance(response.body, bytes):
-            if length is None:
-                length = len(response.body)
-            elif head.method != "HEAD" and length != len(response.body):
-                raise ValueError(f"a body of {len(response.body)} bytes was announced as {length}")
-        elif length is None:
-            raise ValueError("a streamed body needs a length")
-        if not keep or response.close:
+    def _encoded(
+        self, request: Request, framing: Framing, response: Response, keep: bool
+    ) -> tuple[bytes, bytes | AsyncIterator[memoryview | bytes] | None]:
+        shared = self._shared
+        if not keep:
             connection = CLOSE
         else:
-            connection = KEEP_ALIVE if head.v10 else b""
-        shared = self._shared
-        return shared.writer.encode(
-            response.status, response.headers, length, connection, shared.clock.now_ms()
-        )
+            connection = KEEP_ALIVE if framing.v10 else b""
+        # An answer made at once bears the time of its request.
+        now_ms = request.received_ms if self._task is None else shared.clock.now_ms()
+        return shared.writer.encode(response, request.method == "HEAD", connection, now_ms)
 
     async def _send_stream(
         self,
@@ -375,11 +351,9 @@ class Connection(Wire):
             raise
         except Exception as error:
             failure = self._failure(request, error)
-            if start and isinstance(failure.body, bytes):  # nothing was sent: a whole answer is due
+            if start:  # nothing was sent yet: a whole answer is due
                 await self._send(self._refusal(failure))
             return False
-        finally:
-            await self._close_iterator(content)
 
     async def _close_iterator(self, content: bytes | AsyncIterator[memoryview | bytes]) -> None:
         """Have a source of pieces let go of what it holds now, not when it is collected."""
@@ -416,11 +390,27 @@ class Connection(Wire):
     def _refusal(self, response: Response) -> bytes:
         assert isinstance(response.body, bytes), "refusals are not streamed"
         shared = self._shared
-        now_ms = shared.clock.now_ms()
-        head = shared.writer.encode(
-            response.status, response.headers, len(response.body), CLOSE, now_ms
-        )
-        return head + response.body
+        start, rest = shared.writer.encode(response, False, CLOSE, shared.clock.now_ms())
+        return start if rest is None else start + response.body
+
+    def _reusable(self, body: NoBody | ReceivedBody) -> bool:
+        """Whether the connection can be used again once the rest of the body is discarded."""
+        body.settle()
+        left = body.left
+        if left == 0:
+            return True
+        if left is None or self._body_broken:
+            return False
+        # A client that was not told to continue may send the body or not: nobody could know.
+        return not self._continue_due and left <= self._shared.limits.drain_bytes_max
+
+    async def _settle(self, framing: Framing, body: NoBody | ReceivedBody, keep: bool) -> bool:
+        """After the answer: read what is left of the body, or end the connection gently."""
+        if keep and body.left != 0:
+            keep = await self._discard(body)
+        if not keep and framing.persistent:
+            await self._linger(body.left != 0)
+        return keep
 
     async def _discard(self, body: NoBody | ReceivedBody) -> bool:
         """Read the rest of a short body, so that the connection can be used again."""

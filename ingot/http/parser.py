@@ -1,4 +1,4 @@
-"""Request heads: bytes in, a ``Head`` out. Pure.
+"""Request heads: bytes in, a ``Request`` and its ``Framing`` out. Pure.
 
 httptools (llhttp) does the grammar, one parser for each request, and is fed exactly the bytes of
 one head: it has no limits, cannot be paused and would run into the next request otherwise. The
@@ -15,60 +15,55 @@ anything. ``Upgrade`` is ignored, as RFC 9110 allows: the request is answered as
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 import httptools
 
+from ingot.http.body import NO_BODY
 from ingot.http.errors import HeadError
 from ingot.http.limits import HttpLimits
-from ingot.messages import Header
+from ingot.messages import Header, Request
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_NAMES_KEPT: Final = 512
 _BLANKS: Final = b" \t"
 _METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH")
 }
 _REFUSED: Final = frozenset({b"CONNECT", b"TRACE", b"PRI"})
+_FRAMING_NAMES: Final = frozenset(
+    {b"connection", b"content-length", b"expect", b"transfer-encoding"}
+)
+_SLASH: Final = 0x2F
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
 _LENGTH_DIGITS_MAX: Final = 18  # below 2**63
 
 
-class Head:
-    """One request's head, and how its body is framed."""
+class Framing(NamedTuple):
+    """How a request's body ends, and what the connection does after it."""
 
-    __slots__ = ("expects", "headers", "index", "length", "method", "persistent", "target", "v10")
+    length: int | None  # of the body; 0 when there is none, None when it comes chunked
+    persistent: bool = True  # the client wants to use the connection again
+    expects: bool = False  # Expect: 100-continue
+    v10: bool = False  # HTTP/1.0
 
-    def __init__(
-        self,
-        method: str,
-        target: bytes,
-        headers: list[Header],
-        index: dict[bytes, bytes],
-        length: int | None,
-        persistent: bool,
-        expects: bool,
-        v10: bool,
-    ) -> None:
-        self.method = method
-        self.target = target  # origin form or "*", as received otherwise
-        self.headers = headers
-        self.index = index
-        self.length = length  # 0 when there is no body; None when it comes chunked
-        self.persistent = persistent  # the client wants to use the connection again
-        self.expects = expects  # Expect: 100-continue
-        self.v10 = v10
+
+_PLAIN: Final = Framing(0)  # nearly every request without a body
 
 
 class HeadParser:
     """Parses heads one after another; one serves all connections of a server."""
 
-    __slots__ = ("_bytes_max", "_count_max", "_headers", "_target")
+    __slots__ = ("_bytes_max", "_count_max", "_headers", "_lowered", "_target")
 
     def __init__(self, limits: HttpLimits) -> None:
         self._bytes_max = limits.header_bytes_max
         self._count_max = limits.header_count_max
         self._headers: list[Header] = []
+        self._lowered: dict[bytes, bytes] = {}
+        """Names seen, as received and lower-case. Clients send the same few, and bytes keep their
+        hash, so this saves more than the conversion."""
         self._target = b""
 
     # The two callbacks httptools looks for. Whole values arrive, since heads are fed in one piece,
@@ -77,10 +72,20 @@ class HeadParser:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.strip(_BLANKS)))
+        # llhttp removes leading blanks only, and lets no other white space through.
+        self._headers.append((self._lowered.get(name) or self._lower(name), value.rstrip()))
 
-    def parse(self, head: bytes) -> Head:
-        """``head`` ends with its empty line and has no empty line in front. HeadError."""
+    def _lower(self, name: bytes) -> bytes:
+        lowered = name.lower()
+        if len(self._lowered) < _NAMES_KEPT:
+            self._lowered[name] = lowered
+        return lowered
+
+    def parse(self, head: bytes, peer: str, secure: bool) -> tuple[Request, Framing]:
+        """``head`` ends with its empty line; nothing stands in front of it or follows. HeadError.
+
+        The request has no body yet, whatever the framing says.
+        """
         if len(head) > self._bytes_max:
             raise HeadError(
                 "RequestHeaderSectionTooLarge", f"the head exceeds {self._bytes_max} bytes"
@@ -103,28 +108,15 @@ class HeadParser:
             raise HeadError(
                 "RequestHeaderSectionTooLarge", f"more than {self._count_max} header lines"
             )
-        v10 = _is_http_10(head)
         index = dict(headers)
         if len(index) != len(headers):
             index = _joined(headers)
-        if not v10 and b"host" not in index:
-            raise HeadError("BadRequest", "the Host header is missing")
         name = parser.get_method()
         method = _METHODS.get(name) or _rare_method(name)
         target = self._target
-        if not target.startswith(b"/"):
+        if target[0] != _SLASH:
             target = _other_form(target, method, index)
-        expect = index.get(b"expect")
-        return Head(
-            method,
-            target,
-            headers,
-            index,
-            _body_length(index, v10),
-            _persistent(index.get(b"connection"), v10),
-            expect is not None and not v10 and expect.lower() == b"100-continue",
-            v10,
-        )
+        return Request(method, target, headers, index, NO_BODY, peer, secure), _framing(head, index)
 
     def _malformed(self, error: Exception) -> HeadError:
         for name, value in self._headers:
@@ -133,14 +125,22 @@ class HeadParser:
         return HeadError("BadRequest", f"malformed request head: {error}")
 
 
-def _is_http_10(head: bytes) -> bool:
+def _framing(head: bytes, index: dict[bytes, bytes]) -> Framing:
     # Read from the line itself: llhttp takes other protocols' names (RTSP, ICE) and no name at all.
     end = head.find(b"\r\n")
-    if head.endswith(b" HTTP/1.1", 0, end):
-        return False
-    if head.endswith(b" HTTP/1.0", 0, end):
-        return True
-    raise HeadError("BadRequest", "the version must be HTTP/1.1 or HTTP/1.0")
+    v10 = False
+    if not head.endswith(b" HTTP/1.1", 0, end):
+        v10 = True
+        if not head.endswith(b" HTTP/1.0", 0, end):
+            raise HeadError("BadRequest", "the version must be HTTP/1.1 or HTTP/1.0")
+    elif b"host" not in index:
+        raise HeadError("BadRequest", "the Host header is missing")
+    if not v10 and _FRAMING_NAMES.isdisjoint(index):
+        return _PLAIN
+    expects = not v10 and index.get(b"expect", b"").lower() == b"100-continue"
+    return Framing(
+        _body_length(index, v10), _persistent(index.get(b"connection"), v10), expects, v10
+    )
 
 
 def _rare_method(name: bytes) -> str:

@@ -6,11 +6,13 @@ makes some clients drop the connection), and so are the headers that this layer 
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 
-from ingot.messages import Header
+from ingot.limits import SEND_JOIN_BYTES
+from ingot.messages import Header, Response
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE: Final = b"Connection: close\r\n"
@@ -22,7 +24,9 @@ _OWN: Final = frozenset(
 )
 _NAMES_KEPT: Final = 256  # metadata of objects makes names without end
 _STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    for status in HTTPStatus
+    if status >= 200
 }
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -50,46 +54,60 @@ class HeadWriter:
         self._tail = b""
 
     def encode(
-        self,
-        status: int,
-        headers: list[Header],
-        length: int | None,
-        connection: bytes,
-        now_ms: int,
-    ) -> bytes:
-        """One head, with Content-Length unless ``length`` is None, and with Date and Server.
+        self, response: Response, head_only: bool, connection: bytes, now_ms: int
+    ) -> tuple[bytes, bytes | AsyncIterator[memoryview | bytes] | None]:
+        """What to send first, and what is to follow it if anything.
 
+        First comes the head, with Content-Length, Date and Server, and a small body behind it.
         ``connection`` is one of the lines above or empty. ValueError for what may not be sent.
         """
-        second = now_ms // 1000
-        if second != self._second:
-            self._second = second
-            self._tail = f"Date: {http_date(second)}\r\nServer: ingot\r\n\r\n".encode()
-        if status < 200 or status > 599:
-            raise ValueError(f"{status} is not the status of a final response")
-        if not self._names.issuperset([name for name, _ in headers]):
-            self._check_names(headers)
-        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        fields = b"".join([b"%b: %b\r\n" % header for header in headers])
+        status, headers, body, length = (
+            response.status,
+            response.headers,
+            response.body,
+            response.length,
+        )
+        start = _STATUS_LINES.get(status) or _unusual_status(status)
+        for header in headers:
+            if header[0] not in self._names:
+                self._check_name(header[0])
+            start += b"%b: %b\r\n" % header
         # Every line brings one CR and one LF of ours: one more came from a value.
-        count = len(headers)
-        if fields.count(b"\n") != count or fields.count(b"\r") != count or b"\0" in fields:
+        lines = len(headers) + 1
+        if start.count(b"\n") != lines or start.count(b"\r") != lines or b"\0" in start:
             raise ValueError("a response header contains CR, LF or NUL")
-        if length is not None:
-            return b"%b%bContent-Length: %d\r\n%b%b" % (
-                line,
-                fields,
-                length,
-                connection,
-                self._tail,
-            )
-        return b"%b%b%b%b" % (line, fields, connection, self._tail)
+        if isinstance(body, bytes):
+            if length is None:
+                length = len(body)
+            elif length != len(body) and not head_only and status not in BODILESS:
+                raise ValueError(f"a body of {len(body)} bytes was announced as {length}")
+        elif length is None:
+            raise ValueError("a streamed body needs a length")
+        tail = self._tail if now_ms // 1000 == self._second else self._new_tail(now_ms)
+        if status in BODILESS:
+            return start + connection + tail, None
+        if head_only:
+            return b"%bContent-Length: %d\r\n%b%b" % (start, length, connection, tail), None
+        if isinstance(body, bytes) and len(body) <= SEND_JOIN_BYTES:
+            whole = b"%bContent-Length: %d\r\n%b%b%b" % (start, length, connection, tail, body)
+            return whole, None
+        return b"%bContent-Length: %d\r\n%b%b" % (start, length, connection, tail), body
 
-    def _check_names(self, headers: list[Header]) -> None:
-        for name, _ in headers:
-            if not name or name.translate(None, _TOKEN):
-                raise ValueError("the name of a response header is no token")
-            if name.lower() in _OWN:
-                raise ValueError(f"{name.decode()} is written by the connection")
-            if len(self._names) < _NAMES_KEPT:
-                self._names.add(name)
+    def _new_tail(self, now_ms: int) -> bytes:
+        self._second = now_ms // 1000
+        self._tail = f"Date: {http_date(self._second)}\r\nServer: ingot\r\n\r\n".encode()
+        return self._tail
+
+    def _check_name(self, name: bytes) -> None:
+        if not name or name.translate(None, _TOKEN):
+            raise ValueError("the name of a response header is no token")
+        if name.lower() in _OWN:
+            raise ValueError(f"{name.decode()} is written by the connection")
+        if len(self._names) < _NAMES_KEPT:
+            self._names.add(name)
+
+
+def _unusual_status(status: int) -> bytes:
+    if not 200 <= status <= 599:
+        raise ValueError(f"{status} is not the status of a final response")
+    return b"HTTP/1.1 %d \r\n" % status

@@ -121,6 +121,15 @@ class TreeCheck:
         """CIDs of nodes still to be fed, in an order that keeps the frontier small."""
         return list(reversed(self._wanted))
 
+    @property
+    def next_wanted(self) -> bytes | None:
+        """The first of ``wanted``; None when the tree is done."""
+        return next(reversed(self._wanted), None)
+
+    def skip(self, cid: bytes) -> None:
+        """Go on without a wanted node that cannot be had, and without what is below it."""
+        del self._wanted[cid]
+
     def feed(self, cid: bytes, block: bytes) -> list[Entry]:
         """Check a wanted node; returns its entries, for those who collect values."""
         place = self._wanted[cid]

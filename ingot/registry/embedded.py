@@ -4,8 +4,8 @@ Guarantees: durable settings (fsync, full_page_writes and synchronous_commit are
 line, where no file overrides them); reachable through a unix socket in a directory of mode 0700
 and by nobody else, no TCP; in a process session of its own, so a Ctrl-C meant for the gateway does
 not reach it; one that a killed gateway left running is adopted, a stale ``postmaster.pid`` is seen
-through, an initdb that was interrupted is done again. No call blocks the loop, and the permissions
-of directories that are not ours are never changed.
+through, an initdb that was interrupted is done again, a server that is killed is started again. No
+call blocks the loop, and the permissions of directories that are not ours are never changed.
 
 The cluster is ``<data-dir>/postgres``. As root, Postgres runs as another user; where that user
 cannot enter the data directory (a 0700 home), ``postgres`` is a symbolic link to a cluster under
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -27,7 +28,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -40,6 +41,7 @@ ROOT_STATE = Path("/var/lib/ingot")  # clusters of root whose data directory nob
 ROLE = "ingot"
 START_LIMIT_S = 60.0  # crash recovery of a busy cluster included
 STOP_LIMIT_S = 30.0
+RESTART_S = (0.1, 1.0, 5.0, 30.0)  # pauses between attempts to start it again
 POLL_S = 0.005
 LOG_BYTES_MAX = 4 * 1024 * 1024
 SOCKET_NAME = ".s.PGSQL.5432"
@@ -77,7 +79,7 @@ timezone = 'UTC'
 
 
 class EmbeddedPostgres:
-    """``await start()`` gives the DSN, ``dsn`` from then on; ``await stop()`` ends the server, adopted or not."""
+    """``await start()`` gives the DSN; ``await stop()`` ends the server, adopted or not."""
 
     def __init__(
         self, data_dir: str | os.PathLike[str], logger: logging.Logger | None = None
@@ -88,24 +90,47 @@ class EmbeddedPostgres:
         self._logger = logger or logging.getLogger("ingot.registry")
         self._runner: Runner
         self._place = self.home  # where ``home`` leads, on a path that the runner can walk
+        self._guard: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
 
     async def start(self) -> str:
         """Start or adopt; ConfigError says what to do where that cannot be."""
-        starting = asyncio.get_running_loop().run_in_executor(None, self.start_blocking)
-        try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await asyncio.wait([starting])  # a thread cannot be cancelled: leave nothing half done
-            if not starting.cancelled() and starting.exception() is None:
-                await self.stop()
-            raise
+        await self._in_thread(self.start_blocking)
+        self._guard = asyncio.create_task(self._keep_running())
         return self.dsn
 
     async def stop(self) -> None:
         """A fast shutdown, which rolls back what is open and writes a checkpoint."""
-        await asyncio.to_thread(self.stop_blocking)
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.wait([self._guard])
+            self._guard = None
+        await self._in_thread(self.stop_blocking)
+
+    async def _in_thread(self, work: Callable[[], object]) -> None:
+        """A thread cannot be cancelled: a cancelled start is undone when it has ended."""
+        working = asyncio.get_running_loop().run_in_executor(None, work)
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait([working])
+            if working.exception() is None and work == self.start_blocking:
+                await asyncio.get_running_loop().run_in_executor(None, self.stop_blocking)
+            raise
+
+    async def _keep_running(self) -> None:
+        """Start the server again when it was killed; who needs it connects again by itself."""
+        while True:
+            await _ended(self._pid)
+            for pause in itertools.chain(RESTART_S, itertools.repeat(RESTART_S[-1])):
+                self._logger.error("the private Postgres ended, starting it again")
+                try:
+                    await self._in_thread(self.start_blocking)
+                    break
+                except (ConfigError, Unavailable) as error:
+                    self._logger.error("%s", error)
+                await asyncio.sleep(pause)
 
     # -- in a thread ------------------------------------------------------------------------------
 
@@ -114,7 +139,9 @@ class EmbeddedPostgres:
         return self._place / "data"
 
     def start_blocking(self) -> str:
-        """``start``, for callers without a loop."""
+        """``start``, for callers without a loop; nobody starts it again when it dies."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None  # that one died
         self._runner = choose_runner()
         try:
             self._make_home()
@@ -213,14 +240,14 @@ class EmbeddedPostgres:
         if major is None:
             self._make_cluster(programs)
         sockets = self._socket_directory()
-        arguments = [programs / "postgres", "-D", self.cluster, "-k", sockets]
+        arguments = [str(programs / "postgres"), "-D", str(self.cluster), "-k", str(sockets)]
         for name, value in ALWAYS.items():
             arguments += ["-c", f"{name}={value}"]
         if self._log.exists() and self._log.stat().st_size > LOG_BYTES_MAX:
             self._log.replace(self._log.with_suffix(".1"))
         with open(self._log, "ab") as log:
             log_start = log.tell()
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -230,9 +257,9 @@ class EmbeddedPostgres:
                 env=_environment(),
                 **self._runner.arguments(),
             )
-        self._pid = self._process.pid
+        self._process, self._pid = process, process.pid
         try:
-            self._wait_until_ready(self._process, log_start)
+            self._wait_until_ready(process, log_start)
         except BaseException:
             self.stop_blocking()
             raise
@@ -339,6 +366,23 @@ class EmbeddedPostgres:
         if usable and can_enter(Path(base), self._runner):
             return base
         return "/tmp"
+
+
+async def _ended(pid: int) -> None:
+    """Wait for the end of a process that need not be our child."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)  # before the close: uvloop aborts otherwise
+    finally:
+        os.close(descriptor)
 
 
 def _environment() -> dict[str, str]:

@@ -134,11 +134,12 @@ class Postgres:
             await connection.execute(statements.SESSION)
 
     async def _prepare_swaps(self, connection: Any) -> Any:
-        """The swap as a function of its arguments, prepared; None behind a pooler."""
+        """Each form of the swap as a function of its arguments; None behind a pooler."""
         await self._session(connection)
         if self._pooled_sessions:
             return None
-        return (await connection.prepare(statements.SWAP)).fetch
+        forms = (statements.SWAP, statements.SWAP_ANY, statements.FENCE)
+        return {sql: (await connection.prepare(sql)).fetch for sql in forms}
 
     async def _call(
         self, work: Callable[[Any], Awaitable[T]], limit_s: float, together: bool = False
@@ -211,16 +212,16 @@ class Postgres:
 
     async def swap(self, token: bytes, commit: int, moves: Sequence[HeadMove]) -> None:
         # The path of every PUT: one statement, and nothing around it that it can do without.
+        sql, args = _swap(token, commit, moves)
         line = self._swaps
         async with line.lock:
             connection = line.get()
             try:
-                if line.prepared is not None and _is_plain(moves):
-                    rows = await line.prepared(
-                        token, commit, *columns(moves), timeout=SWAP_TIMEOUT_S
-                    )
+                if line.prepared is not None:
+                    rows = await line.prepared[sql](*args, timeout=SWAP_TIMEOUT_S)
                 else:
-                    rows = await self._swap_any(connection, token, commit, moves)
+                    async with asyncio.timeout(SWAP_TIMEOUT_S), transaction(connection):
+                        rows = await connection.fetch(sql, *args)
             except asyncpg.UniqueViolationError as error:
                 raise RootMoved(f"commit {commit}: a row was there already: {error}") from error
             except BaseException as error:
@@ -230,21 +231,6 @@ class Postgres:
             raise LeaseLost("the lease was taken by another gateway")
         if moved != len(moves):
             raise RootMoved(f"commit {commit}: of {len(moves)} heads some are not as expected")
-
-    async def _swap_any(
-        self, connection: Any, token: bytes, commit: int, moves: Sequence[HeadMove]
-    ) -> Any:
-        """Swaps with creations and deletions, empty ones, and all of them behind a pooler."""
-        sql: str = statements.FENCE
-        args: tuple[object, ...] = (token,)
-        if moves:
-            sql = statements.SWAP_ANY
-            args = (token, commit, *columns(moves), *kinds(moves))
-        async with asyncio.timeout(SWAP_TIMEOUT_S):
-            if not self._pooled_sessions:
-                return await connection.fetch(sql, *args)
-            async with transaction(connection):
-                return await connection.fetch(sql, *args)
 
     async def swapped(self, moves: Sequence[HeadMove]) -> bool:
         """Waits for a swap that still runs in a backend whose client is gone."""
@@ -303,12 +289,15 @@ _WARNINGS = {
 }
 
 
-def _is_plain(moves: Sequence[HeadMove]) -> bool:
-    """Neither creations nor deletions, and not empty."""
+def _swap(token: bytes, commit: int, moves: Sequence[HeadMove]) -> tuple[str, tuple[object, ...]]:
+    """The statement for ``moves`` and its arguments: the plain one where nothing is created or
+    deleted, which is every commit of objects only."""
+    if not moves:
+        return statements.FENCE, (token,)
     for move in moves:
         if move.old is None or move.new is None:
-            return False
-    return bool(moves)
+            return statements.SWAP_ANY, (token, commit, *columns(moves), *kinds(moves))
+    return statements.SWAP, (token, commit, *columns(moves))
 
 
 def _where(dsn: str | None) -> str:

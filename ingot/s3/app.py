@@ -28,7 +28,7 @@ from ingot.s3.listing import ListOperations
 from ingot.s3.names import split_query, split_target
 from ingot.s3.objects import ObjectOperations
 from ingot.s3.operations import REFUSED, Operation
-from ingot.s3.preflight import answer_preflight
+from ingot.s3.preflight import preflight_refusal
 from ingot.s3.route import PLAIN_OBJECT, UNROUTED, not_implemented, resolve
 from ingot.s3.xml import error_document
 
@@ -124,7 +124,7 @@ class App:
         if operation is None:
             call.query, bare = split_query(raw_query)
             if request.method == "OPTIONS":
-                return answer_preflight(request)
+                raise preflight_refusal(request)
             try:
                 operation = resolve(
                     request.method, call.bucket, call.key, call.query, bare, request.index

@@ -94,13 +94,17 @@ class Accounts(Protocol):
 class Authenticated:
     """A request that passed. Without an ``account`` it is anonymous and carries no signature."""
 
-    __slots__ = ("account", "key", "payload", "presigned", "query", "scope", "signature", "stamp")
+    __slots__ = (
+        *("account", "key", "payload", "presigned", "query", "scope", "signature", "stamp"),
+        "streaming",
+    )
 
     def __init__(
         self,
         account: Account | None,
         payload: Payload,
         query: Query,
+        streaming: bool = False,
         stamp: bytes = b"",
         scope: bytes = b"",
         signature: bytes = b"",
@@ -110,6 +114,7 @@ class Authenticated:
         self.account = account
         self.payload = payload
         self.query = query  # decoded names and values, in order
+        self.streaming = streaming  # the body is an object's
         self.stamp = stamp  # yyyymmddThhmmssZ
         self.scope = scope  # date/region/s3/aws4_request
         self.signature = signature  # 64 hex digits; the seed of the chunks' signatures
@@ -133,7 +138,7 @@ def anonymous(request: Request, streaming: bool, query: Query) -> Authenticated:
     payload = NO_PAYLOAD if content is None else parse_payload(content, streaming)
     if payload.mode in ("signed-chunks", "signed-chunks-trailer"):
         raise S3Error("InvalidRequest", "The value of x-amz-content-sha256 header is invalid.")
-    return Authenticated(None, payload, query)
+    return Authenticated(None, payload, query, streaming)
 
 
 def parse_payload(value: bytes, streaming: bool) -> Payload:
@@ -247,7 +252,7 @@ class Authenticator:
             raise S3Error("InvalidToken")
         if known is None:
             self._remember(value[:-64], form)
-        return Authenticated(account, payload, query, stamp, scope, signature, key)
+        return Authenticated(account, payload, query, streaming, stamp, scope, signature, key)
 
     def _presigned(
         self, request: Request, now_ms: int, streaming: bool, default_region: bool, query: Query
@@ -292,7 +297,7 @@ class Authenticator:
         ):
             raise S3Error("InvalidToken")
         hoist(request, query)
-        return Authenticated(account, payload, query, stamp, scope, signature, key, True)
+        return Authenticated(account, payload, query, streaming, stamp, scope, signature, key, True)
 
     def _check_region(self, found: bytes, default_region: bool, malformed: Malformed) -> None:
         if found != self._region and not (default_region and found == DEFAULT_REGION):

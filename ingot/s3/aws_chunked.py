@@ -98,7 +98,8 @@ class AwsChunkedDecoder:
             elif self._state == TRAILERS:
                 self._line += data[at:]
                 if len(self._line) > TRAILER_BYTES_MAX:
-                    raise S3Error("MalformedTrailerError")
+                    plain = self._announced is None
+                    raise S3Error("IncompleteBody" if plain else "MalformedTrailerError")
                 at = len(data)
             else:
                 at += self._take_line(data[at:])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 from ingot.bucket.model import Bucket, BucketConfig, BucketExists
 from ingot.limits import KIB
 from ingot.messages import Header, Response
-from ingot.s3.call import Call, Handler, open_bucket, not_implemented_header, xml_response
+from ingot.s3.call import Call, Handler, not_implemented_header, open_bucket, xml_response
 from ingot.s3.dates import iso
 from ingot.s3.documents import read_document
-from ingot.s3.errors import S3Error, translate
-from ingot.s3.headers import CANNED_ACLS, GRANTS, OWNER_ACLS
-from ingot.s3.xml import document, element, malformed, parse
+from ingot.s3.errors import S3Error
+from ingot.s3.headers import CANNED_ACLS, GRANTS, OWNER_ACLS, TWO_ACLS
+from ingot.s3.xml import document, element, parse
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -154,7 +154,7 @@ def _check_create_headers(call: Call) -> None:
         )
     grants = any(name in index for name in GRANTS)
     if grants and acl is not None:
-        raise S3Error("InvalidRequest", "Specifying both Canned ACLs and Header Grants is not allowed")
+        raise S3Error("InvalidRequest", TWO_ACLS)
     if grants or (acl is not None and acl not in OWNER_ACLS):
         raise S3Error("InvalidBucketAclWithObjectOwnership")
     if ownership != OWNERSHIPS[0]:

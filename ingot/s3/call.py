@@ -7,8 +7,8 @@ only then the body. Called by the operations.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ingot.bucket.model import Bucket
 from ingot.bucket.record import Record
@@ -53,7 +53,7 @@ class Call:
         return None
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+Handler = Callable[[Call], Coroutine[Any, Any, Response]]
 
 
 class Operations(Protocol):

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from ingot.ports import Clock
 
 TO_ITSELF: Final = (
-    "This copy request is illegal because it is trying to copy an object to itself without changing "
-    "the object's metadata, storage class, website redirect location or encryption attributes."
+    "This copy request is illegal because it is trying to copy an object to itself without "
+    "changing the object's metadata, storage class, website redirect location or encryption "
+    "attributes."
 )
 TOO_LARGE: Final = (
     f"The specified copy source is larger than the maximum allowable size for a copy source: "

@@ -7,6 +7,7 @@ is in anyway succeeds, and any other is refused as not implemented.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.model import Bucket
@@ -15,7 +16,7 @@ from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_record, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import GRANTS, NO_LOCK, check_acl
+from ingot.s3.headers import GRANTS, NO_LOCK, TWO_ACLS, check_acl
 from ingot.s3.operations import ERROR, FIXED, OBJECT, OPERATIONS, Operation
 from ingot.s3.xml import Element, document, element, parse
 
@@ -39,8 +40,10 @@ class FixedOperations:
         self._store = store
 
     def handlers(self) -> dict[str, Handler]:
-        rows = [row for row in OPERATIONS if row.kind in (ERROR, FIXED)]
-        return {row.name: self.answer for row in rows} | {
+        found: dict[str, Handler] = {
+            row.name: self.answer for row in OPERATIONS if row.kind in (ERROR, FIXED)
+        }
+        return found | {
             "PutBucketAcl": self.put_acl,
             "PutObjectAcl": self.put_acl,
             "PutBucketAccelerateConfiguration": self.put_default,
@@ -66,9 +69,7 @@ class FixedOperations:
         index = call.request.index
         acl = index.get(b"x-amz-acl")
         if acl is not None and any(name in index for name in GRANTS):
-            raise S3Error(
-                "InvalidRequest", "Specifying both Canned ACLs and Header Grants is not allowed"
-            )
+            raise S3Error("InvalidRequest", TWO_ACLS)
         if acl is not None:
             check_acl(b"x-amz-acl", acl)
         bucket = open_bucket(self._store, call)
@@ -91,7 +92,7 @@ class FixedOperations:
         return Response(200)
 
 
-_DEFAULTS: Final = {
+_DEFAULTS: Final[dict[bytes, tuple[str, Callable[[Element], bool]]]] = {
     b"accelerate": (
         "AccelerateConfiguration",
         lambda root: root.value("Status") == "Suspended",

@@ -45,6 +45,7 @@ GRANTS: Final = (
     *(b"x-amz-grant-full-control", b"x-amz-grant-read", b"x-amz-grant-read-acp"),
     *(b"x-amz-grant-write", b"x-amz-grant-write-acp"),
 )
+TWO_ACLS: Final = "Specifying both Canned ACLs and Header Grants is not allowed"
 SSE: Final = b"x-amz-server-side-encryption"
 LOCK_MODE: Final = b"x-amz-object-lock-mode"
 LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
@@ -201,7 +202,7 @@ def _check_lock(index: Index, now_ms: int) -> None:
     if mode is not None and mode not in (b"GOVERNANCE", b"COMPLIANCE"):
         raise _bad_lock("Unknown wormMode directive.", LOCK_MODE, mode)
     if date is not None:
-        until = parse_date(date.decode("latin-1")) if b"T" in date else None
+        until = parse_date(date.decode("latin-1")) if date[:4].isdigit() else None
         if until is None or until * 1000 <= now_ms:
             raise _bad_lock("The retain until date must be in the future!", LOCK_DATE, date)
     if hold is not None and hold not in (b"ON", b"OFF"):

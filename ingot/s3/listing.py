@@ -199,7 +199,8 @@ def _question(call: Call) -> Question:
             limit = parse_limit(value, "max-keys", KEYS_MAX)
         elif name == b"encoding-type" and value:
             if value.lower() != b"url":
-                raise _invalid("encoding-type", value, "Invalid Encoding Method specified in Request")
+                message = "Invalid Encoding Method specified in Request"
+                raise _invalid("encoding-type", value, message)
             encoded = True
     return Question(prefix, delimiter, limit, encoded)
 
@@ -212,7 +213,8 @@ def parse_limit(value: bytes, name: str, most: int) -> int:
     if number <= INTEGER_MAX:
         return min(number, most)
     if value[:1] == b"-" and value[1:].isdigit():
-        raise _invalid(name, value, f"Argument {name} must be an integer between 0 and {INTEGER_MAX}")
+        message = f"Argument {name} must be an integer between 0 and {INTEGER_MAX}"
+        raise _invalid(name, value, message)
     raise _invalid(name, value, f"Provided {name} not an integer or within integer range")
 
 

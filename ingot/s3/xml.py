@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import quote_from_bytes
 from xml.parsers import expat
 
@@ -135,7 +135,7 @@ class _Builder:
     def data(self, text: str) -> None:
         self.texts[-1].append(text)
 
-    def refuse(self, *_: object) -> None:
+    def refuse(self, *_: object) -> NoReturn:
         raise malformed()
 
     def declaration(self, version: str, encoding: str | None, standalone: int) -> None:

@@ -172,7 +172,11 @@ def test_a_short_write_goes_on_and_then_names_the_step_that_failed(rig: Rig, lim
     assert os.fstat(rig.fd).st_size == limit
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     writes=st.lists(
         st.tuples(st.integers(0, 300), st.binary(max_size=40), st.booleans()), max_size=30

@@ -1,0 +1,369 @@
+"""The ``ingot`` command: settings in, a gateway or a report out, an exit status to rely on.
+
+Status 0: done, or stopped in an orderly way. 1: something inside went wrong, or ``fsck`` found
+damage. 2: a setting, the directory or the database is not right; one line on stderr says which and
+what to do. 130 and 143: a second SIGINT or SIGTERM ended the drain at once. Nothing here is needed
+by a host that imports ``ingot.server``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ingot.config import LOG_LEVELS, Config
+from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
+
+if TYPE_CHECKING:
+    from ingot.datadir import DataDirectory
+    from ingot.ports import SegmentRow
+    from ingot.server import Server
+
+EPILOG = """\
+examples:
+  ingot serve                                   serve ./ingot-data on 127.0.0.1:9000, with a private
+                                                Postgres; shows a generated key at the first start
+  ingot serve --data-dir /var/lib/ingot --postgres postgresql://ingot@db/ingot --listen 0.0.0.0:9000
+  ingot serve --listen 127.0.0.1:0              take a free port and print it
+  INGOT_ACCESS_KEY=me INGOT_SECRET_KEY=... ingot serve
+  aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://photos
+  ingot fsck --data-dir /var/lib/ingot          read and hash everything (the gateway is stopped)
+
+Every option is also INGOT_NAME in the environment (INGOT_DATA_DIR) and a name in the TOML file that
+--config gives (data_dir = "/var/lib/ingot"). An option stands before the environment, that before
+the file. Sizes may be written 64MiB.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command == "version":
+        print(version_line())
+        return 0
+    try:
+        config = Config.load(_given(arguments), file=arguments.config)
+        logging.basicConfig(
+            level=config.log_level.upper(),
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        run: Callable[[Config, argparse.Namespace], int] = arguments.run
+        return run(config, arguments)
+    except BaseException as error:
+        status = exit_status(error)
+        if status is None:
+            raise
+        print(f"ingot: {_one_line(error)}", file=sys.stderr)
+        return status
+
+
+def exit_status(error: BaseException) -> int | None:
+    """What an error that ends a command means to the shell; None for one that needs a traceback."""
+    if isinstance(error, ConfigError | Unavailable | LeaseLost):
+        return 2
+    if isinstance(error, IngotError):
+        return 1
+    if isinstance(error, OSError):
+        return 2 if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) else 1
+    return None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ingot",
+        description="An S3 gateway over content-addressed storage.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    serve = _command(commands, "serve", "serve S3 until SIGTERM or SIGINT", run_serve)
+    serve.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:9000; port 0: any")
+    serve.add_argument("--region", metavar="NAME", help="default us-east-1")
+    serve.add_argument("--credentials", metavar="FILE", help="TOML with [[account]] tables")
+    serve.add_argument("--tls-certificate", metavar="FILE", help="PEM; serves https")
+    serve.add_argument("--tls-key", metavar="FILE", help="PEM, of the certificate")
+    serve.add_argument("--segment-bytes", metavar="SIZE", help="seal a segment at this size")
+    serve.add_argument("--log-bytes-max", metavar="SIZE", help="all segments; over it 503 SlowDown")
+    serve.add_argument("--batch-mutations", metavar="N", help="mutations in one commit, at most")
+    serve.add_argument("--node-cache-bytes", metavar="SIZE", help="memory for tree nodes")
+    serve.add_argument("--connections-max", metavar="N", help="clients at one time")
+    serve.add_argument(
+        "--ready-fd",
+        metavar="N",
+        type=int,
+        help="write one line of JSON to this descriptor when requests are accepted, and close it",
+    )
+    fsck = _command(commands, "fsck", "read and hash everything; status 1 on damage", run_fsck)
+    fsck.add_argument("--no-bodies", action="store_true", help="check trees and records only")
+    _command(commands, "segments", "list the segments and their states", run_segments)
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, text: str, run: Callable[[Config, argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="default ./ingot-data")
+    parser.add_argument(
+        "--postgres", metavar="DSN", help="default: a private Postgres in the data directory"
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings in TOML")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, help="default info")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = {name for name in vars(arguments) if name in Config.__dataclass_fields__}
+    return {name: getattr(arguments, name) for name in names}
+
+
+def version_line() -> str:
+    from ingot import __version__
+
+    return f"ingot {__version__}"
+
+
+# -- serve ----------------------------------------------------------------------------------------
+
+
+def run_serve(config: Config, arguments: argparse.Namespace) -> int:
+    from ingot.server import loop_factory
+
+    if arguments.ready_fd is not None:
+        _check_descriptor(arguments.ready_fd)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(config, arguments.ready_fd))
+
+
+async def _serve(config: Config, ready_fd: int | None) -> int:
+    from ingot.server import Server
+
+    stopping = _Stopping()
+    server = Server(config)
+    try:
+        start = asyncio.ensure_future(server.start())
+        if not await stopping.interrupts(start):
+            try:
+                await start
+            except OSError as error:
+                raise _not_listening(error, config) from error
+            _announce(server, config, ready_fd)
+            failed = asyncio.ensure_future(server.failed.wait())
+            if not await stopping.interrupts(failed):
+                await server.stop(config.stop_deadline_s)
+                why = server.pipeline.failed or "the gateway failed"
+                raise LeaseLost(f"stopped serving: {why}")
+        print("ingot: stopping", file=sys.stderr, flush=True)
+        await server.stop(config.stop_deadline_s)
+    finally:
+        stopping.close()
+    return 0
+
+
+class _Stopping:
+    """The first SIGTERM or SIGINT asks for an orderly end, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._ask)
+
+    def _ask(self) -> None:
+        if not self._asked.is_set():
+            self._asked.set()
+            self.close()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda number, _frame: os._exit(128 + number))
+
+    def close(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.remove_signal_handler(number)
+
+    async def interrupts(self, work: asyncio.Future[Any]) -> bool:
+        """Wait for ``work``; True when a signal came first, and ``work`` was cancelled."""
+        asked = asyncio.ensure_future(self._asked.wait())
+        await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
+        first = asked.done() and not work.done()
+        for task in (asked, work) if first else (asked,):
+            task.cancel()
+            await asyncio.wait([task])
+        return first
+
+
+def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
+    print(f"ingot: serving {os.path.abspath(config.data_dir)} at {server.url}")
+    if server.root is not None and server.root_generated:
+        print(f"ingot: access key {server.root.access_key}")
+        print(f"ingot: secret key {server.root.secret_key}")
+    sys.stdout.flush()
+    if ready_fd is None:
+        return
+    line: dict[str, Any] = {
+        "url": server.url,
+        "pid": os.getpid(),
+        "access_key": server.root.access_key if server.root is not None else None,
+        "data_dir": os.path.abspath(config.data_dir),
+        "region": config.region,
+        "version": version_line().split()[1],
+    }
+    try:
+        with os.fdopen(ready_fd, "w") as ready:
+            ready.write(json.dumps(line) + "\n")
+    except BrokenPipeError:
+        logging.getLogger("ingot.cli").warning("nobody reads --ready-fd %d", ready_fd)
+
+
+def _check_descriptor(descriptor: int) -> None:
+    """Before anything starts: a wrong number must not become somebody else's file."""
+    try:
+        os.fstat(descriptor)
+        os.set_inheritable(descriptor, False)
+    except OSError as error:
+        raise ConfigError(f"--ready-fd {descriptor}: {error.strerror}") from error
+
+
+def _not_listening(error: OSError, config: Config) -> BaseException:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(f"{config.listen} is in use: choose another port with --listen")
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES):
+        return ConfigError(f"cannot listen on {config.listen}: {error.strerror}")
+    return error
+
+
+# -- fsck and segments ----------------------------------------------------------------------------
+
+
+def run_fsck(config: Config, arguments: argparse.Namespace) -> int:
+    from ingot.server import loop_factory
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_fsck(config, read_bodies=not arguments.no_bodies))
+
+
+async def _fsck(config: Config, read_bodies: bool) -> int:
+    """Through a whole gateway, so that recovery, the lease and the registry are those of a start;
+    it listens on a free local port that nobody is told of."""
+    from ingot.bucket.fsck import Fsck
+    from ingot.server import Server
+
+    _existing(config)
+    with _only_user(config):
+        pass  # a gateway that runs is an error here, and nothing to wait for
+    server = Server(
+        dataclasses.replace(config, listen="127.0.0.1:0", tls_certificate=None, tls_key=None)
+    )
+    async with server:
+        found = await Fsck(server.segments, _say, read_bodies).check(server.store.buckets())
+        problems = [*server.report, *found.damage]
+    _say(
+        f"{found.buckets} buckets, {found.keys} keys, {found.bytes} bytes read: "
+        + (f"{len(problems)} problems" if problems else "all good")
+    )
+    return 1 if problems else 0
+
+
+def run_segments(config: Config, arguments: argparse.Namespace) -> int:
+    return asyncio.run(_segments(config))
+
+
+async def _segments(config: Config) -> int:
+    """Files beside rows; works while a gateway runs. A private Postgres is started for it where
+    none runs, and then nobody else may start one meanwhile."""
+    from ingot.registry.embedded import EmbeddedPostgres
+    from ingot.registry.postgres import Postgres
+
+    directory = _existing(config)
+    async with contextlib.AsyncExitStack() as stack:
+        dsn = config.postgres
+        if dsn is None:
+            private = EmbeddedPostgres(directory.path)
+            with contextlib.suppress(ConfigError):  # it runs, hence its Postgres does: adopt that
+                stack.enter_context(_only_user(config))
+            dsn = await private.start()
+            if not private.adopted:
+                stack.push_async_callback(private.stop)
+        registry = Postgres(dsn, statement_cache_size=config.postgres_statement_cache)
+        await registry.open()
+        stack.push_async_callback(registry.close)
+        rows = {(row.stream, row.number): row for row in await registry.segments()}
+    files = {}
+    for name in sorted(os.listdir(directory.segments)):
+        stream, _, rest = name.removesuffix(".car").partition("-")
+        if name.endswith(".car") and rest.isdigit():
+            size = os.stat(os.path.join(directory.segments, name)).st_size
+            files[stream, int(rest)] = size
+    _say(f"{'segment':<27}{'state':<13}{'bytes':>14}  commits")
+    for stream, number in sorted({*files, *rows}):
+        _say(_segment_line(stream, number, rows.get((stream, number)), files))
+    return 0
+
+
+def _segment_line(
+    stream: str, number: int, row: SegmentRow | None, files: dict[tuple[str, int], int]
+) -> str:
+    size = files.get((stream, number))
+    state = row.state if row is not None else "unlisted"
+    if size is None:
+        state = f"{state}, no file"
+        size = row.bytes if row is not None else 0
+    commits = f"{row.first_commit} to {row.last_commit}" if row and row.last_commit else "-"
+    return f"{f'{stream}-{number:020d}':<27}{state:<13}{size:>14}  {commits}"
+
+
+def _existing(config: Config) -> DataDirectory:
+    """The data directory, which must be a store already: a report makes nothing."""
+    from ingot.datadir import DataDirectory
+
+    directory = DataDirectory(config.data_dir)
+    if not os.path.exists(os.path.join(directory.path, "STORE")):
+        raise ConfigError(f"{directory.path} is no ingot data directory (it has no STORE file)")
+    return directory
+
+
+@contextlib.contextmanager
+def _only_user(config: Config) -> Iterator[None]:
+    from ingot.datadir import DataDirectory
+
+    directory = DataDirectory(config.data_dir)
+    if not directory.lock():
+        raise ConfigError(
+            f"process {directory.holder()} serves {directory.path}: stop that gateway first"
+        )
+    try:
+        yield
+    finally:
+        directory.unlock()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

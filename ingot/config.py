@@ -1,0 +1,217 @@
+"""The settings of a gateway: from arguments, the environment and a file; checked before anything
+starts.
+
+Precedence: argument, then ``INGOT_NAME`` in the environment, then the TOML file, then the default.
+The file has the names of the fields below at its top level, and an unknown name is an error, since
+a misspelt setting that is ignored is found too late. Sizes may be written ``64MiB``, durations are
+seconds. Called by ``ingot.cli`` and by hosts, which may as well call ``Config(...)`` directly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ingot import limits
+from ingot.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ingot.http.limits import HttpLimits
+    from ingot.segments.model import SegmentSettings
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def parse_size(text: str) -> int:
+    """``64MiB``, ``64M`` (the same) and ``64MB`` (a million bytes each) to bytes."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError(f"{text!r} is not a size such as 64MiB, 1.5GiB or 1048576")
+    exact = float(match[1]) * _UNITS[match[2].lower()] if "." in match[1] else None
+    return int(match[1]) * _UNITS[match[2].lower()] if exact is None else int(exact)
+
+
+def _setting(default: Any, kind: str, least: float = 0, most: float = float("inf")) -> Any:
+    return field(default=default, metadata={"kind": kind, "least": least, "most": most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings, with values that work. Raises ConfigError for one that cannot be."""
+
+    listen: str = _setting("127.0.0.1:9000", "address")
+    """HOST:PORT; port 0 takes a free one; an IPv6 host stands in brackets."""
+    data_dir: str = _setting("ingot-data", "path")
+    postgres: str | None = _setting(None, "dsn")
+    """postgresql://user:password@host:port/database; None runs a private Postgres."""
+    postgres_statement_cache: int = _setting(100, "count", 0, 10_000)
+    """0 behind pgbouncer in transaction mode."""
+    region: str = _setting("us-east-1", "region")
+    credentials: str | None = _setting(None, "path")
+    tls_certificate: str | None = _setting(None, "path")
+    tls_key: str | None = _setting(None, "path")
+    segment_bytes: int = _setting(
+        limits.SEGMENT_SEAL_BYTES,
+        "size",
+        limits.MIB,
+        limits.SEGMENT_BYTES_MAX - limits.BATCH_BYTES_MAX - limits.NODE_BYTES_READ_MAX,
+    )
+    """A segment is sealed when it has reached this size."""
+    log_bytes_max: int = _setting(limits.LOG_BYTES_MAX, "size", 8 * limits.SEGMENT_BYTES_MAX)
+    """All segments together; over it PUT gets 503 SlowDown."""
+    batch_mutations: int = _setting(limits.BATCH_MUTATIONS_MAX, "count", 1, 4096)
+    node_cache_bytes: int = _setting(limits.NODE_CACHE_BYTES, "size", 4 * limits.MIB)
+    connections_max: int = _setting(limits.CONNECTIONS_MAX, "count", 1, 1_000_000)
+    header_deadline_s: float = _setting(limits.HEADER_DEADLINE_S, "seconds", 0.01)
+    idle_deadline_s: float = _setting(limits.IDLE_DEADLINE_S, "seconds", 0.01)
+    body_stall_s: float = _setting(limits.BODY_STALL_S, "seconds", 0.01)
+    send_stall_s: float = _setting(limits.SEND_STALL_S, "seconds", 0.01)
+    stop_deadline_s: float = _setting(limits.STOP_DEADLINE_S, "seconds", 0.0)
+    log_level: str = _setting("info", "level")
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            try:
+                object.__setattr__(self, setting.name, _checked(value, setting))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{setting.name}: {error}") from error
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigError("tls_certificate and tls_key go together: one of them is missing")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return parse_address(self.listen)
+
+    @classmethod
+    def load(
+        cls,
+        arguments: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        file: str | None = None,
+    ) -> Config:
+        """``arguments`` by field name, None meaning not given; ``file`` or ``INGOT_CONFIG``."""
+        environ = os.environ if environ is None else environ
+        path = file or environ.get("INGOT_CONFIG") or None
+        names = [setting.name for setting in dataclasses.fields(cls)]
+        chosen: dict[str, Any] = {}
+        source: dict[str, str] = {}
+        for name, value in (_read_file(path, names) if path else {}).items():
+            chosen[name], source[name] = value, f"{path}: {name}"
+        for name in names:
+            value = environ.get(f"INGOT_{name.upper()}", "")
+            if value:
+                chosen[name], source[name] = value, f"INGOT_{name.upper()}"
+        for name, value in (arguments or {}).items():
+            if value is not None:
+                chosen[name], source[name] = value, f"--{name.replace('_', '-')}"
+        try:
+            return cls(**chosen)
+        except ConfigError as error:
+            name, _, rest = str(error).partition(": ")
+            raise ConfigError(
+                f"{source.get(name, name)}: {rest}" if rest else str(error)
+            ) from error
+
+    def http_limits(self) -> HttpLimits:
+        from ingot.http.limits import HttpLimits
+
+        return HttpLimits(
+            connections_max=self.connections_max,
+            header_deadline_s=self.header_deadline_s,
+            idle_deadline_s=self.idle_deadline_s,
+            body_stall_s=self.body_stall_s,
+            send_stall_s=self.send_stall_s,
+        )
+
+    def segment_settings(self) -> SegmentSettings:
+        from ingot.segments.model import SegmentSettings
+
+        return SegmentSettings(
+            seal_bytes=self.segment_bytes, log_ahead_bytes=self.segment_bytes + limits.MIB
+        )
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of ``127.0.0.1:9000``, ``[::1]:9000``, ``:9000`` (every address)."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\[\]:]*)):(\d{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
+    return match[1] or match[2] or "0.0.0.0", int(match[3])
+
+
+def _read_file(path: str, names: list[str]) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    unknown = sorted(set(document) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"{path}: unknown {', '.join(map(repr, unknown))}; known are {', '.join(names)}"
+        )
+    return document
+
+
+def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
+    """The value in its field's type; ValueError or TypeError says what is wrong with it."""
+    kind = setting.metadata["kind"]
+    if value is None and setting.default is None:
+        return None
+    if kind in ("size", "count", "seconds"):
+        return _number(value, kind, setting.metadata["least"], setting.metadata["most"])
+    if isinstance(value, os.PathLike) and kind == "path":
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    if kind == "address":
+        parse_address(value)
+    elif kind == "path" and (not value or "\0" in value):
+        raise ValueError("the path is empty or holds a NUL")
+    elif kind == "dsn":
+        _check_dsn(value)
+    elif kind == "region" and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", value):
+        raise ValueError(f"{value!r} is not a region name such as us-east-1")
+    elif kind == "level":
+        value = value.lower()
+        if value not in LOG_LEVELS:
+            raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
+    return value
+
+
+def _number(value: Any, kind: str, least: float, most: float) -> int | float:
+    number: int | float
+    if isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    if kind == "seconds":
+        number = float(value)
+    elif isinstance(value, str):
+        number = parse_size(value) if kind == "size" else int(value)
+    elif isinstance(value, int):
+        number = value
+    else:
+        raise TypeError(f"{value!r} is not a whole number")
+    if not least <= number <= most or number in (float("inf"), float("-inf")):
+        bounds = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
+        raise ValueError(f"{number:g} is out of range: {bounds}")
+    return number
+
+
+def _check_dsn(text: str) -> None:
+    """Only the form, and without repeating it: it may hold a password."""
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError(
+            "not a Postgres DSN: expected postgresql://user:password@host:port/database"
+        )

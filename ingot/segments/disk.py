@@ -1,0 +1,173 @@
+"""The directory of a store with the means to work on it: files, lanes, settings, counters.
+
+One ``Disk`` is shared by all parts of a segment store. It keeps the rules that hold everywhere:
+whoever waits for a job waits for its end, and a name is durable once its directory was synced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any
+
+from ingot.errors import Unavailable
+from ingot.offload import Completion
+from ingot.ports import Clock, FileSystem, Job, Lane, Lanes
+from ingot.segments.format import file_name
+from ingot.segments.model import Key, SegmentSettings, Statistics
+
+log = logging.getLogger("ingot.segments")
+
+
+class Disk:
+    """See the module's head. ``problem`` is told what a person should know."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        lanes: Lanes,
+        directory: str,
+        settings: SegmentSettings,
+        clock: Clock,
+    ) -> None:
+        self.files = files
+        self.lanes = lanes
+        self.directory = directory
+        self.settings = settings
+        self.clock = clock
+        self.statistics = Statistics()
+        self.problems: list[str] | None = None  # collected during a start, logged afterwards
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def path(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+    def sync_directory(self) -> None:
+        """Make the names in the directory durable: an fsync of 0.1 ms, so it runs where it is."""
+        self.files.sync_directory(self.directory)
+
+    def problem(self, text: str) -> None:
+        if self.problems is not None:
+            self.problems.append(text)
+        else:
+            log.error("%s", text)
+
+    async def run(self, lane: Lane, job: Job) -> None:
+        """Submit ``job`` and return at its end; OSError when a step failed.
+
+        A cancellation meanwhile is put off to the caller's next await, so that what follows here
+        always sees the job's outcome: the bytes are on disk whoever has lost interest.
+        """
+        done = Completion(loop=asyncio.get_running_loop())
+        lane.submit(job, lambda _: done.set_result(None))
+        try:
+            await done
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            task.cancel()
+        if job.error:
+            raise OSError(job.error, os.strerror(job.error))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Background work, which handles its own errors; ``settle`` waits for all of it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settle(self) -> None:
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def close_quietly(self, fd: int, what: str) -> None:
+        """Close a descriptor whose content is durable or given up: an error is only reported."""
+        try:
+            self.files.close(fd)
+        except OSError as error:
+            self.problem(f"{what}: closing it failed ({error.strerror}); nothing is lost")
+
+    def discard(self, name: str, fd: int | None) -> bool:
+        """Remove a file that holds nothing. Whether it is gone; if not, the next start meets it."""
+        if fd is not None:
+            self.close_quietly(fd, name)
+        try:
+            self.files.unlink(self.path(name))
+            self.sync_directory()
+        except OSError as error:
+            self.problem(
+                f"{name} holds nothing but could not be removed ({error.strerror}); "
+                "the next start will try again"
+            )
+            return False
+        return True
+
+
+def unavailable(what: str, error: OSError, directory: str) -> Unavailable:
+    """503 in words: what failed, why, and what to do about a full disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"{what}: no space left on the disk of {directory}; free some, writes then go on", 5
+        )
+    return Unavailable(f"{what}: {error.strerror or error}")
+
+
+class OpenFiles:
+    """Descriptors of sealed segments, opened when needed; the least recently used are closed.
+
+    A descriptor in use by a lane is pinned meanwhile, so that its number cannot be taken by
+    another file under the reader.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._fds: OrderedDict[Key, int] = OrderedDict()
+        self._pins: dict[Key, int] = {}
+
+    def fd(self, key: Key) -> int:
+        """Valid until the caller's next await."""
+        fd = self._fds.get(key)
+        if fd is None:
+            fd = self._disk.files.open(self._disk.path(file_name(*key)))
+            self._fds[key] = fd
+            self._evict(key)
+        else:
+            self._fds.move_to_end(key)
+        return fd
+
+    def pin(self, key: Key) -> int:
+        """As ``fd``, valid until ``unpin``."""
+        self._pins[key] = self._pins.get(key, 0) + 1
+        try:
+            return self.fd(key)
+        except OSError:
+            self.unpin(key)
+            raise
+
+    def unpin(self, key: Key) -> None:
+        left = self._pins[key] - 1
+        if left:
+            self._pins[key] = left
+        else:
+            del self._pins[key]
+
+    def close(self) -> None:
+        assert not self._pins, "a read is under way"
+        for key, fd in self._fds.items():
+            self._disk.close_quietly(fd, file_name(*key))
+        self._fds.clear()
+
+    def _evict(self, newest: Key) -> None:
+        spare = len(self._fds) - self._disk.settings.open_files_max
+        if spare <= 0:
+            return
+        idle = [key for key in self._fds if key not in self._pins and key != newest]
+        for key in idle[:spare]:
+            self._disk.close_quietly(self._fds.pop(key), file_name(*key))
+
+

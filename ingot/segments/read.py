@@ -1,0 +1,160 @@
+"""Reads blocks where the index says they stand, and hashes each at its first read after a start.
+
+What is in the page cache is read on the loop; the rest on a lane, which hashes it too. A copy that
+is damaged is passed over where another segment has the block. A miss is NotFound only once every
+index run was audited, for a damaged run could hide the block.
+
+Used by the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+from ingot._speedups import digest
+from ingot.errors import Corruption, NotFound
+from ingot.messages import Cid
+from ingot.segments import format
+from ingot.segments.disk import Disk, OpenFiles, unavailable
+from ingot.segments.index import Place, SegmentIndex
+
+
+class Reader:
+    """See the module's head. ``audit`` is the running audit of the runs, if any."""
+
+    def __init__(self, disk: Disk, segments: SegmentIndex, files: OpenFiles) -> None:
+        self.audit: asyncio.Task[None] | None = None
+        self._disk = disk
+        self._index = segments
+        self._files = files
+
+    def read_now(self, cid: Cid) -> bytes | None:
+        """The block, or None where it takes waiting: for the disk, another copy or the audit."""
+        place = self._index.lookup(cid)
+        if place is None:
+            if self._index.doubtful:
+                return None
+            raise NotFound(f"block {cid.hex()} is in no segment")
+        try:
+            fd = self._files.fd(place.key)
+            data = self._disk.files.pread_now(fd, place.length, place.offset)
+        except OSError:
+            return None  # the waiting read meets it again, and says so
+        if data is None:
+            return None
+        self._disk.statistics.reads += 1
+        if not place.verified:
+            found = digest.sha256(data)
+            if found != cid[4:]:
+                if len(self._index.places(cid)) > 1 or self._index.doubtful:
+                    return None
+                raise self._corrupt(place, cid, found)
+            self._verified(place, cid)
+        return data
+
+    async def read(self, cid: Cid) -> bytes:
+        """The block, from whichever copy is good."""
+        data = self.read_now(cid)
+        if data is not None:
+            return data
+        return await self._any_copy(cid, None)
+
+    async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
+        """Bytes of the block from ``start`` on; the whole of it is hashed if it was not yet."""
+        place = self._index.lookup(cid)
+        if place is not None and place.verified and start + into.nbytes <= place.length:
+            self._disk.statistics.reads += 1
+            try:
+                await self._load(place, into, start, None)
+                return
+            except Corruption:
+                if len(self._index.places(cid)) < 2:
+                    raise
+        data = await self._any_copy(cid, into if start == 0 else None)
+        if start + into.nbytes > len(data):
+            raise Corruption(
+                f"block {cid.hex()}", f"bytes up to {start + into.nbytes}", f"{len(data)} bytes"
+            )
+        into[:] = memoryview(data)[start : start + into.nbytes]
+
+    def read_waiting(self, cid: Cid) -> bytes:
+        """As ``read``, blocking; for a start."""
+        failure: Corruption | None = None
+        for place in self._index.places(cid):
+            try:
+                data = self._disk.files.pread(
+                    self._files.fd(place.key), place.length, place.offset
+                )
+            except OSError as error:
+                raise self._unreadable(place, error) from error
+            found = digest.sha256(data)
+            if found == cid[4:]:
+                return data
+            failure = self._corrupt(place, cid, found)
+        raise failure or NotFound(f"block {cid.hex()} is in no segment")
+
+    # -- copies --------------------------------------------------------------------------------------
+
+    async def _any_copy(self, cid: Cid, into: memoryview | None) -> bytes | memoryview:
+        while True:
+            failure: Corruption | None = None
+            for place in self._index.places(cid):
+                try:
+                    return await self._whole(place, cid)
+                except Corruption as error:
+                    failure = error
+            if self.audit is None or self.audit.done():
+                raise failure or NotFound(f"block {cid.hex()} is in no segment")
+            await asyncio.wait([self.audit])
+
+    async def _whole(self, place: Place, cid: Cid) -> bytes:
+        data = bytearray(place.length)
+        self._disk.statistics.reads += 1
+        hasher = None if place.verified else digest.Hasher("sha256")
+        await self._load(place, memoryview(data), 0, hasher)
+        if hasher is not None:
+            found = hasher.digest()
+            if found != cid[4:]:
+                raise self._corrupt(place, cid, found)
+            self._verified(place, cid)
+        return bytes(data)
+
+    async def _load(
+        self, place: Place, into: memoryview, start: int, hasher: digest.Hasher | None
+    ) -> None:
+        disk, lane = self._disk, self._disk.lanes.read
+        disk.statistics.reads_waited += 1
+        try:
+            fd = self._files.pin(place.key)
+        except OSError as error:
+            raise self._unreadable(place, error) from error
+        try:
+            job = lane.job()
+            job.pread(fd, place.offset + start, into)
+            if hasher is not None:
+                job.update(hasher, into)
+            await disk.run(lane, job)
+        except OSError as error:
+            if error.errno == errno.EIO and disk.files.size(fd) < place.offset + place.length:
+                where = f"{format.file_name(*place.key)} at byte {place.offset}"
+                short = f"a file of {disk.files.size(fd)}"
+                raise Corruption(where, f"{place.length} bytes", short) from error
+            raise self._unreadable(place, error) from error
+        finally:
+            self._files.unpin(place.key)
+
+    # -- outcomes --------------------------------------------------------------------------------------
+
+    def _verified(self, place: Place, cid: Cid) -> None:
+        self._disk.statistics.verified += 1
+        place.verify(cid)
+
+    def _corrupt(self, place: Place, cid: Cid, found: bytes) -> Corruption:
+        self._disk.statistics.corrupt += 1
+        where = f"{format.file_name(*place.key)} at byte {place.offset}, {place.length} bytes"
+        return Corruption(where, f"sha256 {cid[4:].hex()}", f"sha256 {found.hex()}")
+
+    def _unreadable(self, place: Place, error: OSError) -> Exception:
+        where = f"{format.file_name(*place.key)} at byte {place.offset} cannot be read"
+        return unavailable(where, error, self._disk.directory)

@@ -1,0 +1,407 @@
+"""What a start makes of a segment directory (design sections 2 and 4).
+
+Guarantees: nothing is truncated but zeros, nothing is deleted but files that hold nothing; one
+damaged segment, run or page is reported and the rest is served. The cost is that of the segments
+that have no index: those the last process had open, as a rule one of each stream.
+
+1. Runs are opened; what they cover and is still long enough is sealed, and not read.
+2. Every other segment is scanned (``scan``), sealed, or quarantined where acknowledged frames are
+   damaged. One that was only prepared is used as the next one.
+3. The chain of commit records is followed from segment to segment. A segment ends at the record
+   that the first record of the next one names; what it has behind that was written again elsewhere.
+   A break between segments is reported.
+4. The newest batch is written once more in its place and synced, since the last process may have
+   died between its write and its sync; every other unsealed segment is synced.
+
+Called by the store, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ingot.errors import FormatError
+from ingot.messages import BodyPosition, Cid, CommitRecord
+from ingot.segments import format, runfile
+from ingot.segments.disk import Disk, unavailable
+from ingot.segments.index import SegmentIndex
+from ingot.segments.model import QUARANTINED, Key, Recovered, SegmentInfo
+from ingot.segments.scan import Scanned, Scanner
+from ingot.segments.seal import Sealer
+from ingot.segments.segment import Numbers, Segment
+
+_FOREIGN_NAMED = 5
+
+
+@dataclass(slots=True)
+class Link:
+    """A segment in the chain of commits; ``scanned`` unless it was sealed before."""
+
+    info: SegmentInfo
+    scanned: Scanned | None = None
+
+    @property
+    def before(self) -> Cid | None:
+        return self.info.before if self.scanned is None else self.scanned.segment.before
+
+
+@dataclass(slots=True)
+class Recovery:
+    """One start. ``spare`` are the prepared segments that were never used, by stream."""
+
+    disk: Disk
+    index: SegmentIndex
+    sealer: Sealer
+    numbers: Numbers
+    store: bytes
+    found: Recovered = field(default_factory=Recovered)
+    spare: dict[str, list[Segment]] = field(default_factory=dict)
+    damaged_runs: list[str] = field(default_factory=list)
+    pending: list[Scanned] = field(default_factory=list)  # scanned, not yet sealed
+    chain: list[Link] = field(default_factory=list)
+    newest: tuple[Cid, CommitRecord] | None = None  # of the segments that were scanned
+    needs: dict[int, int] = field(default_factory=dict)  # body segment -> how far it must be good
+
+    async def run(self) -> Recovered:
+        self.disk.problems = self.found.problems
+        try:
+            self.disk.sync_directory()
+            files = self._list()
+            self._open_runs(files.get(format.RUN, []))
+            self._note_absent(files)
+            await self._logs(files.get(format.LOG, []))
+            await self._bodies(files.get(format.BODY, []))
+            self._remove_damaged_runs()
+            self._sum_up()
+            return self.found
+        except OSError as error:
+            # Going on without a segment that is there would give its commits' numbers away again.
+            what = "the segments cannot be read"
+            raise unavailable(what, error, self.disk.directory) from error
+        finally:
+            self.disk.problems = None
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def _list(self) -> dict[str, list[int]]:
+        """Our files by kind, in order; unfinished runs are removed, other files left alone."""
+        files: dict[str, list[int]] = {}
+        foreign = []
+        for name in sorted(self.disk.files.listdir(self.disk.directory)):
+            parsed = format.parse_name(name)
+            if parsed is not None:
+                files.setdefault(parsed[0], []).append(parsed[1])
+                self.numbers.seen(*parsed)
+            elif format.is_temporary(name):
+                self.disk.discard(name, None)
+            else:
+                foreign.append(name)
+        if foreign:
+            more = f" and {len(foreign) - _FOREIGN_NAMED} more" * (len(foreign) > _FOREIGN_NAMED)
+            names = ", ".join(foreign[:_FOREIGN_NAMED])
+            self.disk.problem(f"left alone, not files of a segment store: {names}{more}")
+        return files
+
+    def _open_runs(self, numbers: list[int]) -> None:
+        """The newest first: a merged run makes those it was made of redundant."""
+        covered: set[Key] = set()
+        for number in sorted(numbers, reverse=True):
+            name = format.file_name(format.RUN, number)
+            try:
+                held = runfile.load(self.disk, number)
+            except runfile.UnknownVersion as error:
+                self.disk.problem(f"{name} was left alone: {error}; its segments are indexed again")
+                continue
+            except (FormatError, OSError) as error:
+                self.disk.problem(f"{name} is damaged ({error}); its segments are indexed again")
+                self.damaged_runs.append(name)
+                continue
+            keys = {info.key for info in held.infos}
+            if keys <= covered:
+                held.release()
+                self.disk.discard(name, None)
+                continue
+            covered |= keys
+            self.index.add_old_run(held)
+        for key in covered:
+            self.numbers.seen(*key)
+
+    def _note_absent(self, files: dict[str, list[int]]) -> None:
+        here = {(stream, n) for stream in format.STREAMS for n in files.get(stream, [])}
+        for info in self.index.sealed():
+            if info.key not in here:
+                self.index.absent.add(info.key)
+                self.disk.problem(
+                    f"{format.file_name(*info.key)} is missing: commits {info.first_commit} to "
+                    f"{info.last_commit}, {info.bytes} bytes. Put the file back, or restore."
+                )
+            if info.state == QUARANTINED:
+                self.disk.problem(
+                    f"{format.file_name(*info.key)} is quarantined: it is damaged and only what "
+                    "verifies is served"
+                )
+
+    async def _scan(self, stream: str, number: int) -> Scanned | None:
+        """None when the segment is sealed already, or not ours to judge."""
+        key = (stream, number)
+        name = format.file_name(*key)
+        info = self.index.info(key)
+        files = self.disk.files
+        fd = files.open(self.disk.path(name), write=True)
+        size = files.size(fd)
+        if info is not None and size >= info.bytes:
+            self.disk.close_quietly(fd, name)
+            return None
+        if info is not None:
+            self.disk.problem(
+                f"{name} is shorter than when it was sealed ({size} of {info.bytes} bytes); what "
+                "verifies is served. Put the file back, or restore."
+            )
+        scanned = await Scanner(self.disk, Segment(stream, number, fd), self.store).scan()
+        self.found.scanned += 1
+        self.found.scanned_bytes += scanned.size
+        if info is not None:
+            scanned.segment.state = QUARANTINED
+        return self._judge(scanned)
+
+    def _judge(self, scanned: Scanned) -> Scanned | None:
+        """Sort out what is no segment of this store, and what was only prepared."""
+        segment, name = scanned.segment, scanned.segment.name
+        if scanned.unreadable:
+            self.disk.problem(
+                f"{name}: {len(scanned.unreadable)} pages cannot be read, the first at byte "
+                f"{scanned.unreadable[0]}. Check the disk."
+            )
+        if scanned.blank:
+            self._prepared(scanned)
+            return None
+        if scanned.foreign is not None:
+            self.disk.problem(
+                f"{name} belongs to another store ({scanned.foreign.hex()}); it was left alone. "
+                "Move it out of this directory."
+            )
+        elif not scanned.good and segment.empty and not scanned.later:
+            self.disk.problem(f"{name} is no segment; it was left alone")
+        else:
+            if not scanned.good:
+                self.disk.problem(f"{name}: its header is damaged; its frames are good")
+            if scanned.gave_up:
+                self.disk.problem(
+                    f"{name}: the search for frames behind byte {scanned.stop} was given up"
+                )
+            return scanned
+        self.disk.close_quietly(segment.fd, name)
+        return None
+
+    def _prepared(self, scanned: Scanned) -> None:
+        """A segment that holds nothing: take it up, or remove it where it is not whole."""
+        segment, settings = scanned.segment, self.disk.settings
+        log = segment.stream == format.LOG
+        ahead = settings.log_ahead_bytes if log else settings.body_ahead_bytes
+        if scanned.good and scanned.size >= max(ahead, format.HEADER_BYTES):
+            self.spare.setdefault(segment.stream, []).append(segment)
+        else:
+            self.disk.discard(segment.name, segment.fd)
+
+    # -- logs --------------------------------------------------------------------------------------
+
+    async def _logs(self, numbers: list[int]) -> None:
+        absent = {key[1] for key in self.index.absent if key[0] == format.LOG}
+        for number in sorted({*numbers, *absent}):
+            scanned = None if number in absent else await self._scan(format.LOG, number)
+            if scanned is None:
+                info = self.index.info((format.LOG, number))
+                if info is not None and info.last_commit:
+                    await self._follow(Link(info))
+                continue
+            self._judge_tail(scanned)
+            self.pending.append(scanned)
+            self.index.add_growing(scanned.segment)
+            if scanned.commits:
+                await self._follow(Link(scanned.segment.info(), scanned))
+        await self._confirm()
+        await self._seal_pending(len(self.pending))
+
+    def _judge_tail(self, scanned: Scanned) -> None:
+        """A torn batch at the end is the end; more than one shows that acknowledged bytes are bad."""
+        segment = scanned.segment
+        later = [found.record.sequence for found in scanned.later]
+        known = scanned.last
+        if not known:
+            # Without a good record here, what came before tells which commit would be the next.
+            known = self.chain[-1].info.last_commit if self.chain else 0
+        if scanned.unreadable or any(sequence > known + 1 for sequence in later):
+            stop = scanned.stop
+            scanned.salvage()
+            self.disk.problem(
+                f"{segment.name} is damaged at byte {stop}: commit {known + 1} and perhaps more "
+                f"cannot be read whole, and commits up to {max(later, default=known)} stand in the "
+                "file. The segment is quarantined and what verifies is served. Check the disk; "
+                "restore what is missing."
+            )
+        elif segment.state != QUARANTINED:
+            scanned.end_at(segment.end)
+
+    async def _follow(self, link: Link) -> None:
+        """Join a segment that holds commits to the chain, and end those before it where it says."""
+        before, gone = link.before, 0
+        for previous in reversed(self.chain):
+            scanned = previous.scanned
+            if scanned is None:
+                if previous.info.root != before:
+                    self._broken(previous, link)
+                break
+            place = next((n for n, f in enumerate(scanned.commits) if f.cid == before), -1)
+            if place >= 0:
+                self._void(scanned, place + 1)
+                break
+            if previous.before != before:
+                self._broken(previous, link)
+                break
+            self._void(scanned, 0)
+            gone += 1
+        else:
+            if before is not None:
+                self._broken(None, link)
+        if gone:
+            del self.chain[-gone:]
+        for previous in self.chain:
+            if previous.scanned is not None:
+                previous.info, previous.scanned = previous.scanned.segment.info(), None
+        await self._seal_pending(len(self.pending) - (link.scanned is not None))
+        self.chain = [*self.chain[-1:], link]
+
+    def _void(self, scanned: Scanned, keep: int) -> None:
+        """Drop the commits from ``keep`` on: their batches stand in a later segment."""
+        if keep == len(scanned.commits) or scanned.segment.state == QUARANTINED:
+            return
+        segment = scanned.segment
+        scanned.end_at(scanned.commits[keep].start)
+        segment.tail = True
+        del scanned.commits[keep:]
+        segment.first_commit = segment.last_commit = 0
+        segment.root = segment.before = segment.needs = None
+        for found in scanned.commits:
+            segment.note_commit(found.cid, found.record.sequence, found.record.previous)
+            segment.note_needs(found.record.bodies)
+
+    def _broken(self, previous: Link | None, link: Link) -> None:
+        where = format.file_name(*link.info.key)
+        last = previous.info.last_commit if previous is not None else 0
+        self.disk.problem(
+            f"the chain of commits breaks before {where}: it begins with commit "
+            f"{link.info.first_commit}, and the log before it ends with {last}. A segment is missing "
+            "or damaged; what is here is served. Put it back, or restore."
+        )
+
+    async def _confirm(self) -> None:
+        """Make sure that what was read is also on the disk, the newest batch above all."""
+        for scanned in self.pending:
+            segment = scanned.segment
+            lane = self.disk.lanes.body
+            job = lane.job()
+            try:
+                if scanned.commits and segment.state != QUARANTINED:
+                    last = scanned.commits[-1]
+                    batch = self.disk.files.pread(segment.fd, last.end - last.start, last.start)
+                    # A sync that failed for the last process marked its pages clean: only bytes
+                    # that are written again are surely on the disk after this one.
+                    job.pwrite(segment.fd, last.start, batch)
+                job.fdatasync(segment.fd)
+                await self.disk.run(lane, job)
+            except OSError as error:
+                self.disk.problem(
+                    f"{segment.name} could not be synced ({error.strerror}); its newest commit may "
+                    "not survive a power failure. Check the disk."
+                )
+
+    async def _seal_pending(self, count: int) -> None:
+        """Seal the first ``count`` scanned segments; the chain goes past them."""
+        for scanned in self.pending[:count]:
+            segment = scanned.segment
+            self._note_needs(segment.needs)
+            if scanned.commits:
+                last = scanned.commits[-1]
+                self.newest = last.cid, last.record
+            if scanned.was_open:
+                self.found.commits += [(found.cid, found.record) for found in scanned.commits]
+            await self._seal(segment)
+        del self.pending[:count]
+
+    async def _seal(self, segment: Segment) -> None:
+        try:
+            await self.sealer.seal(segment)
+        except OSError as error:
+            self.disk.problem(
+                f"{segment.name}: its index could not be written ({error.strerror}); its blocks "
+                "stay readable and it is scanned again at the next start"
+            )
+            self.sealer.retry(segment)
+
+    # -- bodies ------------------------------------------------------------------------------------
+
+    def _note_needs(self, needs: BodyPosition | None) -> None:
+        if needs is not None:
+            self.needs[needs.segment] = max(self.needs.get(needs.segment, 0), needs.end)
+
+    async def _bodies(self, numbers: list[int]) -> None:
+        for info in self.index.sealed():
+            self._note_needs(info.needs)
+        for _, record in self.found.commits:
+            for position in record.bodies:
+                self._note_needs(position)
+        for number in numbers:
+            scanned = await self._scan(format.BODY, number)
+            if scanned is None:
+                continue
+            segment = scanned.segment
+            needed = self.needs.get(number, 0)
+            if needed > segment.synced:
+                self.disk.problem(
+                    f"{segment.name} is good up to byte {segment.synced}, commits need it up to "
+                    f"{needed}. The segment is quarantined and what verifies is served. Check the "
+                    "disk; restore what is missing."
+                )
+                scanned.salvage()
+            elif segment.state != QUARANTINED:
+                scanned.end_at(segment.end)
+            self.index.add_growing(segment)
+            self.pending.append(scanned)
+        await self._confirm()
+        await self._seal_pending(len(self.pending))
+        for number, needed in sorted(self.needs.items()):
+            here = self.index.info((format.BODY, number))
+            if here is None:
+                self.disk.problem(
+                    f"{format.file_name(format.BODY, number)} is missing: commits need it up to "
+                    f"byte {needed}. Put the file back, or restore."
+                )
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _remove_damaged_runs(self) -> None:
+        """Their segments have runs of their own again, unless the disk is full."""
+        if not self.index.growing:
+            for name in self.damaged_runs:
+                self.disk.discard(name, None)
+
+    def tip(self) -> SegmentInfo | None:
+        """The segment that holds the newest commit."""
+        return self.chain[-1].info if self.chain else None
+
+    def _sum_up(self) -> None:
+        tip = self.tip()
+        if tip is not None and self.newest is not None and self.newest[0] == tip.root:
+            self.found.newest = self.newest
+        for stream in format.STREAMS:
+            used = [info.number for info in self.index.sealed() if info.stream == stream]
+            used += [key[1] for key in self.index.growing if key[0] == stream]
+            last = max(used, default=0)
+            usable = []
+            for segment in self.spare.get(stream, []):
+                # Numbers tell the order of the chain, so a spare below the last is of no use.
+                if segment.number > last:
+                    usable.append(segment)
+                else:
+                    self.disk.discard(segment.name, segment.fd)
+            self.spare[stream] = usable

@@ -1,0 +1,330 @@
+"""Reads one segment that has no index and says what in it can be believed.
+
+A log segment: frames are hashed in order until one is not good or a commit record is void. A record
+counts when it is of this store and this segment, continues the record before it, and its count and
+digest match the frames before it. Frames before the stop are good with or without a record.
+
+What stands behind the stop decides whether that was the end. One torn batch may: it was never
+acknowledged, since nothing is written after a batch before its sync returned. A record two or more
+sequences on proves that what was acknowledged is damaged: then everything that verifies is taken,
+wherever it stands, and the segment is quarantined as it is.
+
+A body segment has no records; there, commits say how far it must be good.
+
+Used by ``recovery``. An unreadable page counts as zeros and is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from ingot._speedups import frame
+from ingot.errors import FormatError
+from ingot.messages import Cid, CommitRecord
+from ingot.segments import format
+from ingot.segments.commit import decode_commit
+from ingot.segments.disk import Disk
+from ingot.segments.model import QUARANTINED
+from ingot.segments.segment import Segment
+
+SEARCH_FACTOR = 4  # bytes hashed in vain behind damage, as a multiple of the file's size
+_RAW_CODEC = 0x55
+_ZEROS = bytes(256 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A commit record and its batch's place in the file; ``whole``: every frame of it is good."""
+
+    cid: Cid
+    record: CommitRecord
+    start: int
+    end: int
+    whole: bool
+
+
+@dataclass(slots=True)
+class Scanned:
+    """What one file holds."""
+
+    segment: Segment
+    size: int
+    commits: list[Found] = field(default_factory=list)
+    good: bool = True  # it has a header of ours
+    was_open: bool = True  # its root was never written: the last process had not sealed it
+    blank: bool = False  # nothing but zeros behind the header
+    stop: int = format.HEADER_BYTES  # where the first frame stands that is not good
+    later: list[Found] = field(default_factory=list)  # records of this segment behind the stop
+    salvaged: int = 0  # frames behind the stop
+    foreign: bytes | None = None  # the store its records name, if it is another
+    unreadable: list[int] = field(default_factory=list)  # offsets of pages
+    gave_up: bool = False  # the search behind the stop used up its budget
+
+    @property
+    def last(self) -> int:
+        """The sequence of its last good commit, 0 without one."""
+        return self.commits[-1].record.sequence if self.commits else 0
+
+    def end_at(self, end: int) -> None:
+        """Nothing behind ``end`` was ever acknowledged: the segment ends there."""
+        segment = self.segment
+        segment.table.drop_from(end)
+        segment.end = segment.synced = end
+
+    def salvage(self) -> None:
+        """Acknowledged frames are damaged: keep all that verifies, the file stays as it is."""
+        segment = self.segment
+        segment.state = QUARANTINED
+        segment.end = segment.synced = self.size
+        proven = [found for found in self.later[:-1] if found.record.sequence > self.last]
+        proven += [found for found in self.later[-1:] if found.whole]
+        for found in proven:
+            if found.record.sequence > self.last:
+                self.commits.append(found)
+                segment.note_commit(found.cid, found.record.sequence, found.record.previous)
+                segment.note_needs(found.record.bodies)
+
+
+class Window:
+    """A part of a file in one reused buffer, read through a lane."""
+
+    def __init__(self, disk: Disk, fd: int, size: int, unreadable: list[int]) -> None:
+        self._disk = disk
+        self._fd = fd
+        self._size = size
+        self._unreadable = unreadable
+        span = max(disk.settings.scan_bytes, 2 * frame.FRAME_BYTES_MAX)
+        self.buffer = bytearray(min(size, span))
+        self.base = 0  # the file's offset of the buffer's first byte
+        self.stop = 0  # bytes of the buffer that are filled
+
+    async def move(self, offset: int) -> bool:
+        """Put ``offset`` at the buffer's start and fill up behind it. False when nothing is new."""
+        shift = offset - self.base
+        if shift == 0 and self.stop:
+            return False
+        keep = self.stop - shift if 0 < shift < self.stop else 0
+        if keep:
+            self.buffer[:keep] = self.buffer[shift : self.stop]
+        self.base = offset
+        self.stop = keep
+        length = min(len(self.buffer) - keep, self._size - offset - keep)
+        if length <= 0:
+            return False
+        await self._read(offset + keep, keep, length)
+        self.stop = keep + length
+        return True
+
+    @property
+    def at_end(self) -> bool:
+        return self.base + self.stop >= self._size
+
+    async def _read(self, offset: int, at: int, length: int) -> None:
+        lane = self._disk.lanes.read
+        view = memoryview(self.buffer)[at : at + length]
+        job = lane.job()
+        job.pread(self._fd, offset, view)
+        try:
+            await self._disk.run(lane, job)
+        except OSError:
+            self._read_pages(offset, view)
+
+    def _read_pages(self, offset: int, view: memoryview) -> None:
+        """What can be had of a damaged medium: page by page, zeros for the rest."""
+        done, length = 0, view.nbytes
+        while done < length:
+            size = min(format.PAGE_BYTES - (offset + done) % format.PAGE_BYTES, length - done)
+            try:
+                data = self._disk.files.pread(self._fd, size, offset + done)
+            except OSError:
+                self._unreadable.append(offset + done)
+                data = b""
+            view[done : done + size] = data + bytes(size - len(data))
+            done += size
+
+
+class Scanner:
+    """Scans one file; ``segment`` gets the table, the end and the commits."""
+
+    def __init__(self, disk: Disk, segment: Segment, store: bytes) -> None:
+        self._disk = disk
+        self._segment = segment
+        self._store = store
+        self._size = disk.files.size(segment.fd)
+        self.result = Scanned(segment, self._size)
+        self._window = Window(disk, segment.fd, self._size, self.result.unreadable)
+        self._hash = sha256()  # over the CIDs since the last record
+        self._frames = 0
+        self._batch = format.HEADER_BYTES  # where that began
+        self._void = False
+
+    async def scan(self) -> Scanned:
+        result, window, segment = self.result, self._window, self._segment
+        await window.move(0)
+        head = bytes(window.buffer[: format.HEADER_BYTES])
+        result.good = format.is_header(head)
+        result.was_open = format.root_of(head) in (format.PLACEHOLDER, b"")
+        if self._size > format.HEADER_BYTES:
+            await self._frames_in_order(format.HEADER_BYTES)
+        end = self._batch if self._void else result.stop
+        result.end_at(end)
+        zeros = await self._zeros_from(end)
+        if result.unreadable:
+            segment.tail = True  # those zeros are ours, not the file's
+        elif zeros:
+            result.blank = end == format.HEADER_BYTES and (result.good or not any(head))
+            return result
+        segment.tail = True
+        await self._search(result.stop)
+        return result
+
+    # -- in order ------------------------------------------------------------------------------------
+
+    async def _frames_in_order(self, at: int) -> None:
+        window, result = self._window, self.result
+        await window.move(at)
+        while True:
+            start = at - window.base
+            end, _, wanted, marks = frame.scan(
+                window.buffer, start, window.stop, format.COMMIT_MARK
+            )
+            for mark in marks:
+                if not self._take(start, mark):
+                    result.stop = window.base + mark[0]
+                    return
+                start = mark[2]
+            self._add(start, end)
+            at = window.base + end
+            if not (wanted and not window.at_end and await window.move(at)):
+                result.stop = at
+                return
+
+    def _add(self, start: int, end: int) -> None:
+        """Frames without a record so far."""
+        if start < end:
+            window = self._window
+            names = frame.gather(window.buffer, start, end)
+            self._hash.update(names)
+            self._frames += len(names) // frame.CID_BYTES
+            self._segment.table.add_frames(
+                window.buffer, start, end, window.base + start, True
+            )
+
+    def _take(self, start: int, mark: tuple[int, int, int]) -> bool:
+        """The frames from ``start`` up to a record, and the record; False when that is void."""
+        at, data, end = mark
+        if self._is_chunk(data):
+            self._add(start, end)
+            return True
+        self._add(start, at)
+        found = self._found(mark)
+        if found is None or not self._continues(found):
+            self._void = True
+            return False
+        if self.result.foreign is not None:
+            return False
+        self._segment.table.add_frames(
+            self._window.buffer, at, end, self._window.base + at, True
+        )
+        self.result.commits.append(found)
+        self._segment.note_commit(found.cid, found.record.sequence, found.record.previous)
+        self._segment.note_needs(found.record.bodies)
+        self._hash, self._frames, self._batch = sha256(), 0, found.end
+        return True
+
+    def _is_chunk(self, data: int) -> bool:
+        """Whether the frame is a client's bytes, which may look like anything."""
+        return self._window.buffer[data - frame.CID_BYTES + 1] == _RAW_CODEC
+
+    def _found(self, mark: tuple[int, int, int]) -> Found | None:
+        _, data, end = mark
+        window = self._window
+        try:
+            record = decode_commit(bytes(window.buffer[data:end]))
+        except FormatError as error:
+            self._disk.problem(
+                f"{self._segment.name} at byte {window.base + data}: a commit record cannot be read "
+                f"({error}); was it written by a later version?"
+            )
+            return None
+        cid = bytes(window.buffer[data - frame.CID_BYTES : data])
+        whole = record.frames == self._frames and record.frames_digest == self._hash.digest()
+        return Found(cid, record, self._batch, window.base + end, whole)
+
+    def _continues(self, found: Found) -> bool:
+        """Whether the record continues what was read. Another store's file is not ours to judge."""
+        record = found.record
+        if record.store != self._store:
+            self.result.foreign = record.store
+            return False
+        commits = self.result.commits
+        if commits:
+            last = commits[-1]
+            if record.sequence != last.record.sequence + 1 or record.previous != last.cid:
+                return False
+        return found.whole and record.segment == self._segment.number
+
+    # -- behind the stop -------------------------------------------------------------------------------
+
+    async def _zeros_from(self, at: int) -> bool:
+        window = self._window
+        while at < self._size:
+            if not window.base <= at < window.base + window.stop:
+                await window.move(at)
+            start = at - window.base
+            length = min(window.stop - start, len(_ZEROS))
+            if not window.buffer.startswith(_ZEROS[:length], start):
+                return False
+            at += length
+        return True
+
+    async def _search(self, at: int) -> None:
+        """Find the good frames behind ``at`` and the records of this segment among them."""
+        window, result = self._window, self.result
+        budget = SEARCH_FACTOR * self._size
+        self._hash, self._frames, self._batch = sha256(), 0, at
+        at += 1 if not self._void else 0
+        while at < self._size:
+            await window.move(at)
+            offset, budget = frame.find(window.buffer, 0, window.stop, budget)
+            if offset < 0:
+                result.gave_up = budget <= 0
+                if window.at_end or result.gave_up:
+                    return
+                at = window.base + max(1, window.stop - frame.FRAME_BYTES_MAX)
+                continue
+            at = await self._run_of_frames(window.base + offset)
+
+    async def _run_of_frames(self, at: int) -> int:
+        """Good frames from ``at`` on; where they end."""
+        window, result = self._window, self.result
+        self._hash, self._frames, self._batch = sha256(), 0, at
+        while True:
+            await window.move(at)
+            end, count, wanted, marks = frame.scan(
+                window.buffer, 0, window.stop, format.COMMIT_MARK
+            )
+            start = 0
+            result.salvaged += count
+            for mark in marks:
+                if not self._is_chunk(mark[1]):
+                    self._add(start, mark[0])
+                    self._note_later(mark)
+                    start = mark[2]
+            self._add(start, end)
+            at = window.base + end
+            if not (wanted and end and not window.at_end):
+                return at
+
+    def _note_later(self, mark: tuple[int, int, int]) -> None:
+        found = self._found(mark)
+        if found is not None:
+            record = found.record
+            if record.store == self._store and record.segment == self._segment.number:
+                self.result.later.append(found)
+        window = self._window
+        self._segment.table.add_frames(
+            window.buffer, mark[0], mark[2], window.base + mark[0], True
+        )
+        self._hash, self._frames, self._batch = sha256(), 0, window.base + mark[2]

@@ -1,0 +1,218 @@
+"""One segment that is being written, and the preparation of the next.
+
+    prepared ──taken──> open ──full──> closing ──sealed──> (a SegmentInfo in a run)
+                          └──write or sync failed──> poisoned ──sealed at its last good sync──┘
+
+``Segment`` is a value that ``log``, ``body``, ``seal`` and ``recovery`` move through these states;
+``Preparer`` makes the next one of a stream in the background, so that switching to it costs no
+wait: its file exists, its directory is synced and its blocks are written, with zeros.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ingot._speedups import index
+from ingot.messages import BodyPosition, Cid
+from ingot.segments import format
+from ingot.segments.disk import Disk
+from ingot.segments.model import OPEN, QUARANTINED, SEALED, Key, SegmentInfo
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """A segment file with its descriptor, its table of blocks and how far it is durable."""
+
+    stream: str
+    number: int
+    fd: int
+    end: int = format.HEADER_BYTES  # where the next frame goes; never behind what was handed out
+    synced: int = format.HEADER_BYTES  # everything before is durable
+    state: str = OPEN
+    table: index.Table = field(default_factory=lambda: index.Table())
+    first_commit: int = 0
+    last_commit: int = 0
+    root: Cid | None = None
+    before: Cid | None = None
+    needs: BodyPosition | None = None
+    poisoned: OSError | None = None  # why it takes no more and no sync of it is believed
+    writes: int = 0  # in flight
+    written_out: int = format.HEADER_BYTES  # sent towards the disk by sync_file_range
+    syncing: asyncio.Task[None] | None = None
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while ``writes`` is 0
+    tail: bool = False  # recovered with bytes behind its end that must not be cut off
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    @property
+    def key(self) -> Key:
+        return self.stream, self.number
+
+    @property
+    def name(self) -> str:
+        return format.file_name(self.stream, self.number)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing in it is durable that was ever acknowledged."""
+        return self.synced == format.HEADER_BYTES
+
+    def poison(self, error: OSError) -> None:
+        """Close it for good: it ends at its last good sync, and what is behind was never there."""
+        if self.poisoned is None:
+            self.poisoned = error
+            self.end = self.synced
+            self.table.drop_from(self.synced)
+
+    def note_commit(self, cid: Cid, sequence: int, previous: Cid | None) -> None:
+        if not self.first_commit:
+            self.first_commit, self.before = sequence, previous
+        self.last_commit, self.root = sequence, cid
+
+    def note_needs(self, bodies: tuple[BodyPosition, ...]) -> None:
+        for position in bodies:
+            furthest = self.needs
+            if furthest is None or _order(position) > _order(furthest):
+                self.needs = position
+
+    def restore(self, info: SegmentInfo) -> None:
+        """Take on what is known of a sealed segment whose frames were read again."""
+        self.state = QUARANTINED if QUARANTINED in (self.state, info.state) else SEALED
+        self.synced = self.end = info.bytes
+        self.table.drop_from(info.bytes)
+        self.first_commit, self.last_commit = info.first_commit, info.last_commit
+        self.root, self.before, self.needs = info.root, info.before, info.needs
+
+    def info(self) -> SegmentInfo:
+        return SegmentInfo(
+            self.stream,
+            self.number,
+            SEALED if self.state == OPEN else self.state,
+            self.synced,
+            self.first_commit,
+            self.last_commit,
+            self.root,
+            self.before,
+            self.needs,
+        )
+
+
+def _order(position: BodyPosition) -> tuple[int, int]:
+    return position.segment, position.end
+
+
+class Numbers:
+    """The next unused number of each kind of file."""
+
+    def __init__(self) -> None:
+        self._next = {format.LOG: 1, format.BODY: 1, format.RUN: 1}
+
+    def seen(self, kind: str, number: int) -> None:
+        self._next[kind] = max(self._next[kind], number + 1)
+
+    def take(self, kind: str) -> int:
+        number = self._next[kind]
+        self._next[kind] = number + 1
+        return number
+
+
+class Preparer:
+    """Keeps one segment of a stream ready. ``spare`` are empty ones that an earlier process made."""
+
+    def __init__(self, disk: Disk, stream: str, numbers: Numbers, spare: list[Segment]) -> None:
+        self._disk = disk
+        self._stream = stream
+        self._numbers = numbers
+        self._spare = sorted(spare, key=lambda segment: segment.number)
+        self._task: asyncio.Task[Segment] | None = None
+        settings = disk.settings
+        ahead = settings.log_ahead_bytes if stream == format.LOG else settings.body_ahead_bytes
+        self._ahead = max(ahead, format.HEADER_BYTES)
+        self._closed = False
+
+    def begin(self) -> None:
+        """Have the next segment made, in the background."""
+        if self._task is None and not self._closed:
+            self._task = asyncio.get_running_loop().create_task(self._next())
+            self._task.add_done_callback(_look)
+
+    def take_now(self) -> Segment | None:
+        """The next segment if it is ready."""
+        task = self._task
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        self._task = None
+        self.begin()
+        return task.result()
+
+    async def take(self) -> Segment:
+        """The next segment; OSError when it cannot be made, and the next call tries again."""
+        if self._task is not None and self._task.done() and self._task.exception() is not None:
+            self._task = None  # that was then
+        while True:
+            self.begin()
+            task = self._task
+            assert task is not None, "the store is closed"
+            await asyncio.wait([task])
+            if task is not self._task:
+                continue  # somebody else took it meanwhile
+            self._task = None
+            segment = task.result()
+            self.begin()
+            return segment
+
+    async def close(self) -> None:
+        """Let go of what was prepared; the next process takes it up."""
+        self._closed = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            if self._task.exception() is None:
+                self._spare.append(self._task.result())
+        for segment in self._spare:
+            self._disk.close_quietly(segment.fd, segment.name)
+        self._spare.clear()
+
+    async def _next(self) -> Segment:
+        if self._spare:
+            return self._spare.pop(0)
+        number = self._numbers.take(self._stream)
+        name = format.file_name(self._stream, number)
+        disk, files = self._disk, self._disk.files
+        fd = files.create(disk.path(name))
+        try:
+            await self._fill(fd)
+            disk.sync_directory()
+        except OSError:
+            disk.discard(name, fd)
+            raise
+        return Segment(self._stream, number, fd)
+
+    async def _fill(self, fd: int) -> None:
+        """Write the header and the zeros behind it, a piece at a time, and sync them."""
+        disk, step = self._disk, self._disk.settings.fill_step_bytes
+        lane = disk.lanes.body
+        zeros = memoryview(bytes(min(step, self._ahead)))
+        first = format.header()
+        at = 0
+        while at < self._ahead:
+            length = min(step, self._ahead - at)
+            job = lane.job()
+            if at == 0:
+                job.pwrite(fd, 0, first)
+                job.pwrite(fd, len(first), zeros[: length - len(first)])
+            else:
+                job.pwrite(fd, at, zeros[:length])
+            job.sync_file_range(fd, at, length)
+            await disk.run(lane, job)
+            at += length
+        job = lane.job()
+        job.fdatasync(fd)
+        await disk.run(lane, job)
+
+
+def _look(task: asyncio.Task[Segment]) -> None:
+    """A failure is met again, and reported, by whoever takes the segment."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,202 @@
+"""The segment store: a gateway's blocks, durable on its own disk.
+
+Guarantees: what ``commit`` and ``sync_bodies`` returned for survives a crash and a power failure;
+a block that is read is the block that was asked for, byte for byte, or an error that says where it
+is damaged; ``open`` starts whatever the last process left behind (``recovery``).
+
+Called by ``ingot.bucket`` (commits, reads), ``ingot.body`` (chunks) and ``ingot.server`` (life).
+``format`` draws the directory; ``log`` and ``body`` write, ``seal`` follows behind them, ``index``
+finds. One event loop; nothing on it waits for the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ingot.errors import IngotError
+from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.ports import Clock, FileSystem, Lanes
+from ingot.segments import format
+from ingot.segments.audit import Auditor
+from ingot.segments.body import BodyStream
+from ingot.segments.commit import decode_commit
+from ingot.segments.disk import Disk, OpenFiles, unavailable
+from ingot.segments.index import SegmentIndex
+from ingot.segments.log import Batch, LogStream
+from ingot.segments.model import (
+    OPEN,
+    Location,
+    Recovered,
+    Row,
+    SegmentSettings,
+    Statistics,
+    row_of,
+)
+from ingot.segments.read import Reader
+from ingot.segments.recovery import Recovery
+from ingot.segments.seal import Sealer
+from ingot.segments.segment import Numbers, Preparer
+
+__all__ = ["Location", "Recovered", "Row", "SegmentSettings", "SegmentStore", "Statistics"]
+
+
+class SegmentStore:
+    """See the module's head. Made, opened once, closed once."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        lanes: Lanes,
+        directory: str,
+        settings: SegmentSettings,
+        clock: Clock,
+    ) -> None:
+        self._disk = Disk(files, lanes, directory, settings, clock)
+        self._index = SegmentIndex()
+        self._numbers = Numbers()
+        self._sealer = Sealer(self._disk, self._index, self._numbers)
+        self._open_files = OpenFiles(self._disk)
+        self._reader = Reader(self._disk, self._index, self._open_files)
+        self._preparers: list[Preparer] = []
+        self._log: LogStream
+        self._body: BodyStream
+
+    @property
+    def statistics(self) -> Statistics:
+        return self._disk.statistics
+
+    @property
+    def on_change(self) -> Callable[[Row], None]:
+        """Hears the row of every segment whose state changes; must not wait."""
+        return self._sealer.on_change
+
+    @on_change.setter
+    def on_change(self, hear: Callable[[Row], None]) -> None:
+        self._sealer.on_change = hear
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def open(self, store: bytes, incarnation: int) -> Recovered:
+        """Take up the directory. Unavailable when its files cannot be reached at all."""
+        disk = self._disk
+        try:
+            if not disk.files.exists(disk.directory):
+                disk.files.mkdir(disk.directory)
+                disk.files.sync_directory(disk.directory.rpartition("/")[0] or "/")
+        except OSError as error:
+            raise unavailable("no segment directory", error, disk.directory) from error
+        recovery = Recovery(disk, self._index, self._sealer, self._numbers, store)
+        found = await recovery.run()
+        log_next, body_next = (
+            Preparer(disk, stream, self._numbers, recovery.spare[stream])
+            for stream in format.STREAMS
+        )
+        self._preparers = [log_next, body_next]
+        self._log = LogStream(disk, log_next, self._sealer)
+        self._body = BodyStream(disk, body_next, self._sealer, self._index)
+        sequence, previous = 0, None
+        tip = recovery.tip()
+        if tip is not None:
+            sequence, previous = tip.last_commit, tip.root
+        if found.newest is None and previous is not None:
+            found.newest = await self._newest(previous, found)
+        self._log.start(store, incarnation, sequence, previous)
+        for preparer in self._preparers:
+            preparer.begin()
+        auditor = Auditor(disk, self._index, self._sealer, store)
+        if self._index.doubtful:
+            self._reader.audit = disk.spawn(auditor.run())
+        return found
+
+    async def close(self) -> None:
+        """Seal the open segments. Nothing is under way any more, and nothing comes after."""
+        await self._log.close()
+        await self._body.close()
+        await self._disk.settle()
+        for preparer in self._preparers:
+            await preparer.close()
+        self._open_files.close()
+        self._sealer.close()
+
+    async def _newest(self, cid: Cid, found: Recovered) -> tuple[Cid, CommitRecord] | None:
+        try:
+            return cid, decode_commit(await self._reader.read(cid))
+        except IngotError as error:
+            found.problems.append(f"the newest commit record cannot be read: {error}")
+            return None
+
+    # -- writing -------------------------------------------------------------------------------------
+
+    async def commit(
+        self,
+        lease: bytes,
+        blocks: Sequence[tuple[Cid, bytes]],
+        moves: Sequence[HeadMove],
+        bodies: Sequence[BodyPosition],
+        checkpoint: Cid | None = None,
+        pins: Sequence[Cid] = (),
+    ) -> tuple[Cid, CommitRecord]:
+        """Make ``blocks`` durable with a commit record that carries the rest: one write, one sync.
+
+        One at a time. Unavailable when the disk refuses twice; the sequence is then not used up.
+        """
+        if bodies:
+            await self._body.sync(bodies)
+        return await self._log.commit(Batch(lease, blocks, moves, bodies, checkpoint, pins))
+
+    async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition:
+        """Write one chunk to the body stream. It can be read at once; it is durable, and may be
+        committed, once ``sync_bodies`` has returned for its position."""
+        return await self._body.append(cid, data)
+
+    async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None:
+        """Return when everything up to ``positions`` is durable; Unavailable when it is lost."""
+        await self._body.sync(positions)
+
+    def resume_after(self, sequence: int) -> None:
+        """The registry knows of commits up to ``sequence`` that are missing here: do not use their
+        numbers again. The chain goes on from the newest commit that is here."""
+        self._log.sequence = max(self._log.sequence, sequence)
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def read_now(self, cid: Cid) -> bytes | None:
+        """The block, or None where the disk would have to be waited for. NotFound, Corruption."""
+        return self._reader.read_now(cid)
+
+    async def read(self, cid: Cid) -> bytes:
+        """The block. NotFound, Corruption, Unavailable when the disk fails."""
+        return await self._reader.read(cid)
+
+    async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
+        """Fill ``into`` with the block's bytes from ``start`` on. The whole block is verified at
+        its first read after a start."""
+        await self._reader.read_part(cid, start, into)
+
+    def find(self, cid: Cid) -> Location | None:
+        return self._index.locate(cid)
+
+    def __contains__(self, cid: Cid) -> bool:
+        return self._index.lookup(cid) is not None
+
+    def scan_commits(self, after: int) -> Iterator[tuple[Cid, CommitRecord]]:
+        """The commits with a sequence above ``after``, newest first, along the chain. Waits for the
+        disk: for a start, not for requests."""
+        cid = self._log.previous
+        while cid is not None:
+            record = decode_commit(self._reader.read_waiting(cid))
+            if record.sequence <= after:
+                return
+            yield cid, record
+            cid = record.previous
+
+    # -- segments --------------------------------------------------------------------------------------
+
+    def rows(self) -> list[Row]:
+        """The state of every segment that holds something, in order."""
+        rows = [row_of(info) for info in self._index.sealed()]
+        for segment in self._index.growing.values():
+            if not segment.empty or len(segment.table):
+                info = segment.info()
+                rows.append(row_of(info.as_state(OPEN) if segment.state == OPEN else info))
+        return sorted(rows, key=lambda row: (row.stream, row.number))

@@ -1,0 +1,229 @@
+"""A store in memory with the semantics of ``ingot.bucket.store.Store``, and what drives an App.
+
+Nothing here waits, so ``run_now`` can step a coroutine to its end without an event loop, and fails
+when something suspends that must not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from ingot.body.checksums import one_shot
+from ingot.bucket.model import (
+    Bucket,
+    BucketConfig,
+    BucketExists,
+    BucketNotEmpty,
+    Condition,
+    NoSuchBucket,
+    Page,
+)
+from ingot.bucket.record import Record, Summary
+from ingot.errors import IngotError, RequestError
+from ingot.limits import INLINE_BYTES_MAX
+from ingot.messages import Body, BodyStream, Head
+
+T = TypeVar("T")
+
+
+def run_now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    work.close()
+    raise AssertionError("suspended")
+
+
+class FakeBody:
+    """A request body that has arrived already; ``reads`` counts who asked for it."""
+
+    def __init__(
+        self, data: bytes, piece: int = 1 << 20, taken: bool = True, chunked: bool = False
+    ) -> None:
+        self.data = data
+        self.length: int | None = None if chunked else len(data)
+        self.piece = piece
+        self.taken = taken
+        self.reads = 0
+        self._offset = 0
+
+    async def readinto(self, view: memoryview) -> int:
+        self.reads += 1
+        count = min(len(view), self.piece, len(self.data) - self._offset)
+        view[:count] = self.data[self._offset : self._offset + count]
+        self._offset += count
+        return count
+
+    def take(self) -> bytes | None:
+        if not self.taken:
+            return None
+        self.reads += 1
+        self._offset = len(self.data)
+        return self.data
+
+    async def read(self, limit: int) -> bytes:
+        self.reads += 1
+        if len(self.data) > limit:
+            raise RequestError("the body is too long")
+        self._offset = len(self.data)
+        return self.data
+
+
+class FakeStore:
+    """Buckets as dictionaries. ``failures`` are raised, one a call, before anything happens."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Bucket] = {}
+        self.objects: dict[str, dict[bytes, Record]] = {}
+        self.failures: list[Exception] = []
+        self.commits: list[tuple[str, list[bytes]]] = []
+        self.pinned: list[Body] = []
+        self.before_commit: list[Any] = []  # called once each, between ingest and commit
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def bucket(self, name: str) -> Bucket:
+        self._fail()
+        if name not in self.rows:
+            raise NoSuchBucket(name)
+        return self.rows[name]
+
+    def buckets(self) -> list[Bucket]:
+        self._fail()
+        return [bucket for _, bucket in sorted(self.rows.items())]
+
+    async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
+        self._fail()
+        if name in self.rows:
+            raise BucketExists(self.rows[name].config.owner)
+        self.rows[name] = Bucket(name.encode().ljust(16, b"\0"), name, Head(0), config)
+        self.objects[name] = {}
+        return self.rows[name]
+
+    async def delete_bucket(self, name: str) -> None:
+        self._fail()
+        if name not in self.rows:
+            raise NoSuchBucket(name)
+        if self.objects[name]:
+            raise BucketNotEmpty(name)
+        del self.rows[name], self.objects[name]
+
+    async def find(self, bucket: Bucket, key: bytes) -> Record | None:
+        return self.objects[bucket.name].get(key)
+
+    async def page(
+        self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int
+    ) -> Page:
+        """The plainest reading of mst.md section 10."""
+        keys = sorted(self.objects[bucket.name])
+        skipped = b""
+        if after is not None and delimiter and after.startswith(prefix):
+            found = after.find(delimiter, len(prefix))
+            if found >= 0:
+                skipped = after[: found + len(delimiter)]
+        items: list[tuple[bytes, Summary | None]] = []
+        start = 0 if after is None else bisect_right(keys, after)
+        group = b""
+        for key in keys[start:]:
+            if not key.startswith(prefix) or (skipped and key.startswith(skipped)):
+                continue
+            if group and key.startswith(group):
+                continue
+            if len(items) == limit:
+                return Page(items, True)
+            at = key.find(delimiter, len(prefix)) if delimiter else -1
+            if at >= 0:
+                group = key[: at + len(delimiter)]
+                items.append((group, None))
+            else:
+                items.append((key, summary_of(self.objects[bucket.name][key])))
+        return Page(items, False)
+
+    async def ingest(self, stream: BodyStream, algorithms: tuple[str, ...]) -> Body:
+        self._fail()
+        data = stream.take()
+        if data is None:
+            pieces = []
+            buffer = bytearray(5000)
+            while count := await stream.readinto(memoryview(buffer)):
+                pieces.append(bytes(buffer[:count]))
+            data = b"".join(pieces)
+        return body_of(data, algorithms)
+
+    def pin(self, body: Body) -> Body:
+        self.pinned.append(body)
+        return body
+
+    async def put(
+        self, bucket: str, record: Record, condition: Condition | None = None
+    ) -> bytes:
+        self._fail()
+        if self.before_commit:
+            self.before_commit.pop(0)()
+        if bucket not in self.rows:
+            raise NoSuchBucket(bucket)
+        current = self.objects[bucket].get(record.key)
+        if condition is not None:
+            condition.check(None if current is None else current.etag)
+        self.objects[bucket][record.key] = record
+        self.commits.append((bucket, [record.key]))
+        return b""
+
+    async def delete(
+        self,
+        bucket: str,
+        keys: list[bytes],
+        conditions: list[Condition | None] | None = None,
+    ) -> list[Exception | None]:
+        self._fail()
+        if self.before_commit:
+            self.before_commit.pop(0)()
+        held = self.objects[bucket]
+        answers: list[Exception | None] = []
+        for key, condition in zip(keys, conditions or [None] * len(keys), strict=True):
+            current = held.get(key)
+            try:
+                if condition is not None:
+                    condition.check(None if current is None else current.etag)
+            except IngotError as error:
+                answers.append(error)
+                continue
+            held.pop(key, None)
+            answers.append(None)
+        self.commits.append((bucket, list(keys)))
+        return answers
+
+    async def read(self, body: Body, start: int, stop: int) -> AsyncIterator[memoryview | bytes]:
+        data = body.chunks[0][0]
+        for offset in range(start, stop, 1000):
+            yield memoryview(data)[offset : min(offset + 1000, stop)]
+
+
+def summary_of(record: Record) -> Summary:
+    return Summary(
+        record.body.size,
+        record.etag,
+        record.created_ms,
+        next(iter(record.checksums), ""),
+        record.composite,
+    )
+
+
+def body_of(data: bytes, algorithms: tuple[str, ...] = ()) -> Body:
+    """A body; one too large for its record keeps its bytes where a CID would stand."""
+    small = len(data) <= INLINE_BYTES_MAX
+    return Body(
+        size=len(data),
+        md5=hashlib.md5(data).digest(),
+        sha256=hashlib.sha256(data).digest(),
+        inline=data if small else None,
+        chunks=[] if small else [(data, len(data))],
+        checksums={name: one_shot(name, data) for name in algorithms},
+    )

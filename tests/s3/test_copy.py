@@ -1,0 +1,153 @@
+"""CopyObject: COPY-1 to COPY-9."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingot.limits import PUT_BYTES_MAX
+from ingot.s3.dates import http_date, iso
+from tests.s3.driver import OTHER, Driver
+
+
+@pytest.fixture
+def driver():
+    made = Driver()
+    made.bucket()
+    made.bucket("second")
+    made.put("a", b"hello", content_type="text/x", **{"x-amz-meta-m": "1"})
+    return made
+
+
+def copy(driver, source="bucket/a", target="/second/b", **headers):
+    pairs = {name.replace("_", "-"): value for name, value in headers.items()}
+    return driver.ask("PUT", target, headers={"x-amz-copy-source": source, **pairs})
+
+
+def test_copy_9_is_by_reference_with_a_new_time(driver):
+    driver.clock.ms += 5000
+    source = driver.record("a")
+    answer = copy(driver)
+    made = driver.record("b", "second")
+    assert answer.status == 200
+    assert made.body is source.body, "the body was not taken as it is"
+    assert driver.store.pinned == [source.body], "nothing keeps the source's chunks meanwhile"
+    assert made.key == b"b" and made.created_ms == driver.clock.ms
+    assert answer.text("ETag") == f'"{source.etag}"' == f'"{made.etag}"'
+    assert answer.text("LastModified") == iso(driver.clock.ms)
+    assert answer.text("ChecksumType") == "FULL_OBJECT" and answer.text("ChecksumCRC64NVME")
+    assert made.checksums == source.checksums
+
+
+def test_copy_2_directives(driver):
+    sent = {"x_amz_meta_n": "2", "content_type": "text/y"}
+    copy(driver, **sent)
+    made = driver.record("b", "second")
+    assert (made.headers["content-type"], made.metadata) == ("text/x", {"m": "1"})
+    copy(driver, x_amz_metadata_directive="REPLACE", **sent)
+    made = driver.record("b", "second")
+    assert (made.headers["content-type"], made.metadata) == ("text/y", {"n": "2"})
+    copy(driver, x_amz_metadata_directive="REPLACE")
+    made = driver.record("b", "second")
+    assert (made.headers["content-type"], made.metadata) == ("binary/octet-stream", {})
+    for name in ("x_amz_metadata_directive", "x_amz_tagging_directive"):
+        assert copy(driver, **{name: "replace"}).code == "InvalidArgument"
+
+
+def test_copy_3_onto_itself(driver):
+    answer = copy(driver, target="/bucket/a")
+    assert (answer.status, answer.code) == (400, "InvalidRequest")
+    changes = [
+        {"x_amz_metadata_directive": "REPLACE"},
+        {"x_amz_tagging_directive": "REPLACE"},
+        {"x_amz_server_side_encryption": "AES256"},
+        {"x_amz_checksum_algorithm": "CRC64NVME"},
+    ]
+    for headers in changes:
+        assert copy(driver, target="/bucket/a", **headers).status == 200
+    assert copy(driver, "bucket/a?versionId=null", "/bucket/a").status == 200
+
+
+def test_copy_4_tags_and_locks(driver):
+    answer = copy(driver, x_amz_tagging="a=b", x_amz_tagging_directive="REPLACE")
+    assert (answer.status, answer.code) == (501, "NotImplemented")
+    assert answer.xml.findtext("Header") == "x-amz-tagging"
+    assert copy(driver, x_amz_object_lock_legal_hold="ON").code == "InvalidRequest"
+
+
+def test_copy_5_a_composite_checksum_stays_one(driver):
+    source = driver.record("a")
+    source.composite, source.parts, source.etag = True, [2, 3], "abc-2"
+    answer = copy(driver)
+    made = driver.record("b", "second")
+    assert (made.etag, made.parts, made.composite) == ("abc-2", [2, 3], True)
+    assert answer.text("ChecksumCRC64NVME").endswith("-2")
+    assert answer.text("ChecksumType") == "COMPOSITE"
+
+
+def test_copy_5_another_algorithm_is_not_dropped_in_silence(driver):
+    answer = copy(driver, x_amz_checksum_algorithm="SHA256")
+    assert (answer.status, answer.code) == (501, "NotImplemented")
+    assert copy(driver, x_amz_checksum_algorithm="ADLER").code == "InvalidRequest"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("if-match", "ETAG", 200),
+        ("if-match", "x", 412),
+        ("if-none-match", "x", 200),
+        ("if-none-match", "ETAG", 412),
+        ("if-modified-since", http_date(0), 200),
+        ("if-modified-since", "SAME", 412),
+        ("if-unmodified-since", "SAME", 200),
+        ("if-unmodified-since", http_date(0), 412),
+    ],
+)
+def test_copy_6_every_failure_is_412(driver, name, value, status):
+    source = driver.record("a")
+    value = value.replace("ETAG", source.etag).replace("SAME", http_date(source.created_ms))
+    answer = copy(driver, **{"x-amz-copy-source-" + name: value})
+    assert answer.status == status
+    assert (driver.keys("second") == [b"b"]) == (status == 200)
+    if status == 412:
+        assert answer.xml.findtext("Condition").lower() == "x-amz-copy-source-" + name
+
+
+def test_copy_7_errors(driver):
+    assert copy(driver, "absent/a").xml.findtext("BucketName") == "absent"
+    missing = copy(driver, "bucket/none")
+    assert (missing.code, missing.xml.findtext("Key")) == ("NoSuchKey", "none")
+    assert copy(driver, target="/absent/b").code == "NoSuchBucket"
+    assert copy(driver, "bucket/a?versionId=bad_id").code == "InvalidArgument"
+    assert copy(driver, "bucket/a?versionId=01G65Z755AFWAKHE12NY0CQ9FH").code == "NoSuchVersion"
+    driver.record("a").body.size = PUT_BYTES_MAX + 1
+    large = copy(driver)
+    assert large.code == "InvalidRequest" and "5368709120" in large.xml.findtext("Message")
+
+
+def test_copy_7_rights_on_both_sides(driver):
+    driver.bucket("theirs", OTHER)
+    assert copy(driver, "theirs/a").code == "AccessDenied"
+    assert copy(driver, target="/theirs/b").code == "AccessDenied"
+    name = "x-amz-source-expected-bucket-owner"
+    assert copy(driver, **{name: OTHER.id}).code == "AccessDenied"
+    assert driver.keys("second") == driver.keys("theirs") == []
+
+
+def test_copy_7_conditions_of_the_target(driver):
+    assert copy(driver, if_none_match="*").status == 200
+    assert copy(driver, if_none_match="*").code == "PreconditionFailed"
+    assert copy(driver, if_match="x").code == "PreconditionFailed"
+    assert copy(driver, target="/second/new", if_match="x").code == "NoSuchKey"
+    driver.store.before_commit.append(
+        lambda: driver.store.objects["second"].update({b"race": driver.record("a")})
+    )
+    assert copy(driver, target="/second/race", if_none_match="*").code == "PreconditionFailed"
+
+
+def test_with_boto3(driver):
+    client = driver.client()
+    made = client.copy_object(
+        Bucket="second", Key="c", CopySource={"Bucket": "bucket", "Key": "a"}
+    )["CopyObjectResult"]
+    assert made["ETag"] == f'"{driver.record("a").etag}"' and made["LastModified"]
