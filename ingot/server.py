@@ -251,6 +251,7 @@ class Server:
         stack.push_async_callback(self.segments.close)
         newest = recovered.newest[1] if recovered.newest is not None else None
         outcome = await reconcile(self.segments, newest, registry, self._token)
+        self.segments.resume_after(await registry.newest_commit())
         self.report = [*recovered.problems, *outcome.report]
         for line in self.report:
             self.log.error("%s", line)

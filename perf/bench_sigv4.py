@@ -1,7 +1,7 @@
 """Signature verification: what one signed request costs before anything else is done with it.
 
-``INGOT_PURE=1`` measures the twins. Beside the whole of ``authenticate`` stand its largest part, the
-signature itself, and the floor of that: SHA-256 over as many bytes as the canonical request has.
+``INGOT_PURE=1`` measures the twins. Beside the whole of ``authenticate`` stand its largest part,
+the signature itself, and the floor of that: SHA-256 over as many bytes as a canonical request has.
 
     python -m pytest perf/bench_sigv4.py --benchmark-columns=min,median,ops
 """

@@ -1,9 +1,9 @@
 """Two results side by side: ``python perf/compare.py OLD.json NEW.json``.
 
-For every figure that both have: rate, p50 and p99 then and now, and ``share``, the figure divided by
-the floor of its own run, which takes most of the machine's mood out of the comparison. A change of
-less than the ratio that ``--noise`` gives (runs repeat within about 15 %) is not marked. With
-``--fail`` the status is 1 when a share got worse by more than that.
+For every figure that both have: rate, p50 and p99 then and now, and its share, the figure divided
+by the floor of its own run, which takes most of the machine's mood out of the comparison. A change
+by less than the ratio ``--noise`` is not marked: runs repeat within about 15 %. With ``--fail`` the
+status is 1 when a share got worse by more than that.
 """
 
 from __future__ import annotations

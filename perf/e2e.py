@@ -1,7 +1,7 @@
 """End to end: latency and throughput of PUT, GET and LIST through a real ``ingot serve``.
 
 Starts a private Postgres and the gateway as processes of their own, loads it with pre-signed
-requests (``loadgen``), and sets every figure beside the floor measured in the same run (``floors``):
+requests (``loadgen``), and sets every figure beside a floor measured in the same run (``floors``):
 
 - PUT, one connection, up to 64 KiB: its p50 against one sync and one swap with idle gaps;
 - PUT, more connections, up to 64 KiB: answers a second against the echo of the same requests;
@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import dataclasses
 import http.client
+import importlib.util
 import json
 import os
 import platform
@@ -87,7 +88,7 @@ class Gateway:
             line = ready.readline()
         if not line:
             self.process.wait()
-            raise RuntimeError(f"ingot serve did not start:\n{self.log.read_text()[-3000:]}")
+            raise RuntimeError(f"ingot serve did not start:\n{self.said()}")
         self.url = str(json.loads(line)["url"])
 
     def plan(self, operation: str, **fields: Any) -> loadgen.Plan:
@@ -113,6 +114,10 @@ class Gateway:
             raise RuntimeError(f"making the bucket: {answer.status} {answer.read()[:500]!r}")
         connection.close()
 
+    def said(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-3000:]
+
     def memory_mib(self) -> float:
         """Resident now."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
@@ -123,7 +128,7 @@ class Gateway:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(timeout=120):
-            raise RuntimeError(f"ingot serve ended badly:\n{self.log.read_text()[-3000:]}")
+            raise RuntimeError(f"ingot serve ended badly:\n{self.said()}")
 
 
 class Suite:
@@ -162,7 +167,8 @@ class Suite:
         if result.failures or result.requests != count:
             raise RuntimeError(
                 f"{result.requests} of {count} objects of {size} bytes put, "
-                f"{result.failures} failures: {result.statuses} {result.sample}"
+                f"{result.failures} failures: {result.statuses} {result.sample}\n"
+                f"the gateway says:\n{self.gateway.said()}"
             )
         self._readable[size] = count
         return result
@@ -191,7 +197,7 @@ class Suite:
             "tenths": result.tenths,
         }
         if result.failures:
-            figure["sample"] = result.sample
+            figure |= {"sample": result.sample, "log": self.gateway.said()}
         figure["floor"] = self._floor(case, plan, figure)
         return figure
 
@@ -301,6 +307,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, default=RESULTS, help="on which disk to work")
     parser.add_argument("serve", nargs="*", help="after --: more arguments for ingot serve")
     options = parser.parse_args()
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib")
     options.connections = options.connections or ("1,64" if options.quick else "1,16,64,256")
     options.connections = [int(text) for text in options.connections.split(",")]
     options.sizes = options.sizes or ("1k,1m" if options.quick else sizes)

@@ -1,4 +1,4 @@
-"""How results look: tables for a terminal, and a plot of latencies. Called by ``e2e`` and compare."""
+"""How results look: tables for a terminal, a plot of latencies. For ``e2e`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def figure_row(figure: dict[str, Any]) -> str:
         f"{figure['operation']:<13}{size_text(figure['size']):>7}{figure['connections']:>6}"
         f"{figure['rate']:>10,.0f}{figure['mb_s']:>8,.0f}"
         f"{times[0]:>10.3f}{times[1]:>9.3f}{times[2]:>9.3f}{times[3]:>9.3f}"
-        f"{figure['server_cpu_us']:>8,.0f}{figure['memory_mib']:>9,.0f}   {floor_text(floor)}{marks}"
+        f"{figure['server_cpu_us']:>8,.0f}{figure['memory_mib']:>9,.0f}   "
+        f"{floor_text(floor)}{marks}"
     )
 
 

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # distutils: libraries = crypto
-"""Frames of a segment: pack blocks, verify what a file holds, find the next good frame after damage.
+"""Frames of a segment: pack blocks, verify what a file holds, find the next good frame.
 
 The compiled form of ``frame_py``, which is the specification. Called by segments only. Hashing runs
 without the GIL; a length read from a file is checked against what is left before a pointer moves.
@@ -173,7 +173,7 @@ def scan(
     """Hash the frames of ``buffer[start:stop]`` in order until one is not good.
 
     Returns (offset after the last good frame, number of good frames, bytes wanted, marks). ``bytes
-    wanted`` is how many the next frame needs from there when only the end of the buffer cuts it off,
+    wanted`` is how many the next frame needs from there when only the end of the span cuts it off,
     and 0 when what stands there is no frame. A mark is (offset, offset of the data, offset after)
     of a frame whose data begin with ``mark``.
     """

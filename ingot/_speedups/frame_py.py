@@ -1,4 +1,4 @@
-"""Frames of a segment: pack blocks, verify what a file holds, find the next good frame after damage.
+"""Frames of a segment: pack blocks, verify what a file holds, find the next good frame.
 
 The twin of ``frame_c`` and its specification. Called by segments only; pure.
 
@@ -44,7 +44,7 @@ def head(cid: bytes, length: int) -> bytes:
 
 def pack(blocks: Iterable[tuple[bytes, Buffer]]) -> bytes:
     """The frames of ``blocks``, one after the other."""
-    parts = []
+    parts: list[bytes | memoryview] = []
     for cid, data in blocks:
         view = memoryview(data)
         parts += (head(cid, view.nbytes), view)
@@ -52,7 +52,7 @@ def pack(blocks: Iterable[tuple[bytes, Buffer]]) -> bytes:
 
 
 def _parse(view: memoryview, at: int, stop: int) -> tuple[int, int]:
-    """(offset of the CID, offset after the frame); (-1, 0) is no frame, (-1, n) n bytes are wanted."""
+    """(offset of the CID, offset after the frame); (-1, 0): no frame; (-1, n): n bytes wanted."""
     number = 0
     for index in range(4):
         if at + index >= stop:
@@ -84,14 +84,15 @@ def scan(
     """Hash the frames of ``buffer[start:stop]`` in order until one is not good.
 
     Returns (offset after the last good frame, number of good frames, bytes wanted, marks). ``bytes
-    wanted`` is how many the next frame needs from there when only the end of the buffer cuts it off,
+    wanted`` is how many the next frame needs from there when only the end of the span cuts it off,
     and 0 when what stands there is no frame. A mark is (offset, offset of the data, offset after)
     of a frame whose data begin with ``mark``.
     """
     view = memoryview(buffer)
     if not 0 <= start <= stop <= view.nbytes:
         raise ValueError("the span is not inside the buffer")
-    count, marks = 0, []
+    count = 0
+    marks: list[tuple[int, int, int]] = []
     while True:
         cid, end = _parse(view, start, stop)
         if cid < 0:

@@ -7,11 +7,10 @@ An entry is 44 bytes, integers little-endian:
     digest (32) ‖ segment (4) ‖ offset of the data in that segment (4) ‖ length of the data (4)
 
 ``segment`` is a place in the list of segments that the run's file carries. Entries are sorted as
-bytes. The filter says "surely absent" for about 99 of 100 digests that a run does not hold: blocks
-of 512 bits, 42 entries a block; the first eight bytes of a digest, read big-endian, choose the
-block in proportion, so that sorted entries fill the blocks in order and a run of any size is written
-in one pass with no memory to speak of; the next eight, little-endian, are six bit numbers of nine
-bits.
+bytes. The filter says "surely absent" for about 99 of 100 digests that a run does not hold. Its
+blocks have 512 bits for 42 entries each; the first eight bytes of a digest, read big-endian, choose the
+block in proportion, so that sorted entries fill the blocks in order and a run of any size is
+written in one pass; the next eight, little-endian, are six bit numbers of nine bits.
 """
 
 from __future__ import annotations
@@ -122,10 +121,10 @@ class _Digests(Sequence[bytes]):
     """The digests of a run as a sequence to bisect."""
 
     def __init__(self, view: memoryview, start: int, count: int) -> None:
-        self.view, self.start, self.count = view, start, count
+        self.view, self.start, self.number = view, start, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
     def __getitem__(self, index: Any) -> Any:
         at = self.start + index * ENTRY_BYTES
@@ -148,7 +147,7 @@ class Run:
         self._verified = bytearray((count + 7) // 8)
 
     def __len__(self) -> int:
-        return self._digests.count
+        return self._digests.number
 
     def find(self, cid: Buffer) -> int:
         """The first position of the block's digest, or -1."""
@@ -184,7 +183,7 @@ class Run:
 
     def release(self) -> None:
         """Let go of the buffer; the run is not used any more."""
-        self._digests.count = 0
+        self._digests.number = 0
         self._digests.view.release()
         self._view.release()
 

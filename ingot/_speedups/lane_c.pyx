@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# distutils: libraries = crypto pthread
-# distutils: define_macros = _GNU_SOURCE=1
+# distutils: libraries = pthread
 """A lane: one native thread that runs jobs in order and reports through an eventfd.
 
 The compiled form of ``lane_py``, which is the specification. The thread never takes the GIL: a

@@ -1244,7 +1244,7 @@ cdef int visit_paths(
         if found:
             finger.at += 1
             finger.known = mutation.length
-        if found or (mutation.layer == layer and mutation.value == NULL):
+        if found or (mutation.layer >= layer and mutation.value == NULL):
             mutation.ended = True
             continue
         child = child_at(parsed, finger.at)
@@ -2136,7 +2136,8 @@ cdef Py_ssize_t group_length(
 cdef bytes above(bytes prefix):
     """The least string above all that start with ``prefix``; None when there is none."""
     cdef bytes stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[len(stem) - 1] + 1,)) if stem else None
+    cdef Py_ssize_t last = len(stem) - 1
+    return stem[:last] + bytes((stem[last] + 1,)) if stem else None
 
 
 def scan(

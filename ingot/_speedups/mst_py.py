@@ -540,7 +540,7 @@ class _Batch:
                     found = at < len(node.keys) and node.keys[at] == self.keys[m]
                     if found:
                         self.check_layer(m, layer)
-                    if found or (self.layers[m] == layer and self.values[m] is None):
+                    if found or (self.layers[m] >= layer and self.values[m] is None):
                         ended[m] = True
                         continue
                     link = node.links[at]

@@ -364,7 +364,7 @@ def parse_query(target: bytes) -> list[tuple[bytes, bytes]]:
 
     ValueError on an escape that is none.
     """
-    cdef size_t left
+    cdef size_t left = 0
     cdef const byte *at = query_of(target, &left)
     cdef const byte *end
     cdef const byte *equals
@@ -519,7 +519,7 @@ cdef int put_query(Buffer *out, bytes target, bint presigned) except -1:
     cdef Piece[STACK_PIECES] few
     cdef Piece *pieces = few
     cdef Piece *many = NULL
-    cdef size_t length, count, at, most = 1
+    cdef size_t length = 0, count, at, most = 1
     cdef const byte *query = query_of(target, &length)
     if length == 0:
         return 0
@@ -590,7 +590,7 @@ cdef int put_request(
     bytes payload,
     bint presigned,
 ) except -1:
-    cdef Py_ssize_t length
+    cdef Py_ssize_t length = 0
     cdef const char *word = PyUnicode_AsUTF8AndSize(method, &length)
     cdef const byte *data
     cdef size_t size

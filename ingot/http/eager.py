@@ -30,6 +30,8 @@ def start(
         waited_for = context.run(coroutine.send, None)
     except StopIteration:
         return None
+    if waited_for is not None:  # until the Task asks for it, others may await the same future
+        waited_for._asyncio_future_blocking = False
     return loop.create_task(_carry_on(coroutine, waited_for), context=context)
 
 
@@ -46,7 +48,11 @@ def _resume(coroutine: Coroutine[Any, Any, None], waited_for: Any) -> Generator[
     """
     while True:
         try:
-            yield waited_for
+            if waited_for is None:
+                yield
+            elif not waited_for.done():
+                waited_for._asyncio_future_blocking = True  # as ``await`` marks it for the Task
+                yield waited_for
         except BaseException as error:
             try:
                 waited_for = coroutine.throw(error)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ingot.ports import Clock
 
 SOURCE: Final = b"x-amz-copy-source"
+SAY_EVERY_MS: Final = 1000
 
 
 class AccessEntry(NamedTuple):
@@ -95,6 +96,7 @@ class App:
         # A request id is this process's random prefix and a counter: unique, and cheap to make.
         self._id_prefix = secrets.token_hex(4).upper()
         self._ids = count(secrets.randbelow(2**24))
+        self._said_ms = self._unsaid = 0
         self._host_id = secrets.token_urlsafe(32)
         self._host_header: Header = (b"x-amz-id-2", self._host_id.encode())
 
@@ -111,7 +113,10 @@ class App:
         response.headers.append((b"x-amz-request-id", call.request_id.encode()))
         response.headers.append(self._host_header)
         if self._access_log is not None:
-            self._access_log(_entry(call, response, code))
+            try:
+                self._access_log(_entry(call, response, code))
+            except Exception:  # the host's mistake must not cost the client its answer
+                self._log.exception("request %s: the access log failed", call.request_id)
         return response
 
     async def _answer(self, call: Call) -> Response:
@@ -174,8 +179,17 @@ class App:
                 exc_info=None if known else error,
             )
         elif refused.status == 503:
-            self._log.warning("request %s: %s", call.request_id, error)
+            self._say_unavailable(error, call)
         return refused
+
+    def _say_unavailable(self, error: Exception, call: Call) -> None:
+        """Once in a while: a gateway refuses most where it has least to spare."""
+        self._unsaid += 1
+        if call.now_ms - self._said_ms >= SAY_EVERY_MS:
+            self._log.warning(
+                "request %s: %s (%d such answers)", call.request_id, error, self._unsaid
+            )
+            self._said_ms, self._unsaid = call.now_ms, 0
 
     def _error_response(self, error: S3Error, request_id: str, request: Request) -> Response:
         headers = [XML, *error.headers]

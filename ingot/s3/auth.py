@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from binascii import Error as HexError
 from binascii import unhexlify
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from ingot._speedups import sigv4
@@ -29,6 +30,7 @@ from ingot.s3.sigv4 import (
     authorization_error,
     check_window,
     content_value,
+    dated,
     day_error,
     header_malformed,
     hoist,
@@ -42,8 +44,8 @@ from ingot.s3.sigv4 import (
     refuse_two_mechanisms,
     region_error,
     required_values,
-    sent_at,
     skew_error,
+    unknown_key,
 )
 
 if TYPE_CHECKING:
@@ -72,9 +74,10 @@ class Payload(NamedTuple):
 
 
 NO_PAYLOAD = Payload("none")
-UNSIGNED = Payload("unsigned")
+UNFRAMED = ("unsigned", "hash")
 PAYLOADS: dict[bytes, Payload] = {
-    b"UNSIGNED-PAYLOAD": UNSIGNED,
+    sha256().hexdigest().encode(): Payload("hash", sha256().digest()),  # of every GET
+    b"UNSIGNED-PAYLOAD": Payload("unsigned"),
     b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD": Payload("signed-chunks"),
     b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER": Payload("signed-chunks-trailer"),
     b"STREAMING-UNSIGNED-PAYLOAD-TRAILER": Payload("unsigned-chunks-trailer"),
@@ -143,21 +146,25 @@ def anonymous(request: Request, streaming: bool, query: Query) -> Authenticated:
 
 def parse_payload(value: bytes, streaming: bool) -> Payload:
     """``streaming``: the operation is one whose body may be framed (PutObject, UploadPart)."""
-    if len(value) == 64:
-        try:
-            return Payload("hash", unhexlify(value))
-        except HexError:
-            pass  # no digest; a keyword of this length, or refused below
     payload = PAYLOADS.get(value)
-    if payload is UNSIGNED:
-        return payload
-    if payload is None and value not in ASYMMETRIC:
-        raise S3Error("InvalidArgument", TRANSPORT_FORMS, ArgumentName="x-amz-content-sha256")
-    if not streaming:
-        raise S3Error("InvalidRequest", "The value of x-amz-content-sha256 header is invalid.")
     if payload is None:
-        raise S3Error("NotImplemented", Header="x-amz-content-sha256")
-    return payload
+        if value in ASYMMETRIC and streaming:
+            raise S3Error("NotImplemented", Header="x-amz-content-sha256")
+        if value not in ASYMMETRIC:
+            return Payload("hash", parse_hash(value))
+    elif streaming or payload.mode in UNFRAMED:
+        return payload
+    raise S3Error("InvalidRequest", "The value of x-amz-content-sha256 header is invalid.")
+
+
+def parse_hash(value: bytes) -> bytes:
+    try:
+        digest = unhexlify(value)
+    except HexError:
+        digest = b""
+    if len(digest) != 32:
+        raise S3Error("InvalidArgument", TRANSPORT_FORMS, ArgumentName="x-amz-content-sha256")
+    return digest
 
 
 class Form(NamedTuple):
@@ -199,10 +206,11 @@ class Authenticator:
         """
         if query is None:
             query = parse_query(request.target)
-        if request.index.get(b"authorization"):
+        value = request.index.get(b"authorization")
+        if value:
             if query:
                 refuse_two_mechanisms(query)
-            return self._header(request, now_ms, streaming, default_region, query)
+            return self._header(request, value, now_ms, streaming, default_region, query)
         names = {name for name, _ in query}
         if not names.isdisjoint(REQUIRED):
             return self._presigned(request, now_ms, streaming, default_region, query)
@@ -211,21 +219,32 @@ class Authenticator:
         return anonymous(request, streaming, query)
 
     def _header(
-        self, request: Request, now_ms: int, streaming: bool, default_region: bool, query: Query
+        self,
+        request: Request,
+        value: bytes,
+        now_ms: int,
+        streaming: bool,
+        default_region: bool,
+        query: Query,
     ) -> Authenticated:
         index = request.index
-        value = index[b"authorization"]
         signature = value[-64:]
         known = form = self._forms.get(value[:-64])
         if form is None:
             form, signature = self._parse_header(value)
         credential, listed, names = form
-        stamp, sent_ms = sent_at(index)
+        stamp = index.get(b"x-amz-date")
+        if stamp is None:
+            stamp, sent_ms = dated(index)
+        else:
+            sent_ms = sigv4.parse_stamp(stamp)
         if sent_ms >= 0 and stamp[:8] != credential.date:
             raise day_error(credential.date, stamp, header_malformed)
         if credential.region != self._region:
             self._check_region(credential.region, default_region, header_malformed)
-        account = self._account(credential)
+        account = self._accounts.get(credential.access_key)
+        if account is None:
+            raise unknown_key(credential.access_key)
         if sent_ms < 0:
             raise S3Error("AccessDenied", DATE_REQUIRED)
         if not -SKEW_MS <= now_ms - sent_ms <= SKEW_MS:
@@ -274,7 +293,9 @@ class Authenticator:
         self._check_region(credential.region, default_region, query_malformed)
         expires_s = parse_expires(values[b"X-Amz-Expires"])
         names = parse_names(listed, query_error)
-        account = self._account(credential)
+        account = self._accounts.get(credential.access_key)
+        if account is None:
+            raise unknown_key(credential.access_key)
         check_window(now_ms, sent_ms, expires_s)
         content = content_value(query, index)
         payload = parse_payload(content, streaming)
@@ -302,12 +323,6 @@ class Authenticator:
     def _check_region(self, found: bytes, default_region: bool, malformed: Malformed) -> None:
         if found != self._region and not (default_region and found == DEFAULT_REGION):
             raise region_error(found, self._region_name, malformed)
-
-    def _account(self, credential: Credential) -> Account:
-        account = self._accounts.get(credential.access_key)
-        if account is None:
-            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=credential.access_key)
-        return account
 
     def _verify_strict(
         self,

@@ -82,9 +82,7 @@ async def find_record(store: Store, bucket: Bucket, call: Call) -> Record:
             raise no_such_version(key, version.decode("latin-1"))
     record = await store.find(bucket, key)
     if record is None:
-        raise S3Error(
-            "NoSuchKey", headers=((b"x-amz-delete-marker", b"false"),), Key=key.decode()
-        )
+        raise S3Error("NoSuchKey", headers=((b"x-amz-delete-marker", b"false"),), Key=key.decode())
     return record
 
 

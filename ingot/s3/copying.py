@@ -1,14 +1,20 @@
-"""CopyObject: a new record that refers to an existing body. No byte of the object moves."""
+"""CopyObject: a new record that refers to an existing body. No byte of the object moves.
+
+Unless the client names a checksum that the source does not have: then the body is taken in again,
+as an upload of itself, because only that reads all of it, with bounded memory and off the loop.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.record import Record
+from ingot.errors import Corruption
 from ingot.limits import PUT_BYTES_MAX
 from ingot.messages import Response
 from ingot.s3 import conditions
-from ingot.s3.call import Call, Handler, no_such_version, not_implemented_header, open_bucket
+from ingot.s3.call import Call, Handler, no_such_version, open_bucket
 from ingot.s3.copy_source import CopySource, parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
@@ -64,12 +70,12 @@ class CopyOperations:
         if not changes and (source.bucket, source.key) == (call.bucket, call.key):
             if source.version is None:
                 raise S3Error("InvalidRequest", TO_ITSELF)
-        if algorithm is not None and algorithm not in found.checksums:
-            raise not_implemented_header("x-amz-checksum-algorithm")
         if condition is not None:
             current = await store.find(bucket, call.key)
             condition.check(None if current is None else current.etag)
         record = self._record(call, found, written, replaces)
+        if algorithm is not None and (record.composite or algorithm not in record.checksums):
+            await self._take_in_again(record, algorithm)
         await store.put(call.bucket, record, condition)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
         if written.encrypted:
@@ -91,6 +97,15 @@ class CopyOperations:
             found.parts,
         )
 
+    async def _take_in_again(self, record: Record, algorithm: str) -> None:
+        size = record.body.size
+        stream = StoredBody(self._store.read(record.body, 0, size), size)
+        body = await self._store.ingest(stream, (algorithm,))
+        if body.size != size or body.md5 is None:
+            raise Corruption("copy source", f"{size} bytes", f"{body.size} bytes")
+        record.body, record.etag = body, body.md5.hex()
+        record.checksums, record.composite, record.parts = body.checksums, False, []
+
     async def _source(self, call: Call, source: CopySource) -> Record:
         index = call.request.index
         bucket = self._store.bucket(source.bucket)
@@ -111,6 +126,37 @@ class CopyOperations:
         if found.body.size > PUT_BYTES_MAX:
             raise S3Error("InvalidRequest", TOO_LARGE)
         return found
+
+
+class StoredBody:
+    """A body that is stored already, as the ``BodyStream`` of an upload."""
+
+    def __init__(self, pieces: AsyncIterator[memoryview | bytes], size: int) -> None:
+        self.length: int | None = size
+        self._pieces = pieces
+        self._piece = memoryview(b"")  # what of the newest piece was not handed out yet
+
+    async def readinto(self, view: memoryview) -> int:
+        while not self._piece:
+            piece = await anext(self._pieces, None)
+            if piece is None:
+                return 0
+            self._piece = memoryview(piece)
+        count = min(len(view), len(self._piece))
+        view[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    def take(self) -> bytes | None:
+        return None
+
+    async def read(self, limit: int) -> bytes:
+        assert self.length is not None and self.length <= limit
+        collected = bytearray(self.length)
+        filled = 0
+        while count := await self.readinto(memoryview(collected)[filled:]):
+            filled += count
+        return bytes(collected[:filled])
 
 
 def _directive(call: Call, name: bytes) -> bool:

@@ -125,8 +125,7 @@ def _deleted(entry: Entry) -> str:
 
 def _failed(entry: Entry, error: S3Error) -> str:
     return (
-        f"<Error>{_name(entry)}<Code>{error.code}</Code>"
-        f"{element('Message', error.message)}</Error>"
+        f"<Error>{_name(entry)}<Code>{error.code}</Code>{element('Message', error.message)}</Error>"
     )
 
 

@@ -278,7 +278,7 @@ class S3Error(RequestError):
 
 
 def retry_after(seconds: int) -> Header:
-    return (b"retry-after", b"%d" % max(1, seconds))
+    return (b"Retry-After", b"%d" % max(1, seconds))
 
 
 def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:

@@ -8,7 +8,7 @@ operations that write or read objects.
 
 from __future__ import annotations
 
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Final
 
@@ -34,6 +34,9 @@ _CONTENT: Final = {
 }
 _STORED: Final = {name: name.decode() for name in _CONTENT}
 _SHOWN: Final = {name.decode(): shown for name, shown in _CONTENT.items()}
+_CHECKSUMS: Final = {name: b"x-amz-checksum-" + name.encode() for name in ALGORITHMS}
+_COMPOSITE: Final = (b"x-amz-checksum-type", b"COMPOSITE")
+_FULL_OBJECT: Final = (b"x-amz-checksum-type", b"FULL_OBJECT")
 _CONTROLS: Final = bytes([*range(0x20), 0x7F])
 
 CANNED_ACLS: Final = frozenset(
@@ -240,10 +243,8 @@ def validator_headers(record: Record) -> list[Header]:
 
 def checksum_texts(record: Record) -> list[tuple[str, str]]:
     """(algorithm, value) as headers and documents show them."""
-    suffix = f"-{len(record.parts)}" if record.composite else ""
-    return [
-        (name, b64encode(digest).decode() + suffix) for name, digest in record.checksums.items()
-    ]
+    shown = zip(record.checksums, checksum_headers(record), strict=False)  # the last is the type
+    return [(name, value.decode()) for name, (_, value) in shown]
 
 
 def checksum_type(record: Record) -> str:
@@ -252,12 +253,14 @@ def checksum_type(record: Record) -> str:
 
 def checksum_headers(record: Record) -> list[Header]:
     """The stored checksum, for answers that carry or describe the whole object."""
+    if not record.checksums:
+        return []
+    suffix = b"-%d" % len(record.parts) if record.composite else b""
     found = [
-        (b"x-amz-checksum-" + name.encode(), value.encode())
-        for name, value in checksum_texts(record)
+        (_CHECKSUMS[name], b2a_base64(digest, newline=False) + suffix)
+        for name, digest in record.checksums.items()
     ]
-    if found:
-        found.append((b"x-amz-checksum-type", checksum_type(record).encode()))
+    found.append(_COMPOSITE if record.composite else _FULL_OBJECT)
     return found
 
 

@@ -181,9 +181,7 @@ def decode_token(token: bytes) -> tuple[bytes, bool]:
     kind, key = raw[1:2], raw[2:]
     valid = raw[:1] == TOKEN_VERSION and kind in (AFTER_KEY, AFTER_GROUP) and key
     if not valid or encode_token(key, kind == AFTER_GROUP) != token.decode("latin-1").rstrip("="):
-        raise _invalid(
-            "continuation-token", token, "The continuation token provided is incorrect"
-        )
+        raise _invalid("continuation-token", token, "The continuation token provided is incorrect")
     return key, kind == AFTER_GROUP
 
 

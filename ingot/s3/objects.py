@@ -173,4 +173,3 @@ def _selection(call: Call, record: Record) -> tuple[int, int, int]:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
-

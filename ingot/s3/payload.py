@@ -26,6 +26,8 @@ UNSUPPORTED: Final = frozenset(("sha512", "md5", "xxhash64", "xxhash3", "xxhash1
 DEFAULT_ALGORITHMS: Final = ("crc64nvme",)
 
 PREFIX: Final = b"x-amz-checksum-"
+PAST_PREFIX: Final = b"x-amz-checksum."  # sorts right behind every name with the prefix
+ALGORITHMS: Final = {PREFIX + name.encode(): name for name in SIZES}
 SDK_ALGORITHM: Final = b"x-amz-sdk-checksum-algorithm"
 NO_VALUES: Final = frozenset(PREFIX + word for word in (b"algorithm", b"mode", b"type"))
 TRAILER_MODES: Final = ("signed-chunks-trailer", "unsigned-chunks-trailer")
@@ -62,8 +64,11 @@ class VerifiedBody:
         self.sha256 = payload.sha256
         self.expectations: dict[str, bytes] = {}  # by algorithm; a trailer's once it has come
         self.algorithms = DEFAULT_ALGORITHMS  # what has to be computed of the body
-        announced = announced_trailers(index, payload.mode in TRAILER_MODES)
-        names = [name for name in index if name[:15] == PREFIX and name not in NO_VALUES]
+        announced: tuple[bytes, ...] = ()
+        if b"x-amz-trailer" in index:
+            trailers = payload.mode in TRAILER_MODES
+            announced = announced_trailers(index[b"x-amz-trailer"], trailers)
+        names = [name for name in index if PREFIX <= name < PAST_PREFIX and name not in NO_VALUES]
         if names or announced:
             self._expect(index, names, announced)
         if SDK_ALGORITHM in index:
@@ -142,21 +147,21 @@ class VerifiedBody:
         self, index: dict[bytes, bytes], names: list[bytes], announced: tuple[bytes, ...]
     ) -> None:
         """Take note of the one checksum of the request, in a header or announced for a trailer."""
-        for name in names:
-            algorithm_of(name)
         if len(names) + len(announced) > 1:
             raise S3Error(
                 "InvalidRequest",
                 "Expecting a single x-amz-checksum- header. Multiple checksum Types are not "
                 "allowed.",
             )
-        self.algorithms = (algorithm_of((*names, *announced)[0]),)
-        for name in names:
-            self.expectations[self.algorithms[0]] = parse_checksum(name, index[name], "header")
+        name = names[0] if names else announced[0]
+        algorithm = algorithm_of(name)
+        self.algorithms = (algorithm,)
+        if names:
+            self.expectations[algorithm] = parse_checksum(name, algorithm, index[name], "header")
 
     def _check_sdk_algorithm(self, value: bytes, given: bool, tolerated: bool) -> None:
-        algorithm = text(value).lower()
-        if algorithm not in SIZES or (given and self.algorithms != (algorithm,)):
+        algorithm = ALGORITHMS.get(PREFIX + value.lower())
+        if algorithm is None or (given and self.algorithms[0] != algorithm):
             raise S3Error(
                 "InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid."
             )
@@ -211,7 +216,9 @@ class VerifiedBody:
     def _finish(self, decoder: AwsChunkedDecoder) -> None:
         decoder.finish()
         for name, value in decoder.trailers.items():
-            self.expectations[algorithm_of(name)] = parse_checksum(name, value, "trailing header")
+            algorithm = algorithm_of(name)
+            digest = parse_checksum(name, algorithm, value, "trailing header")
+            self.expectations[algorithm] = digest
         self._ended = True
         self._buffer = memoryview(b"")
 
@@ -261,27 +268,26 @@ def parse_md5(value: bytes) -> bytes:
 
 def algorithm_of(name: bytes) -> str:
     """The algorithm that a header or trailer ``x-amz-checksum-*`` names."""
-    algorithm = text(name[len(PREFIX) :])
-    if algorithm in UNSUPPORTED:
-        raise S3Error("InvalidRequest", f"The checksum algorithm {algorithm} is unsupported.")
-    if algorithm not in SIZES:
-        raise S3Error(
-            "InvalidRequest",
-            "The algorithm type you specified in x-amz-checksum- header is invalid.",
-        )
-    return algorithm
+    algorithm = ALGORITHMS.get(name)
+    if algorithm is not None:
+        return algorithm
+    word = text(name[len(PREFIX) :])
+    if word in UNSUPPORTED:
+        raise S3Error("InvalidRequest", f"The checksum algorithm {word} is unsupported.")
+    raise S3Error(
+        "InvalidRequest", "The algorithm type you specified in x-amz-checksum- header is invalid."
+    )
 
 
-def parse_checksum(name: bytes, value: bytes, where: str) -> bytes:
-    digest = parse_base64(value, SIZES[algorithm_of(name)])
+def parse_checksum(name: bytes, algorithm: str, value: bytes, where: str) -> bytes:
+    digest = parse_base64(value, SIZES[algorithm])
     if digest is None:
         raise S3Error("InvalidRequest", f"Value for {text(name)} {where} is invalid.")
     return digest
 
 
-def announced_trailers(index: dict[bytes, bytes], expected: bool) -> tuple[bytes, ...]:
+def announced_trailers(value: bytes, expected: bool) -> tuple[bytes, ...]:
     """The trailers that x-amz-trailer names: checksums, and only where the framing has trailers."""
-    value = index.get(b"x-amz-trailer")
     if not value:
         return ()
     names = tuple(name.strip(b" \t").lower() for name in value.split(b","))
@@ -289,6 +295,4 @@ def announced_trailers(index: dict[bytes, bytes], expected: bool) -> tuple[bytes
         raise S3Error(
             "InvalidRequest", "The value specified in the x-amz-trailer header is not supported"
         )
-    for name in names:
-        algorithm_of(name)
     return names

@@ -168,14 +168,11 @@ def parse_names(listed: bytes, malformed: Malformed) -> tuple[bytes, ...]:
     return names
 
 
-def sent_at(index: dict[bytes, bytes]) -> tuple[bytes, int]:
-    """The time a header-signed request carries: its stamp and unix milliseconds, -1 if none.
+def dated(index: dict[bytes, bytes]) -> tuple[bytes, int]:
+    """The time of a request without ``X-Amz-Date``: ``Date`` as a stamp and in unix milliseconds.
 
-    ``X-Amz-Date`` counts where it is there, else ``Date`` in either of the two forms.
+    It may be written either way; -1 where it is not there or not a date.
     """
-    stamp = index.get(b"x-amz-date")
-    if stamp is not None:
-        return stamp, sigv4.parse_stamp(stamp)
     date = index.get(b"date", b"")
     match = HTTP_DATE.fullmatch(date)
     if match is None:
@@ -186,6 +183,10 @@ def sent_at(index: dict[bytes, bytes]) -> tuple[bytes, int]:
     number = MONTHS.index(month) + 1
     stamp = b"%b%02d%02dT%b%b%bZ" % (year, number, int(day), hour, minute, second)
     return stamp, sigv4.parse_stamp(stamp)
+
+
+def unknown_key(access_key: str) -> S3Error:
+    return S3Error("InvalidAccessKeyId", AWSAccessKeyId=access_key)
 
 
 def skew_error(stamp: bytes, now_ms: int) -> S3Error:

@@ -21,9 +21,7 @@ from ingot.segments.segment import Segment
 class Auditor:
     """One pass over the runs that were there at the start."""
 
-    def __init__(
-        self, disk: Disk, segments: SegmentIndex, sealer: Sealer, store: bytes
-    ) -> None:
+    def __init__(self, disk: Disk, segments: SegmentIndex, sealer: Sealer, store: bytes) -> None:
         self._disk = disk
         self._index = segments
         self._sealer = sealer

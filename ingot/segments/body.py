@@ -28,9 +28,7 @@ from ingot.segments.segment import Preparer, Segment
 class BodyStream:
     """The one writer of body segments."""
 
-    def __init__(
-        self, disk: Disk, preparer: Preparer, sealer: Sealer, index: SegmentIndex
-    ) -> None:
+    def __init__(self, disk: Disk, preparer: Preparer, sealer: Sealer, index: SegmentIndex) -> None:
         self._disk = disk
         self._preparer = preparer
         self._sealer = sealer
@@ -160,7 +158,7 @@ class BodyStream:
         finally:
             segment.syncing = None
 
-    # -- the end of a segment ------------------------------------------------------------------------
+    # -- the end of a segment ----------------------------------------------------------------------
 
     def _retire(self, segment: Segment) -> None:
         """Take the open segment out of use; its last writes and its sync happen behind it."""

@@ -169,5 +169,3 @@ class OpenFiles:
         idle = [key for key in self._fds if key not in self._pins and key != newest]
         for key in idle[:spare]:
             self._disk.close_quietly(self._fds.pop(key), file_name(*key))
-
-

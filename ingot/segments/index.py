@@ -46,7 +46,7 @@ class SegmentIndex:
     def __init__(self) -> None:
         self.growing: dict[Key, Segment] = {}
         self.runs: list[OpenRun] = []
-        self.trusted: set[Key] = set()  # sealed by this process: every frame was hashed or made here
+        self.trusted: set[Key] = set()  # sealed by this process, which hashed every frame
         self.absent: set[Key] = set()  # a run knows them, but their files are not here
         self._infos: dict[Key, SegmentInfo] = {}
 

@@ -21,7 +21,6 @@ from ingot._speedups import frame
 from ingot.codec import cid as cids
 from ingot.errors import RequestError
 from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
-from ingot.segments import format
 from ingot.segments.commit import encode_commit
 from ingot.segments.disk import Disk, unavailable
 from ingot.segments.seal import Sealer
@@ -56,9 +55,7 @@ class LogStream:
         self._incarnation = 0
         self._busy = False
 
-    def start(
-        self, store: bytes, incarnation: int, sequence: int, previous: Cid | None
-    ) -> None:
+    def start(self, store: bytes, incarnation: int, sequence: int, previous: Cid | None) -> None:
         self._store, self._incarnation = store, incarnation
         self.sequence, self.previous = sequence, previous
 
@@ -173,5 +170,3 @@ class LogStream:
         segment, self.current = self.current, None
         if segment is not None:
             self._sealer.submit(segment)
-
-

@@ -58,7 +58,7 @@ class Reader:
         data = self.read_now(cid)
         if data is not None:
             return data
-        return await self._any_copy(cid, None)
+        return await self._any_copy(cid)
 
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
         """Bytes of the block from ``start`` on; the whole of it is hashed if it was not yet."""
@@ -71,7 +71,7 @@ class Reader:
             except Corruption:
                 if len(self._index.places(cid)) < 2:
                     raise
-        data = await self._any_copy(cid, into if start == 0 else None)
+        data = await self._any_copy(cid)
         if start + into.nbytes > len(data):
             raise Corruption(
                 f"block {cid.hex()}", f"bytes up to {start + into.nbytes}", f"{len(data)} bytes"
@@ -83,9 +83,7 @@ class Reader:
         failure: Corruption | None = None
         for place in self._index.places(cid):
             try:
-                data = self._disk.files.pread(
-                    self._files.fd(place.key), place.length, place.offset
-                )
+                data = self._disk.files.pread(self._files.fd(place.key), place.length, place.offset)
             except OSError as error:
                 raise self._unreadable(place, error) from error
             found = digest.sha256(data)
@@ -94,9 +92,9 @@ class Reader:
             failure = self._corrupt(place, cid, found)
         raise failure or NotFound(f"block {cid.hex()} is in no segment")
 
-    # -- copies --------------------------------------------------------------------------------------
+    # -- copies ------------------------------------------------------------------------------------
 
-    async def _any_copy(self, cid: Cid, into: memoryview | None) -> bytes | memoryview:
+    async def _any_copy(self, cid: Cid) -> bytes:
         while True:
             failure: Corruption | None = None
             for place in self._index.places(cid):
@@ -144,7 +142,7 @@ class Reader:
         finally:
             self._files.unpin(place.key)
 
-    # -- outcomes --------------------------------------------------------------------------------------
+    # -- outcomes ----------------------------------------------------------------------------------
 
     def _verified(self, place: Place, cid: Cid) -> None:
         self._disk.statistics.verified += 1

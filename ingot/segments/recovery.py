@@ -223,7 +223,7 @@ class Recovery:
         await self._seal_pending(len(self.pending))
 
     def _judge_tail(self, scanned: Scanned) -> None:
-        """A torn batch at the end is the end; more than one shows that acknowledged bytes are bad."""
+        """One torn batch is the end. What stands behind a second one was acknowledged."""
         segment = scanned.segment
         later = [found.record.sequence for found in scanned.later]
         known = scanned.last
@@ -290,8 +290,8 @@ class Recovery:
         last = previous.info.last_commit if previous is not None else 0
         self.disk.problem(
             f"the chain of commits breaks before {where}: it begins with commit "
-            f"{link.info.first_commit}, and the log before it ends with {last}. A segment is missing "
-            "or damaged; what is here is served. Put it back, or restore."
+            f"{link.info.first_commit}, and the log before it ends with {last}. A segment is "
+            "missing or damaged; what is here is served. Put it back, or restore."
         )
 
     async def _confirm(self) -> None:

@@ -179,7 +179,7 @@ class Scanner:
         await self._search(result.stop)
         return result
 
-    # -- in order ------------------------------------------------------------------------------------
+    # -- in order ----------------------------------------------------------------------------------
 
     async def _frames_in_order(self, at: int) -> None:
         window, result = self._window, self.result
@@ -207,9 +207,7 @@ class Scanner:
             names = frame.gather(window.buffer, start, end)
             self._hash.update(names)
             self._frames += len(names) // frame.CID_BYTES
-            self._segment.table.add_frames(
-                window.buffer, start, end, window.base + start, True
-            )
+            self._segment.table.add_frames(window.buffer, start, end, window.base + start, True)
 
     def _take(self, start: int, mark: tuple[int, int, int]) -> bool:
         """The frames from ``start`` up to a record, and the record; False when that is void."""
@@ -224,9 +222,7 @@ class Scanner:
             return False
         if self.result.foreign is not None:
             return False
-        self._segment.table.add_frames(
-            self._window.buffer, at, end, self._window.base + at, True
-        )
+        self._segment.table.add_frames(self._window.buffer, at, end, self._window.base + at, True)
         self.result.commits.append(found)
         self._segment.note_commit(found.cid, found.record.sequence, found.record.previous)
         self._segment.note_needs(found.record.bodies)
@@ -244,8 +240,8 @@ class Scanner:
             record = decode_commit(bytes(window.buffer[data:end]))
         except FormatError as error:
             self._disk.problem(
-                f"{self._segment.name} at byte {window.base + data}: a commit record cannot be read "
-                f"({error}); was it written by a later version?"
+                f"{self._segment.name} at byte {window.base + data}: a commit record cannot be "
+                f"read ({error}); was it written by a later version?"
             )
             return None
         cid = bytes(window.buffer[data - frame.CID_BYTES : data])
@@ -265,7 +261,7 @@ class Scanner:
                 return False
         return found.whole and record.segment == self._segment.number
 
-    # -- behind the stop -------------------------------------------------------------------------------
+    # -- behind the stop ---------------------------------------------------------------------------
 
     async def _zeros_from(self, at: int) -> bool:
         window = self._window
@@ -324,7 +320,5 @@ class Scanner:
             if record.store == self._store and record.segment == self._segment.number:
                 self.result.later.append(found)
         window = self._window
-        self._segment.table.add_frames(
-            window.buffer, mark[0], mark[2], window.base + mark[0], True
-        )
+        self._segment.table.add_frames(window.buffer, mark[0], mark[2], window.base + mark[0], True)
         self._hash, self._frames, self._batch = sha256(), 0, window.base + mark[2]

@@ -16,7 +16,7 @@ from ingot._speedups import index
 from ingot.segments import format
 from ingot.segments.disk import Disk
 from ingot.segments.index import SegmentIndex
-from ingot.segments.model import OPEN, QUARANTINED, SEALED, Row, SegmentInfo, row_of
+from ingot.segments.model import OPEN, SEALED, Row, SegmentInfo, row_of
 from ingot.segments.runfile import OpenRun, RunWriter
 from ingot.segments.segment import Numbers, Segment
 
@@ -83,7 +83,7 @@ class Sealer:
             held.release()
         self._index.runs.clear()
 
-    # -- one segment ---------------------------------------------------------------------------------
+    # -- one segment -------------------------------------------------------------------------------
 
     async def seal(self, segment: Segment) -> None:
         """All of it; OSError when its run could not be made durable."""
@@ -137,7 +137,7 @@ class Sealer:
         finally:
             writer.abandon()
 
-    # -- merging -------------------------------------------------------------------------------------
+    # -- merging -----------------------------------------------------------------------------------
 
     async def _merge_crowded(self) -> None:
         while runs := self._index.crowded(self._disk.settings.runs_a_tier):

@@ -119,7 +119,7 @@ class Numbers:
 
 
 class Preparer:
-    """Keeps one segment of a stream ready. ``spare`` are empty ones that an earlier process made."""
+    """Keeps one segment of a stream ready. ``spare`` are empty ones from an earlier process."""
 
     def __init__(self, disk: Disk, stream: str, numbers: Numbers, spare: list[Segment]) -> None:
         self._disk = disk
@@ -175,29 +175,32 @@ class Preparer:
         self._spare.clear()
 
     async def _next(self) -> Segment:
+        disk = self._disk
         if self._spare:
-            return self._spare.pop(0)
-        number = self._numbers.take(self._stream)
-        name = format.file_name(self._stream, number)
-        disk, files = self._disk, self._disk.files
-        fd = files.create(disk.path(name))
+            segment = self._spare.pop(0)
+            # What was read of it need not be on the disk, if a sync of the last process failed.
+            ahead = format.HEADER_BYTES
+        else:
+            number = self._numbers.take(self._stream)
+            fd = disk.files.create(disk.path(format.file_name(self._stream, number)))
+            segment, ahead = Segment(self._stream, number, fd), self._ahead
         try:
-            await self._fill(fd)
+            await self._fill(segment.fd, ahead)
             disk.sync_directory()
         except OSError:
-            disk.discard(name, fd)
+            disk.discard(segment.name, segment.fd)
             raise
-        return Segment(self._stream, number, fd)
+        return segment
 
-    async def _fill(self, fd: int) -> None:
+    async def _fill(self, fd: int, ahead: int) -> None:
         """Write the header and the zeros behind it, a piece at a time, and sync them."""
         disk, step = self._disk, self._disk.settings.fill_step_bytes
         lane = disk.lanes.body
-        zeros = memoryview(bytes(min(step, self._ahead)))
+        zeros = memoryview(bytes(min(step, ahead)))
         first = format.header()
         at = 0
-        while at < self._ahead:
-            length = min(step, self._ahead - at)
+        while at < ahead:
+            length = min(step, ahead - at)
             job = lane.job()
             if at == 0:
                 job.pwrite(fd, 0, first)

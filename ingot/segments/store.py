@@ -125,7 +125,7 @@ class SegmentStore:
             found.problems.append(f"the newest commit record cannot be read: {error}")
             return None
 
-    # -- writing -------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     async def commit(
         self,
@@ -158,7 +158,7 @@ class SegmentStore:
         numbers again. The chain goes on from the newest commit that is here."""
         self._log.sequence = max(self._log.sequence, sequence)
 
-    # -- reading -------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def read_now(self, cid: Cid) -> bytes | None:
         """The block, or None where the disk would have to be waited for. NotFound, Corruption."""
@@ -190,7 +190,7 @@ class SegmentStore:
             yield cid, record
             cid = record.previous
 
-    # -- segments --------------------------------------------------------------------------------------
+    # -- segments ----------------------------------------------------------------------------------
 
     def rows(self) -> list[Row]:
         """The state of every segment that holds something, in order."""

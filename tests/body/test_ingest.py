@@ -183,6 +183,24 @@ async def test_a_client_that_goes_away(ingest: Ingest, fail_at: int, known: bool
     assert blocks.writing == 0 and not blocks.synced
 
 
+async def test_an_aborted_body_waits_for_the_lanes_that_read_its_buffer(
+    ingest: Ingest, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[tuple[int, int]] = []
+    release = ingest.pool.release
+
+    def watched(buffer: memoryview) -> None:
+        released.append((lanes.in_flight()["hash_a"][0], lanes.in_flight()["hash_b"][0]))
+        release(buffer)
+
+    monkeypatch.setattr(ingest.pool, "release", watched)
+    # The last span is handed over just before the stream fails.
+    stream = Stream(content(CHUNK_BYTES), 900_000, fail_at=900_000)
+    with pytest.raises(ConnectionResetError):
+        await ingest.run(stream, Blocks(), ())
+    assert released == [(0, 0)]
+
+
 async def test_a_small_body_that_is_cut_off(ingest: Ingest) -> None:
     with pytest.raises(ConnectionResetError):
         await ingest.run(Stream(content(50_000), 10_000, fail_at=20_000), Blocks(), ())

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import http.client
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -118,9 +119,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ingot-crash-") as name:
-        Path(name).chmod(0o755)
-        starts = run(options.rounds, options.seed, Path(name), say=True)
+    directory = Path(tempfile.mkdtemp(prefix="ingot-crash-"))
+    directory.chmod(0o755)
+    try:
+        starts = run(options.rounds, options.seed, directory, say=True)
+    except BaseException:
+        print(f"what was left, with the gateway's log: {directory}", flush=True)
+        raise
+    shutil.rmtree(directory)
     print(f"{options.rounds} rounds; starts: median {sorted(starts)[len(starts) // 2]:.2f} s, "
           f"slowest {max(starts):.2f} s")
 

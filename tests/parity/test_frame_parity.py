@@ -91,8 +91,10 @@ def test_damage_is_seen_alike(items: list[tuple[bytes, bytes]], draw: st.DataObj
         extra = {"scan": (b"",), "gather": (), "find": (draw.draw(st.integers(0, 5000)),)}[name]
         one = outcome(getattr(frame_c, name), packed, start, stop, *extra)
         two = outcome(getattr(frame_py, name), packed, start, stop, *extra)
-        assert (max(one[0], -1), max(one[1], 0)) == (two[0], two[1]) if name == "find" else (
-            one == two
+        assert (
+            (max(one[0], -1), max(one[1], 0)) == (two[0], two[1])
+            if name == "find"
+            else (one == two)
         )
 
 
@@ -180,22 +182,20 @@ def test_add_frames_agrees(items: list[tuple[bytes, bytes]], base: int) -> None:
         assert packed[offset - base : offset - base + length] == data and verified
     broken = packed[:-1]
     if broken:
-        calls = [outcome(t().add_frames, broken, 0, len(broken), 1, True)
-                 for t in (index_c.Table, index_py.Table)]
+        calls = [
+            outcome(t().add_frames, broken, 0, len(broken), 1, True)
+            for t in (index_c.Table, index_py.Table)
+        ]
         assert calls[0] == calls[1] and calls[0][0] is FormatError
 
 
 def entries_of(items: list[tuple[bytes, int]], names: int) -> bytes:
-    return b"".join(
-        digest + index_py._PLACE.pack(n % names, n, 5) for digest, n in sorted(items)
-    )
+    return b"".join(digest + index_py._PLACE.pack(n % names, n, 5) for digest, n in sorted(items))
 
 
 @settings(max_examples=60)
 @given(
-    st.lists(
-        st.lists(st.tuples(digests, st.integers(1, 9)), max_size=60), min_size=1, max_size=5
-    ),
+    st.lists(st.lists(st.tuples(digests, st.integers(1, 9)), max_size=60), min_size=1, max_size=5),
     st.integers(1, 40),
     st.integers(1, 25),
 )
@@ -220,18 +220,22 @@ def test_merges_and_runs_agree(
             out += step
         count = len(out) // 44
         builder = module.Filter(count)
-        filter = b"".join(builder.add(out[i : i + 44 * limit])
-                          for i in range(0, len(out), 44 * limit)) + builder.finish()
+        filter = (
+            b"".join(builder.add(out[i : i + 44 * limit]) for i in range(0, len(out), 44 * limit))
+            + builder.finish()
+        )
         assert len(filter) == 64 * module.filter_blocks(count)
         results.append((out, filter))
     assert results[0] == results[1]
     out, filter = results[0]
     count = len(out) // 44
-    assert out == b"".join(sorted((out[i : i + 44] for i in range(0, len(out), 44)),
-                                  key=lambda e: e[:32]))
+    assert out == b"".join(
+        sorted((out[i : i + 44] for i in range(0, len(out), 44)), key=lambda e: e[:32])
+    )
     buffer = b"pad" + filter + out
-    one, two = (m.Run(buffer, 3 + len(filter), count, 3, len(filter) // 64)
-                for m in (index_c, index_py))
+    one, two = (
+        m.Run(buffer, 3 + len(filter), count, 3, len(filter) // 64) for m in (index_c, index_py)
+    )
     for digest, _ in (item for items in sources for item in items):
         cid = RAW + digest
         at = one.find(cid)
@@ -250,7 +254,12 @@ def test_merges_and_runs_agree(
 @pytest.mark.parametrize("module", [index_c, index_py])
 def test_a_run_refuses_what_is_not_inside_its_buffer(module: ModuleType) -> None:
     for entries, count, filter, blocks in [
-        (-1, 1, 0, 1), (0, 3, 0, 1), (200, 0, 0, 1), (0, 1, 65, 1), (0, 1, 0, 0), (0, 1, 0, 3),
+        (-1, 1, 0, 1),
+        (0, 3, 0, 1),
+        (200, 0, 0, 1),
+        (0, 1, 65, 1),
+        (0, 1, 0, 0),
+        (0, 1, 0, 3),
         (0, -1, 0, 1),
     ]:
         with pytest.raises((ValueError, OverflowError)):

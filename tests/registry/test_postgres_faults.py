@@ -290,6 +290,7 @@ async def test_a_backend_terminated_in_the_middle_of_a_swap(
         await admin.execute("SELECT FROM ingot.lease FOR UPDATE")
         swap = asyncio.ensure_future(registry.swap(token, 2, [step(0)]))
         pid = None
+        await until_waiting(admin, "FOR SHARE")
         while pid is None:
             pid = await admin.fetchval(
                 "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
@@ -330,12 +331,14 @@ async def test_a_swap_still_running_behind_a_lost_answer(
 
 
 async def until_waiting(admin: Any, query: str) -> None:
+    """Until a backend that runs ``query`` waits for a lock."""
+    deadline = time.monotonic() + 10.0
     while not await admin.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
         "AND strpos(query, $1) > 0 AND pid <> pg_backend_pid()",
         query,
     ):
-        pass
+        assert time.monotonic() < deadline, f"nothing waits in {query!r}"
 
 
 async def server_of(path: Path) -> tuple[EmbeddedPostgres, str]:

@@ -133,8 +133,10 @@ class Driver:
             pairs.setdefault("x-amz-content-sha256", digest)
             pairs = _sign(method, target, pairs, account, self.region)
         self.body = stream or FakeBody(body)
-        encoded = [(k.lower().encode(), v.encode("latin-1")) for k, v in pairs.items()]
-        return self.send(Request(method, target.encode("latin-1"), encoded, {}, self.body, "-", False))
+        encoded = [(k.lower().encode(), v.encode()) for k, v in pairs.items()]
+        return self.send(
+            Request(method, target.encode("latin-1"), encoded, {}, self.body, "-", False)
+        )
 
     def send(self, request: Request) -> Answer:
         if not request.index:
@@ -193,7 +195,8 @@ class Driver:
         answer = self.send(
             Request(request.method, target.encode(), headers, {}, self.body, "-", False)
         )
-        return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer.body))
+        answered = {"content-length": str(answer.length), **answer.headers}
+        return AWSResponse(request.url, answer.status, answered, _Raw(answer.body))
 
 
 class _Raw(io.BytesIO):

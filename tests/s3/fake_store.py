@@ -161,9 +161,7 @@ class FakeStore:
         self.pinned.append(body)
         return body
 
-    async def put(
-        self, bucket: str, record: Record, condition: Condition | None = None
-    ) -> bytes:
+    async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> bytes:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
@@ -201,7 +199,7 @@ class FakeStore:
         return answers
 
     async def read(self, body: Body, start: int, stop: int) -> AsyncIterator[memoryview | bytes]:
-        data = body.chunks[0][0]
+        data = body.chunks[0][0] if body.inline is None else body.inline
         for offset in range(start, stop, 1000):
             yield memoryview(data)[offset : min(offset + 1000, stop)]
 

@@ -27,7 +27,9 @@ GOOD = sign("GET", URL)
 AUTHORIZATION = GOOD.index[b"authorization"]
 
 
-def refused(given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: bool):
+def refused(
+    given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: bool
+) -> S3Error:
     with pytest.raises(S3Error) as error:
         authenticator(region).authenticate(given, now_ms, **options)
     return error.value

@@ -112,8 +112,8 @@ def test_auth_5_content_md5() -> None:
     error = refused(DATA, {b"content-md5": other})
     assert (error.code, error.status) == ("BadDigest", 400)
     assert error.elements == {"ExpectedDigest": other.decode(), "CalculatedDigest": right.decode()}
-    for bad in (b"", b"YWJyYWNhZGFicmE=", right[:-1], b"-" + right[1:], b"A" * 32, b" " + right):
-        error = refused(DATA, {b"content-md5": b"\t" if bad == b" " + right else bad})
+    for bad in (b"", b"YWJyYWNhZGFicmE=", right[:-1], b"-" + right[1:], b"A" * 32, right + right):
+        error = refused(DATA, {b"content-md5": bad})
         assert (error.code, error.status) == ("InvalidDigest", 400)
         assert "Content-MD5" in error.elements
 

@@ -32,7 +32,9 @@ GOOD = presign("GET", URL)
 NAMES = ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"]
 
 
-def refused(given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: bool):
+def refused(
+    given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: bool
+) -> S3Error:
     with pytest.raises(S3Error) as error:
         authenticator(region).authenticate(given, now_ms, **options)
     return error.value
@@ -226,15 +228,17 @@ def test_boto3_presigned_urls() -> None:
     )
 )
 @settings(max_examples=300, deadline=None)
-def test_any_values_are_refused_with_an_s3_error(changes: list[tuple[str, bytes]]) -> None:
+def test_any_other_values_are_refused_with_an_s3_error(changes: list[tuple[str, bytes]]) -> None:
     given = GOOD
     for name, value in changes:
         path, _, query = given.target.partition(b"?")
         pairs = [pair for pair in query.split(b"&") if not pair.startswith(name.encode() + b"=")]
         pairs.append(f"{name}={quote_from_bytes(value, safe='')}".encode())
         given = request("GET", path + b"?" + b"&".join(pairs), given.headers)
-    if changes:
+    if sorted(sigv4.parse_query(given.target)) != sorted(sigv4.parse_query(GOOD.target)):
         assert 400 <= refused(given).status < 500
+    else:
+        assert accepted(given).account is ACCOUNT
 
 
 @given(query=st.binary(max_size=60))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tracemalloc
+from typing import Any
 
 import pytest
 from botocore.httpchecksum import AwsChunkedWrapper, Crc32Checksum
@@ -52,7 +53,7 @@ def decode(
     return decoded, decoder.trailers
 
 
-def refused(framed: bytes, length: int, **options: object) -> S3Error:
+def refused(framed: bytes, length: int, **options: Any) -> S3Error:
     with pytest.raises(S3Error) as error:
         decode(framed, length, **options)
     return error.value

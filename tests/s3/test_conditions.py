@@ -29,7 +29,11 @@ HEADERS = {
     "M": {None: {}, True: {b"if-match": b'"e"'}, False: {b"if-match": b'"x"'}},
     "N": {None: {}, True: {b"if-none-match": b'"x"'}, False: {b"if-none-match": b'"e"'}},
     "S": {None: {}, True: {b"if-modified-since": EARLIER}, False: {b"if-modified-since": LATER}},
-    "U": {None: {}, True: {b"if-unmodified-since": LATER}, False: {b"if-unmodified-since": EARLIER}},
+    "U": {
+        None: {},
+        True: {b"if-unmodified-since": LATER},
+        False: {b"if-unmodified-since": EARLIER},
+    },
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
+from ingot.body.checksums import one_shot
 from ingot.limits import PUT_BYTES_MAX
 from ingot.s3.dates import http_date, iso
 from tests.s3.driver import OTHER, Driver
@@ -84,9 +87,28 @@ def test_copy_5_a_composite_checksum_stays_one(driver):
     assert answer.text("ChecksumType") == "COMPOSITE"
 
 
-def test_copy_5_another_algorithm_is_not_dropped_in_silence(driver):
+@pytest.mark.parametrize("size", [0, 5, 4096, 10_000])
+def test_copy_5_a_named_algorithm_is_computed(driver, size):
+    data = b"x" * size
+    driver.put("a", data)
     answer = copy(driver, x_amz_checksum_algorithm="SHA256")
-    assert (answer.status, answer.code) == (501, "NotImplemented")
+    made = driver.record("b", "second")
+    assert made.checksums == {"sha256": hashlib.sha256(data).digest()}
+    assert answer.text("ChecksumSHA256") and answer.text("ChecksumType") == "FULL_OBJECT"
+    assert answer.text("ETag") == f'"{hashlib.md5(data).hexdigest()}"'
+    assert driver.ask("GET", "/second/b").body == data
+
+
+def test_copy_5_a_named_algorithm_makes_a_composite_checksum_whole(driver):
+    source = driver.record("a")
+    source.composite, source.parts, source.etag = True, [2, 3], "abc-2"
+    copy(driver, x_amz_checksum_algorithm="CRC64NVME")
+    made = driver.record("b", "second")
+    assert (made.composite, made.parts) == (False, [])
+    assert made.checksums == {"crc64nvme": one_shot("crc64nvme", b"hello")}
+
+
+def test_copy_5_unknown_algorithms(driver):
     assert copy(driver, x_amz_checksum_algorithm="ADLER").code == "InvalidRequest"
 
 

@@ -56,7 +56,11 @@ def test_copy_1_refusals(value, message):
     assert error.elements["ArgumentName"] == "x-amz-copy-source"
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=40))
+@given(
+    st.text(
+        st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=40
+    )
+)
 def test_copy_1_any_key_in_either_encoding(key):
     raw = key.encode()
     assert parse_copy_source(b"bucket/" + quote(key).encode()).key == raw

@@ -18,7 +18,9 @@ MOMENTS = st.integers(0, 253402300799)  # until the end of the year 9999
 def test_both_forms_show_the_same_whole_second(seconds, rest):
     ms = seconds * 1000 + rest
     assert http_date(ms) == formatdate(seconds, usegmt=True)
-    assert iso(ms) == datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z").zfill(24)
+    assert iso(ms) == datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z").zfill(
+        24
+    )
     assert parse_date(http_date(ms)) == parse_date(iso(ms)) == seconds
 
 

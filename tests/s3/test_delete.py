@@ -175,7 +175,7 @@ def test_del_3_malformed(driver, body, code):
 
 
 def test_del_5_a_thousand_long_keys_pass_and_more_bytes_do_not(driver):
-    keys = [f"{number:04d}" + "&" * 1020 for number in range(1000)]
+    keys = [f"{number:04d}" + "&x" * 510 for number in range(1000)]
     assert len(delete(driver, listed(*keys)).texts("Deleted/Key")) == 1000
     answer = delete(driver, b"<Delete>" + b" " * (4 << 20))
     assert answer.code == "MaxMessageLengthExceeded"
@@ -205,7 +205,9 @@ def test_spelled_as_s5cmd_does(driver):
 
 def test_with_boto3(driver):
     client = driver.client()
-    answer = client.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "a"}, {"Key": "b"}]})
+    answer = client.delete_objects(
+        Bucket="bucket", Delete={"Objects": [{"Key": "a"}, {"Key": "b"}]}
+    )
     assert [entry["Key"] for entry in answer["Deleted"]] == ["a", "b"]
     client.delete_object(Bucket="bucket", Key="c")
     assert driver.keys() == []

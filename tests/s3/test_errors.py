@@ -31,7 +31,8 @@ CATALOGUE = """
 403 RequestTimeTooSkewed SignatureDoesNotMatch
 404 NoSuchBucket NoSuchKey NoSuchUpload NoSuchVersion NoSuchBucketPolicy NoSuchCORSConfiguration
 404 NoSuchLifecycleConfiguration NoSuchWebsiteConfiguration NoSuchTagSet NoSuchConfiguration
-404 NoSuchPublicAccessBlockConfiguration OwnershipControlsNotFoundError NoSuchObjectLockConfiguration
+404 NoSuchPublicAccessBlockConfiguration OwnershipControlsNotFoundError
+404 NoSuchObjectLockConfiguration
 404 ObjectLockConfigurationNotFoundError ReplicationConfigurationNotFoundError
 404 ServerSideEncryptionConfigurationNotFoundError
 405 MethodNotAllowed
@@ -70,7 +71,9 @@ def test_the_texts_are_those_clients_and_suites_compare():
 @pytest.mark.parametrize("code", sorted(ERRORS))
 def test_xml_1_the_document_of_every_code(code):
     error = S3Error(code, Extra="a<b")
-    root = ElementTree.fromstring(error_document(error, "/b/k&\x01", "ID", "HOST").replace(b"&#1;", b""))
+    root = ElementTree.fromstring(
+        error_document(error, "/b/k&\x01", "ID", "HOST").replace(b"&#1;", b"")
+    )
     assert root.tag == "Error"  # no namespace: botocore looks for this very tag
     assert [child.tag for child in root] == [
         *("Code", "Message", "Extra", "Resource", "RequestId", "HostId")
@@ -129,8 +132,8 @@ def test_a_refused_key_says_why():
 
 
 def test_unavailable_says_when_to_come_back():
-    assert translate(Unavailable("full", 7)).headers == ((b"retry-after", b"7"),)
-    assert translate(LeaseLost()).headers == ((b"retry-after", b"1"),)
+    assert translate(Unavailable("full", 7)).headers == ((b"Retry-After", b"7"),)
+    assert translate(LeaseLost()).headers == ((b"Retry-After", b"1"),)
 
 
 def test_an_s3_error_stays_itself():

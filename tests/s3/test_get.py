@@ -39,7 +39,9 @@ def both(driver, path, query="", headers=None):
 def test_get_1_headers(driver):
     answer = both(driver, "/bucket/small")
     assert (answer.status, answer.body) == (200, SMALL)
-    headers = {k: v for k, v in answer.headers.items() if k not in ("x-amz-request-id", "x-amz-id-2")}
+    headers = {
+        k: v for k, v in answer.headers.items() if k not in ("x-amz-request-id", "x-amz-id-2")
+    }
     assert headers == {
         "etag": '"781e5e245d69b566979b86e28d23f2c7"',
         "last-modified": http_date(driver.record("small").created_ms),
@@ -155,7 +157,7 @@ def test_get_7_overrides(driver):
         assert answer.headers["content-type"] == "a/b"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["expires"] == "x y"
-    injected = driver.ask("GET", "/bucket/small", "response-content-type=a%0d%0aSet-Cookie:%20x")
+    injected = driver.ask("GET", "/bucket/small", "response-content-type=a%0D%0ASet-Cookie%3A%20x")
     assert (injected.status, injected.code) == (400, "InvalidArgument")
 
 
@@ -173,9 +175,10 @@ def test_get_8_missing_objects_buckets_and_versions(driver):
 
 
 def test_put_3_metadata_survives_byte_for_byte(driver):
-    driver.put("meta", b"x", **{"x-amz-meta-a": "\u00e9\u00ff", "x-amz-meta-b": "", "x-amz-meta-C": "=?UTF-8?B?4pyT?="})
+    sent = {"x-amz-meta-a": "\u00e9\u2713", "x-amz-meta-b": "", "x-amz-meta-C": "=?UTF-8?B?4pyT?="}
+    driver.put("meta", b"x", **sent)
     answer = both(driver, "/bucket/meta")
-    assert answer.headers["x-amz-meta-a"] == "\u00e9\u00ff"
+    assert answer.headers["x-amz-meta-a"].encode("latin-1") == "\u00e9\u2713".encode()
     assert answer.headers["x-amz-meta-b"] == ""
     assert answer.headers["x-amz-meta-c"] == "=?UTF-8?B?4pyT?="
 

@@ -52,7 +52,12 @@ def test_precedence_of_a_put(driver, path, account, headers, code):
 
 
 def test_anon_1_anonymous_is_denied(driver):
-    for method, path in (("GET", "/"), ("GET", "/bucket"), ("GET", "/absent"), ("PUT", "/bucket/k")):
+    for method, path in (
+        ("GET", "/"),
+        ("GET", "/bucket"),
+        ("GET", "/absent"),
+        ("PUT", "/bucket/k"),
+    ):
         answer = driver.ask(method, path, account=None)
         assert (answer.status, answer.code) == (403, "AccessDenied")
 
@@ -162,6 +167,27 @@ def test_the_access_log_has_one_line_a_request(driver):
     assert good.length == 5
     assert (anonymous.account, anonymous.status, anonymous.code) == ("", 403, "AccessDenied")
     assert (bad.operation, bad.code) == ("Unrouted", "InvalidBucketName")
+
+
+def test_a_broken_access_log_costs_nobody_an_answer(caplog):
+    def broken(entry):
+        raise OSError("the log is gone")
+
+    driver = Driver()
+    driver.app._access_log = broken
+    assert driver.ask("GET", "/").status == 200
+    assert "the log is gone" in caplog.text
+
+
+def test_a_flood_of_refusals_is_counted_and_not_told_one_by_one(driver, caplog):
+    for _ in range(50):
+        driver.store.failures = [Unavailable("log is full")]
+        assert driver.ask("GET", "/bucket/key").status == 503
+    assert caplog.text.count("log is full") == 1
+    driver.clock.ms += 5000
+    driver.store.failures = [Unavailable("log is full")]
+    driver.ask("GET", "/bucket/key")
+    assert "50 such answers" in caplog.text
 
 
 def test_what_is_no_request_is_answered_in_xml():

@@ -126,7 +126,8 @@ def test_put_8_conditions(driver, headers, before, status, code):
 
 
 @pytest.mark.parametrize(
-    ("header", "code"), [("if-none-match", "PreconditionFailed"), ("if-match", "PreconditionFailed")]
+    ("header", "code"),
+    [("if-none-match", "PreconditionFailed"), ("if-match", "PreconditionFailed")],
 )
 def test_put_8_is_decided_at_the_commit(driver, header, code):
     """Somebody else writes the key while the body comes in."""

@@ -43,7 +43,9 @@ def test_get_3_not_understood_is_ignored(header):
     assert parse_range(header, 10) is None
 
 
-@pytest.mark.parametrize("header", [b"bytes=10-", b"bytes=10-20", b"bytes=-0", b"bytes=" + b"9" * 5000 + b"-"])
+@pytest.mark.parametrize(
+    "header", [b"bytes=10-", b"bytes=10-20", b"bytes=-0", b"bytes=" + b"9" * 5000 + b"-"]
+)
 def test_get_3_unsatisfiable(header):
     with pytest.raises(S3Error) as caught:
         parse_range(header, 10)

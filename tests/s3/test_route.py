@@ -37,7 +37,11 @@ def names_of(row):
 
 def request_of(name):
     http = MODEL.operation_model(name).http
-    target = http["requestUri"].replace("{Bucket}", "bucket").replace("{Key+}", "k/e y".replace(" ", "+"))
+    target = (
+        http["requestUri"]
+        .replace("{Bucket}", "bucket")
+        .replace("{Key+}", "k/e y".replace(" ", "+"))
+    )
     extra = [QUERIES[name]] if name in QUERIES else []
     if name.startswith(("Get", "Put", "Delete")) and any(f"Bucket{w}C" in name for w in IDENTIFIED):
         extra.append("id=1")
@@ -61,9 +65,21 @@ def test_every_operation_of_the_model_finds_its_row(name):
     assert name in names_of(route(method, spelled, headers))
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MODEL.operation_names if n in (
-    "GetBucketAcl", "DeleteObjects", "CreateMultipartUpload", "GetObjectTagging", "ListObjectVersions"
-)))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        n
+        for n in MODEL.operation_names
+        if n
+        in (
+            "GetBucketAcl",
+            "DeleteObjects",
+            "CreateMultipartUpload",
+            "GetObjectTagging",
+            "ListObjectVersions",
+        )
+    ),
+)
 @pytest.mark.parametrize("value", ["=", "=x"])
 def test_a_sub_resource_is_one_with_any_value_or_none(name, value):
     method, target, headers = request_of(name)
@@ -173,7 +189,10 @@ def test_a_copy_source_in_a_presigned_url_is_a_copy():
     st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "X"]),
     st.sampled_from(["", "bucket"]),
     st.sampled_from([b"", b"k"]),
-    st.lists(st.sampled_from([row.resource.partition(b"+")[0] for row in OPERATIONS]) | st.binary(), max_size=4),
+    st.lists(
+        st.sampled_from([row.resource.partition(b"+")[0] for row in OPERATIONS]) | st.binary(),
+        max_size=4,
+    ),
 )
 def test_any_mixture_is_a_row_or_refused(method, bucket, key, names):
     try:

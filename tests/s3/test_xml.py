@@ -119,7 +119,9 @@ def test_a_written_key_is_read_back(text):
     assert parse(body, "Delete").value("Key") == text
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"<Delete>" + b + b"</Delete>"))
+@given(
+    st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"<Delete>" + b + b"</Delete>")
+)
 def test_any_bytes_are_an_element_or_malformed(body):
     try:
         assert parse(body, "Delete").name == "Delete"

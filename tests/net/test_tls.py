@@ -1,0 +1,163 @@
+"""TLS on the raw socket: the surface of the plain one, with the library's own buffers in between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket as system
+import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ingot.net.socket import WOULD_BLOCK, PeerGone, Stalled
+from ingot.net.tls import TlsSocket
+from tests.net.certificate import contexts
+
+Pair = tuple[TlsSocket, ssl.SSLSocket]
+
+
+def raw_pair() -> tuple[system.socket, system.socket]:
+    with system.create_server(("127.0.0.1", 0)) as listening:
+        theirs = system.create_connection(listening.getsockname(), timeout=10)
+        ours, _ = listening.accept()
+    return ours, theirs
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    server, client = contexts()
+    raw, raw_peer = raw_pair()
+    ours = TlsSocket(raw, asyncio.get_running_loop(), server)
+    with ThreadPoolExecutor(1) as pool:  # the peer blocks, so it needs a thread of its own
+        wrapping = pool.submit(client.wrap_socket, raw_peer, server_hostname="127.0.0.1")
+        await ours.handshake()
+        theirs = wrapping.result()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def room(size: int) -> memoryview:
+    return memoryview(bytearray(size))
+
+
+async def receive(ours: TlsSocket, count: int, at_once: int) -> bytes:
+    got, view = bytearray(), room(at_once)
+    while len(got) < count:
+        size = ours.recv_now(view[: count - len(got)])
+        if size == WOULD_BLOCK:
+            await ours.readable()
+        elif size == 0:
+            break
+        else:
+            got += view[:size]
+    return bytes(got)
+
+
+async def test_bytes_in_both_directions(pair: Pair) -> None:
+    ours, theirs = pair
+    assert ours.secure
+    assert ours.recv_now(room(10)) == WOULD_BLOCK
+    theirs.sendall(b"question")
+    assert await receive(ours, 8, 100) == b"question"
+    assert ours.send_now(b"answer") == 6
+    assert ours.sendv_now((b" in", b" parts")) == 9
+    assert theirs.recv(100) + theirs.recv(100) + theirs.recv(100) == b"answer in parts"
+
+
+async def test_what_the_library_holds_is_seen(pair: Pair) -> None:
+    """epoll says nothing about bytes that were decrypted already."""
+    ours, theirs = pair
+    theirs.sendall(b"0123456789")
+    await ours.readable()
+    view = room(4)
+    assert ours.recv_now(view) == 4
+    assert ours.has_pending
+    assert ours.recv_now(room(100)) == 6
+    assert not ours.has_pending
+
+
+async def test_one_read_takes_several_records(pair: Pair) -> None:
+    ours, theirs = pair
+    data = os.urandom(100_000)  # seven records
+    theirs.sendall(data)
+    assert await receive(ours, len(data), 1 << 20) == data
+
+
+async def test_a_large_stream_out(pair: Pair) -> None:
+    ours, theirs = pair
+    data = os.urandom(1 << 20) * 8
+
+    def read_all() -> bytes:
+        got = bytearray()
+        while len(got) < len(data):
+            got += theirs.recv(1 << 16)
+        return bytes(got)
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_all)
+        rest = memoryview(data)
+        waits = 0
+        while len(rest):
+            sent = ours.send_now(rest)
+            rest = rest[sent:]
+            if len(rest):
+                waits += 1
+                await ours.writable()
+        assert reading.result() == data
+    assert waits > 0
+
+
+async def test_the_end_behind_data_is_not_lost(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"last")
+    with pytest.raises(OSError):  # noqa: PT011  (the peer waits for our close_notify in vain)
+        theirs.settimeout(0.05)
+        theirs.unwrap()
+    assert await receive(ours, 4, 100) == b"last"
+    assert ours.recv_now(room(10)) == 0
+    assert ours.has_pending
+    assert ours.recv_now(room(10)) == 0
+
+
+async def test_our_end_and_reading_on(pair: Pair) -> None:
+    ours, theirs = pair
+    ours.send_now(b"bye")
+    theirs.sendall(b"still sending")
+    ours.shutdown_write()
+    assert theirs.recv(10) == b"bye"
+    assert theirs.recv(10) == b""
+    assert await receive(ours, 1, 100) != b""  # whatever it is, it can be discarded
+
+
+async def test_a_peer_that_breaks_the_connection(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.close()
+    with pytest.raises(PeerGone):
+        for _ in range(100):
+            ours.send_now(b"x" * 1000)
+            await asyncio.sleep(0)
+
+
+async def test_a_peer_that_speaks_no_tls() -> None:
+    raw, peer = raw_pair()
+    ours = TlsSocket(raw, asyncio.get_running_loop(), contexts()[0])
+    peer.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    with pytest.raises(PeerGone):
+        await ours.handshake()
+    ours.close()
+    peer.close()
+
+
+async def test_a_handshake_ends_at_its_deadline() -> None:
+    raw, peer = raw_pair()
+    ours = TlsSocket(raw, asyncio.get_running_loop(), contexts()[0])
+    shaking = asyncio.ensure_future(ours.handshake())
+    await asyncio.sleep(0)
+    assert ours.fail_waits(Stalled("too slow"))
+    with pytest.raises(Stalled):
+        await shaking
+    ours.close()
+    peer.close()

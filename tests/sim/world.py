@@ -1,0 +1,315 @@
+"""One seeded life of a segment store: work, crash, start again, and see that nothing was lost.
+
+Checked after every start, and during work where it applies:
+
+- every commit that was acknowledged is there, with every block and every body chunk it names, byte
+  for byte; so is every commit that an earlier start has shown;
+- the newest commit is not older than the last one acknowledged;
+- the chain of records has no gap, from the newest to the first;
+- a block that is read is the block that was asked for;
+- a start reports no damage where nothing but power was lost.
+
+Faults (EIO, ENOSPC, short writes) may refuse work, never undo it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from random import Random
+
+from ingot.errors import IngotError, NotFound, Unavailable
+from ingot.messages import BodyPosition, CommitRecord, Head, HeadMove
+from ingot.segments.model import Recovered, SegmentSettings
+from ingot.segments.store import SegmentStore
+from tests.sim.disk import Crashed, SimFiles
+from tests.sim.loop import SimLoop
+
+STORE = b"store of the sim"
+LEASE = b"lease of the sim"
+SETTINGS = SegmentSettings(
+    seal_bytes=24 * 1024,
+    segment_bytes_max=64 * 1024,
+    log_ahead_bytes=28 * 1024,
+    body_ahead_bytes=0,
+    fill_step_bytes=8 * 1024,
+    write_behind_bytes=16 * 1024,
+    scan_bytes=16 * 1024,
+    merge_bytes=1024,
+    runs_a_tier=2,
+    open_files_max=3,
+)
+
+
+class SimClock:
+    """Time that passes a millisecond a look."""
+
+    def __init__(self) -> None:
+        self.ms = 0
+
+    def now_ms(self) -> int:
+        self.ms += 1
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+    def boottime(self) -> float:
+        return self.ms / 1000
+
+
+def cid_of(data: bytes, codec: int = 0x55) -> bytes:
+    return bytes((1, codec, 0x12, 0x20)) + sha256(data).digest()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One commit as it was asked for."""
+
+    blocks: dict[bytes, bytes]
+    chunks: dict[bytes, bytes]
+    moves: tuple[HeadMove, ...]
+
+
+@dataclass
+class Truth:
+    """What must be there, whatever happens."""
+
+    asked: dict[bytes, Asked] = field(default_factory=dict)  # by the bucket id in its only move
+    commits: dict[int, bytes] = field(default_factory=dict)  # sequence -> CID, never to be lost
+    blocks: dict[bytes, bytes] = field(default_factory=dict)  # what those need
+
+    def keep(self, sequence: int, cid: bytes, asked: Asked) -> None:
+        before = self.commits.setdefault(sequence, cid)
+        assert before == cid, f"commit {sequence} changed"
+        self.blocks.update(asked.blocks)
+        self.blocks.update(asked.chunks)
+
+    @property
+    def newest(self) -> int:
+        return max(self.commits, default=0)
+
+
+class Faults:
+    """Fails a share of the calls of some kinds."""
+
+    def __init__(self, random: Random, rate: float, reads: bool) -> None:
+        self.random, self.rate, self.reads = random, rate, reads
+        self.on = True
+        self.count = 0
+
+    def __call__(self, call: str, name: str) -> int:
+        if not self.on or self.random.random() >= self.rate:
+            return 0
+        if call in ("pread", "pread_now", "size", "open", "map", "listdir") and not self.reads:
+            return 0
+        self.count += 1
+        if call in ("pwrite", "create", "rename", "sync_directory"):
+            return self.random.choice((errno.EIO, errno.ENOSPC))
+        return errno.EIO
+
+
+class World:
+    """A disk, what must be on it, and a store that comes and goes."""
+
+    def __init__(self, seed: int, settings: SegmentSettings = SETTINGS) -> None:
+        self.random = Random(seed)
+        self.settings = settings
+        self.files = SimFiles(self.random)
+        self.clock = SimClock()
+        self.truth = Truth()
+        self.incarnation = 0
+        self.starts = 0
+        self.crashes = 0
+        self.commits = 0
+        rate = self.random.choice((0.0, 0.0, 0.0, 0.005, 0.03))
+        self.faults = Faults(self.random, rate, reads=False)
+        self.recycled = self.random.random() < 0.3
+        self.loop: SimLoop
+        self.store: SegmentStore
+
+    # -- a life ------------------------------------------------------------------------------------
+
+    def live(self, cycles: int) -> None:
+        for _ in range(cycles):
+            random = self.random
+            self._boot()
+            self.files.fault = self.faults
+            self.files.cut_at = self.files.calls + random.randint(1, random.choice((30, 200, 900)))
+            orderly = random.random() < 0.1
+            if orderly:
+                self.files.cut_at = -1
+            try:
+                self.loop.run(self._cycle())
+            except Crashed:
+                pass
+            self._end()
+        self.verify()
+
+    def verify(self) -> None:
+        """Start with a disk that works, and look at everything."""
+        self._boot()
+        self.faults.on = False
+        self.files.fault = lambda call, name: 0
+        try:
+            self.loop.run(self._verify())
+        finally:
+            self.faults.on = True
+            self._end()
+
+    def _boot(self) -> None:
+        self.loop = SimLoop(self.files, self.random)
+        self.turn = asyncio.Lock()  # commits go one at a time
+
+    def _end(self) -> None:
+        """The process is gone, and now and then the power with it."""
+        self.crashes += 1
+        power = self.random.random() < 0.6
+        self.loop.bury()
+        if power:
+            self.files.power_failure()
+        else:
+            self.files.revive()
+        if self.recycled:
+            self.files.stale = [
+                bytes(inode.seen) for name, inode in self.files.names.items() if "log" in name
+            ]
+
+    async def _cycle(self) -> None:
+        if not await self._start():
+            return
+        work = [self.loop.create_task(self._uploads()) for _ in range(self.random.randint(0, 3))]
+        for _ in range(self.random.randint(1, 40)):
+            await self._commit([])
+            if self.truth.blocks and self.random.random() < 0.2:
+                await self._look_around([self.random.choice(list(self.truth.blocks))])
+        for task in work:
+            await task
+        if self.random.random() < 0.5:
+            await self.store.close()
+
+    async def _start(self) -> bool:
+        self.starts += 1
+        self.incarnation += 1
+        self.store = SegmentStore(
+            self.files, self.loop.lanes, "/segments", self.settings, self.clock
+        )
+        before = self.faults.count
+        try:
+            found = await self.store.open(STORE, self.incarnation)
+        except Unavailable:
+            assert self.faults.count > before, "a start refused a disk that works"
+            return False
+        self._judge(found, self.faults.count > before)
+        return True
+
+    def _judge(self, found: Recovered, faulty: bool) -> None:
+        if not faulty:
+            assert not found.problems, found.problems
+        newest = found.newest[1].sequence if found.newest is not None else 0
+        assert newest >= self.truth.newest, f"commit {self.truth.newest} is lost: {newest}"
+        self._walk()
+
+    def _walk(self) -> None:
+        """The chain, from the newest commit to the first."""
+        on, self.faults.on = self.faults.on, False
+        expected = None
+        for cid, record in self.store.scan_commits(0):
+            assert expected is None or record.sequence == expected, "a gap in the chain"
+            expected = record.sequence - 1
+            if record.sequence in self.truth.commits:
+                assert self.truth.commits[record.sequence] == cid, f"commit {record.sequence}"
+            else:
+                self._adopt(cid, record)
+        assert expected in (None, 0), "the chain does not reach its beginning"
+        self.faults.on = on
+
+    def _adopt(self, cid: bytes, record: CommitRecord) -> None:
+        """A commit nobody was told about: shown once, it must stay."""
+        asked = self.truth.asked[record.moves[0].bucket]
+        assert record.moves == asked.moves
+        self.truth.keep(record.sequence, cid, asked)
+
+    async def _verify(self) -> None:
+        assert await self._start()
+        await self._look_around(self.truth.blocks)
+        for _ in range(3):
+            assert await self._commit([]), "a store on a good disk refused a commit"
+        assert not self.store.statistics.corrupt
+        await self.store.close()
+
+    # -- work --------------------------------------------------------------------------------------
+
+    async def _commit(self, uploaded: list[tuple[BodyPosition, bytes]]) -> bool:
+        async with self.turn:
+            return await self._commit_alone(uploaded)
+
+    async def _commit_alone(self, uploaded: list[tuple[BodyPosition, bytes]]) -> bool:
+        random = self.random
+        blocks: dict[bytes, bytes] = {}
+        for _ in range(random.randint(0, 5)):
+            if self.truth.blocks and random.random() < 0.1:
+                cid = random.choice(list(self.truth.blocks))
+                blocks[cid] = self.truth.blocks[cid]  # known already, perhaps in this segment
+            else:
+                size = random.choice((0, 60, 500, 3000, 3000, 9000))
+                data = random.randbytes(random.randint(0, size))
+                blocks[cid_of(data, random.choice((0x55, 0x71)))] = data
+        bucket = random.randbytes(16)
+        moves = (HeadMove(bucket, "bucket", None, Head(0)),)
+        chunks = {cid_of(data): data for _, data in uploaded}
+        asked = self.truth.asked[bucket] = Asked(blocks, chunks, moves)
+        before = self.faults.count
+        try:
+            cid, record = await self.store.commit(
+                LEASE, list(blocks.items()), moves, [position for position, _ in uploaded]
+            )
+        except Unavailable:
+            assert self.faults.count > 0 and self.faults.count >= before
+            return False
+        self.commits += 1
+        assert record.sequence == self.truth.newest + 1
+        self.truth.keep(record.sequence, cid, asked)
+        return True
+
+    async def _uploads(self) -> None:
+        random = self.random
+        for _ in range(random.randint(1, 5)):
+            uploaded = []
+            try:
+                for _ in range(random.randint(1, 4)):
+                    data = random.randbytes(random.randint(5000, 20000))
+                    view = memoryview(data)
+                    uploaded.append((await self.store.append_body(cid_of(data), view), data))
+                await self.store.sync_bodies([position for position, _ in uploaded])
+            except Unavailable:
+                assert self.faults.count > 0
+                continue
+            await self._commit(uploaded)
+
+    async def _look_around(self, cids: Iterable[bytes]) -> None:
+        for cid in cids:
+            expected = self.truth.blocks[cid]
+            before = self.faults.count
+            try:
+                found = await self.store.read(cid)
+                assert found == expected
+                if expected and self.random.random() < 0.3:
+                    start = self.random.randrange(len(expected))
+                    part = bytearray(self.random.randint(0, len(expected) - start))
+                    await self.store.read_part(cid, start, memoryview(part))
+                    assert part == expected[start : start + len(part)]
+            except NotFound as error:
+                raise AssertionError(f"an acknowledged block is gone: {error}") from error
+            except IngotError as error:
+                assert self.faults.count > before, f"reading failed on a good disk: {error}"
+
+
+def run_seed(seed: int, cycles: int = 5) -> World:
+    """One life; AssertionError or another failure tells what broke."""
+    world = World(seed)
+    world.live(cycles)
+    return world
