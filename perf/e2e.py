@@ -204,6 +204,7 @@ class Suite:
     def _plan(self, case: Case) -> loadgen.Plan:
         options = self.options
         fields: dict[str, Any] = {"connections": case.connections, "seconds": options.seconds}
+        fields["warm_s"] = min(1.0, options.seconds)
         if case.operation == "put":
             guess = int(RATE_GUESS * (options.seconds + 1.0) * min(1.0, case.connections / 16))
             fields["first"] = self._written.get(case.size, 0)
@@ -236,7 +237,7 @@ class Suite:
     def _bare_rate(self, case: Case) -> float:
         key = (case.size, min(case.connections, 16))
         if key not in self._bare:
-            found = floors.bare(self.options.dir, *key, self.cores)
+            found = floors.bare(self.options.dir, *key, self.cores, min(2.0, self.options.seconds))
             self._bare[key] = max(found.values())
         return self._bare[key]
 

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import statistics
@@ -193,7 +194,11 @@ def echo(url: str, plan: loadgen.Plan, core: int | None = None, seconds: float =
 
 
 def bare(
-    directory: Path, size: int, connections: int, cores: tuple[int | None, int | None]
+    directory: Path,
+    size: int,
+    connections: int,
+    cores: tuple[int | None, int | None],
+    seconds: float = 2.0,
 ) -> dict[str, float]:
     """Megabytes a second of a blocking server that sends one file, for the two ways to send it."""
     found = {}
@@ -203,9 +208,8 @@ def bare(
         for how in ("sendfile", "pread"):
             port = free_port()
             command = [sys.executable, str(ROOT / "perf/bare.py"), how, file.name, str(port)]
-            plan = loadgen.Plan(
-                f"http://127.0.0.1:{port}", "raw", connections=connections, seconds=2.0, count=100
-            )
+            url = f"http://127.0.0.1:{port}"
+            plan = loadgen.Plan(url, "raw", connections, seconds, min(1.0, seconds), count=100)
             with child(command, cores[0]):
                 rate = loadgen.run(plan, cores[1]).rate
             found[how] = round(rate * size / 1e6, 1)
@@ -219,12 +223,15 @@ def with_postgres(directory: Path, work: Callable[[str], None]) -> None:
     """Run ``work`` with the DSN of a private Postgres under ``directory``."""
     from ingot.registry.embedded import EmbeddedPostgres
 
+    directory.chmod(0o711)  # as root, Postgres runs as a user who has to pass here
     postgres = EmbeddedPostgres(directory)
     postgres.start_blocking()
     try:
         work(postgres.dsn)
     finally:
         postgres.stop_blocking()
+        if postgres.home.is_symlink():  # it could not pass further up, and went elsewhere
+            shutil.rmtree(postgres.home.resolve())
 
 
 def main() -> None:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from . import frame_py as frame
     from . import index_py as index
     from . import lane_py as lane
+    from . import layout_py as layout
     from . import mst_py as mst
     from . import sigv4_py as sigv4
 
-__all__ = ["PURE", "cbor", "digest", "frame", "index", "lane", "mst", "sigv4"]
+__all__ = ["PURE", "cbor", "digest", "frame", "index", "lane", "layout", "mst", "sigv4"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -4,10 +4,7 @@ Guarantees: one value has exactly one encoding; ``decode`` accepts exactly what 
 and everything else is a FormatError with the offset. Heads are in their shortest form, lengths are
 definite, map keys are text in ascending order of (length in UTF-8, bytes), links are CIDv1 in tag
 42, floats are finite and 64 bits wide, nothing follows the value. Size and depth are bounded before
-anything is allocated. ``ingot.codec`` calls this, and no one else.
-
-A ``Layout`` reads and writes the fields of one named format without a dict between, since every
-PUT, GET and listed key does so once: kinds are checked on the way and the links come out as bytes.
+anything is allocated. Called by ``ingot.codec``.
 
     head  = major type (3 bits), argument: in 5 bits below 24, else 24..27 and 1, 2, 4, 8 bytes
     link  = D8 2A (tag 42), a byte string: 00, CID
@@ -17,11 +14,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
-from typing import Any
 
 from ingot.errors import FormatError
 from ingot.limits import CBOR_BYTES_MAX, CBOR_DEPTH_MAX
+
+__all__ = ["Cid", "check_cid", "decode", "encode"]  # the rest is shared with ``layout_py``
 
 
 class Cid(bytes):
@@ -34,7 +31,7 @@ class Cid(bytes):
     __slots__ = ()
 
 
-_UINT, _NINT, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _OTHER = range(8)
+UINT, NINT, BYTES, TEXT, ARRAY, MAP, TAG, OTHER = range(8)
 _ARGUMENT_MAX = (1 << 64) - 1
 _LINK_TAG = 42
 
@@ -58,7 +55,7 @@ def decode(block: bytes | bytearray | memoryview) -> object:
     data = bytes(block)
     if len(data) > CBOR_BYTES_MAX:
         raise FormatError(CBOR_BYTES_MAX, "the end of the block", f"{len(data)} bytes in all")
-    value, at = _read(data, 0, 0)
+    value, at = read(data, 0, 0)
     if at != len(data):
         raise FormatError(at, "the end of the block", f"{len(data) - at} more bytes")
     return value
@@ -108,27 +105,27 @@ def _write(out: bytearray, value: object, depth: int) -> None:
     kind = type(value)
     if isinstance(value, str) and kind is str:
         text = value.encode()
-        _write_head(out, _TEXT, len(text))
+        _write_head(out, TEXT, len(text))
         out += text
     elif isinstance(value, bytes) and kind is bytes:
-        _write_head(out, _BYTES, len(value))
+        _write_head(out, BYTES, len(value))
         out += value
     elif isinstance(value, int) and kind is int:
         argument = value if value >= 0 else -1 - value
         if argument > _ARGUMENT_MAX:
             raise ValueError("an integer needs more than 64 bits")
-        _write_head(out, _UINT if value >= 0 else _NINT, argument)
+        _write_head(out, UINT if value >= 0 else NINT, argument)
     elif isinstance(value, Cid) and kind is Cid:
         if check_cid(value) >= 0:
             raise ValueError(f"not a CIDv1: {value.hex()}")
         out += b"\xd8\x2a"
-        _write_head(out, _BYTES, len(value) + 1)
+        _write_head(out, BYTES, len(value) + 1)
         out += b"\x00" + value
     elif isinstance(value, dict) and kind is dict:
         _write_map(out, value, depth)
     elif isinstance(value, (list, tuple)) and (kind is list or kind is tuple):
         _check_depth(depth)
-        _write_head(out, _ARRAY, len(value))
+        _write_head(out, ARRAY, len(value))
         for item in value:
             _write(out, item, depth + 1)
     elif value is None:
@@ -152,9 +149,9 @@ def _write_map(out: bytearray, value: dict[object, object], depth: int) -> None:
         text = key.encode()
         entries.append((len(text), text, item))
     entries.sort(key=lambda entry: entry[:2])
-    _write_head(out, _MAP, len(entries))
+    _write_head(out, MAP, len(entries))
     for length, text, item in entries:
-        _write_head(out, _TEXT, length)
+        _write_head(out, TEXT, length)
         out += text
         _write(out, item, depth + 1)
 
@@ -167,7 +164,7 @@ def _check_depth(depth: int) -> None:
 # -- decoding -----------------------------------------------------------------------------------
 
 
-def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
+def read_head(data: bytes, at: int) -> tuple[int, int, int]:
     """(major type, argument, offset after the head)."""
     if at == len(data):
         raise FormatError(at, "a value", "the end of the block")
@@ -186,30 +183,30 @@ def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
     return major, argument, at + 1 + width
 
 
-def _read(data: bytes, at: int, depth: int) -> tuple[object, int]:
+def read(data: bytes, at: int, depth: int) -> tuple[object, int]:
     start = at
-    if at < len(data) and data[at] >> 5 == _OTHER:
-        return _read_other(data, at)
-    major, argument, at = _read_head(data, at)
-    if major == _UINT:
+    if at < len(data) and data[at] >> 5 == OTHER:
+        return read_other(data, at)
+    major, argument, at = read_head(data, at)
+    if major == UINT:
         return argument, at
-    if major == _NINT:
+    if major == NINT:
         return -1 - argument, at
-    if major == _BYTES:
-        return _read_span(data, start, at, argument), at + argument
-    if major == _TEXT:
-        return _read_text(data, start, at, argument), at + argument
-    if major == _TAG:
+    if major == BYTES:
+        return read_span(data, start, at, argument), at + argument
+    if major == TEXT:
+        return read_text(data, start, at, argument), at + argument
+    if major == TAG:
         return _read_link(data, start, at, argument)
     if depth >= CBOR_DEPTH_MAX:
         raise FormatError(start, f"at most {CBOR_DEPTH_MAX} levels", "one more")
-    if argument > (len(data) - at) // (2 if major == _MAP else 1):
+    if argument > (len(data) - at) // (2 if major == MAP else 1):
         raise FormatError(start, f"room for {argument} entries", f"{len(data) - at} bytes")
-    if major == _MAP:
+    if major == MAP:
         return _read_map(data, at, argument, depth)
     items: list[object] = []
     for _ in range(argument):
-        item, at = _read(data, at, depth + 1)
+        item, at = read(data, at, depth + 1)
         items.append(item)
     return items, at
 
@@ -219,28 +216,28 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[object, int
     previous: tuple[int, bytes] | None = None
     for _ in range(count):
         start = at
-        major, length, at = _read_head(data, at)
-        if major != _TEXT:
+        major, length, at = read_head(data, at)
+        if major != TEXT:
             raise FormatError(start, "a map key that is text", f"major type {major}")
-        key = _read_text(data, start, at, length)
+        key = read_text(data, start, at, length)
         order = (length, data[at : at + length])
         if previous is not None and order <= previous:
             found = "the same key again" if order == previous else "a key that sorts before it"
             raise FormatError(start, "a map key that sorts after the one before", found)
         previous = order
-        entries[key], at = _read(data, at + length, depth + 1)
+        entries[key], at = read(data, at + length, depth + 1)
     return entries, at
 
 
-def _read_span(data: bytes, start: int, at: int, length: int) -> bytes:
+def read_span(data: bytes, start: int, at: int, length: int) -> bytes:
     if length > len(data) - at:
         raise FormatError(start, f"a string of {length} bytes", f"{len(data) - at} bytes")
     return data[at : at + length]
 
 
-def _read_text(data: bytes, start: int, at: int, length: int) -> str:
+def read_text(data: bytes, start: int, at: int, length: int) -> str:
     try:
-        return _read_span(data, start, at, length).decode()
+        return read_span(data, start, at, length).decode()
     except UnicodeDecodeError as error:
         offset = at + error.start
         raise FormatError(offset, "UTF-8", f"byte {data[offset]:02x}") from None
@@ -250,10 +247,10 @@ def _read_link(data: bytes, start: int, at: int, tag: int) -> tuple[Cid, int]:
     if tag != _LINK_TAG:
         raise FormatError(start, "tag 42", f"tag {tag}")
     head = at
-    major, length, at = _read_head(data, at)
-    if major != _BYTES:
+    major, length, at = read_head(data, at)
+    if major != BYTES:
         raise FormatError(head, "a link's byte string", f"major type {major}")
-    span = _read_span(data, head, at, length)
+    span = read_span(data, head, at, length)
     if not span or span[0] != 0:
         raise FormatError(at, "00 before a link's CID", span[:1].hex() or "nothing")
     cid = Cid(span[1:])
@@ -263,7 +260,7 @@ def _read_link(data: bytes, start: int, at: int, tag: int) -> tuple[Cid, int]:
     return cid, at + length
 
 
-def _read_other(data: bytes, at: int) -> tuple[bool | float | None, int]:
+def read_other(data: bytes, at: int) -> tuple[bool | float | None, int]:
     initial = data[at]
     if initial == 0xF6:
         return None, at + 1
@@ -277,188 +274,3 @@ def _read_other(data: bytes, at: int) -> tuple[bool | float | None, int]:
     if not math.isfinite(number):
         raise FormatError(at, "a finite float", str(number))
     return number, at + 9
-
-
-# -- layouts ------------------------------------------------------------------------------------
-
-KINDS = {
-    "uint": "an unsigned integer",
-    "text": "a text, not empty",
-    "utf8": "a text, not empty",  # bytes in Python
-    "bytes": "a byte string",
-    "bytes16": "a byte string of 16 bytes",
-    "bytes32": "a byte string of 32 bytes",
-    "true": "true",
-    "link": "a link",  # bytes in Python
-    "texts": "a map of texts, not empty",
-    "digests": "a map of byte strings, not empty",
-    "uints": "an array of unsigned integers, not empty",
-    "entries": "an array of [link, unsigned integer], not empty",  # (bytes, int) tuples in Python
-}
-
-
-class Layout:
-    """The fields of one format: a map of one entry, the format's name, that holds a map of fields.
-
-    ``fields`` are (name, kind) in canonical order; a kind is one of ``KINDS`` and ends in "?" when
-    the field may be absent. An absent field is left out of the map and None in Python. Where a kind
-    has an empty value other than the empty byte string, no block holds it: absent says the same.
-    """
-
-    def __init__(self, name: str, fields: Sequence[tuple[str, str]]) -> None:
-        self.name = name
-        self._prefix = b"\xa1" + encode(name)
-        self._names = [field for field, _ in fields]
-        self._kinds = [kind.removesuffix("?") for _, kind in fields]
-        self._optional = [kind.endswith("?") for _, kind in fields]
-        order = [(len(field.encode()), field.encode()) for field in self._names]
-        if sorted(set(order)) != order or not KINDS.keys() >= set(self._kinds):
-            raise ValueError(f"the fields of {name} are not in canonical order, or of no kind")
-        if len(self._kinds) > 32:
-            raise ValueError("more than 32 fields")
-
-    def encode(self, values: Sequence[object]) -> bytes:
-        """The block of these values, one a field; TypeError or ValueError for a value that its
-        field cannot hold."""
-        fields = {}
-        for name, kind, value in zip(self._names, self._kinds, values, strict=True):
-            if value is not None:
-                fields[name] = _from_python(kind, value)
-        block = encode({self.name: fields})
-        try:
-            self.decode(block)
-        except FormatError as error:
-            raise ValueError(str(error)) from None
-        return block
-
-    def decode(self, block: bytes | bytearray | memoryview) -> tuple[Any, ...]:
-        """The values of a whole block, one a field; FormatError for what ``encode`` would not
-        write, naming the format where it is another one."""
-        data = bytes(block)
-        values, at = self._read_fields(data, False)
-        if at != len(data):
-            raise FormatError(at, "the end of the block", f"{len(data) - at} more bytes")
-        return values
-
-    def pick(self, block: bytes | bytearray | memoryview) -> tuple[Any, ...]:
-        """As ``decode``, for a layout that names only some of the format's fields: others are
-        stepped over, and the block is read no further than the last field named."""
-        return self._read_fields(bytes(block), True)[0]
-
-    def _read_fields(self, data: bytes, some: bool) -> tuple[tuple[object, ...], int]:
-        if len(data) > CBOR_BYTES_MAX:
-            raise FormatError(CBOR_BYTES_MAX, "the end of the block", f"{len(data)} bytes in all")
-        if not data.startswith(self._prefix):
-            raise foreign(data, self.name)
-        values: list[object] = [None] * len(self._names)
-        start = len(self._prefix)
-        major, count, at = _read_head(data, start)
-        if major != _MAP:
-            raise FormatError(start, "a map of fields", f"major type {major}")
-        following = 0  # index of the first field that may come next
-        for _ in range(count):
-            if some and following == len(values):
-                break
-            begin = at
-            major, length, at = _read_head(data, at)
-            if major != _TEXT:
-                raise FormatError(begin, "a field's name", f"major type {major}")
-            name = _read_text(data, begin, at, length)
-            at += length
-            if name in self._names[following:]:
-                index = self._names.index(name)
-                self._check_absent(begin, following, index)
-                values[index], at = _read_kind(data, at, self._kinds[index])
-                following = index + 1
-            elif some:
-                at = _skip(data, at)
-            else:
-                raise FormatError(begin, f"a field of {self.name}, in order", repr(name))
-        self._check_absent(at, following, len(values))
-        return tuple(values), at
-
-    def _check_absent(self, at: int, first: int, last: int) -> None:
-        for index in range(first, last):
-            if not self._optional[index]:
-                raise FormatError(at, f"the field {self._names[index]!r}", "none")
-
-
-def foreign(block: bytes, name: str) -> FormatError:
-    """The error for a block that does not start as blocks of the format ``name`` do."""
-    try:
-        value = decode(block)
-    except FormatError as error:
-        return error
-    if isinstance(value, dict) and len(value) == 1:
-        return FormatError(1, f"the format {name!r}", repr(next(iter(value))))
-    found = f"{len(value)} entries" if isinstance(value, dict) else type(value).__name__
-    return FormatError(0, "a map with one entry that names the format", found)
-
-
-def _from_python(kind: str, value: object) -> object:
-    """What ``encode`` takes for the value of a field."""
-    if kind in ("utf8", "link") and type(value) is not bytes:
-        raise TypeError(f"{KINDS[kind]} is bytes here, not {type(value).__name__}")
-    if kind == "utf8" and isinstance(value, bytes):
-        return value.decode()
-    if kind == "link" and isinstance(value, bytes):
-        return Cid(value)
-    if kind == "entries":
-        if not isinstance(value, list):
-            raise TypeError(f"{KINDS[kind]} is a list here, not {type(value).__name__}")
-        return [(Cid(cid), length) for cid, length in value]
-    return value
-
-
-def _read_kind(data: bytes, at: int, kind: str) -> tuple[object, int]:
-    value, end = _read(data, at, 2)
-    exact = type(value)
-    good = False
-    if isinstance(value, int):
-        good = value is True if kind == "true" else kind == "uint" and exact is int and value >= 0
-    elif isinstance(value, str):
-        good = kind in ("text", "utf8") and value != ""
-        value = value.encode() if kind == "utf8" else value
-    elif isinstance(value, bytes):
-        good = kind == "link" if exact is Cid else len(value) == _BYTES_SIZES.get(kind, len(value))
-        good = good and (exact is Cid or kind.startswith("bytes"))
-        value = bytes(value)
-    elif isinstance(value, dict):
-        wanted = {"texts": str, "digests": bytes}.get(kind)
-        good = bool(value) and all(type(item) is wanted for item in value.values())
-    elif isinstance(value, list) and kind == "uints":
-        good = bool(value) and all(type(item) is int and item >= 0 for item in value)
-    elif isinstance(value, list) and kind == "entries":
-        good = bool(value) and all(_is_entry(item) for item in value)
-        value = [(bytes(cid), length) for cid, length in value] if good else value
-    if not good:
-        raise FormatError(at, KINDS[kind], "another value")
-    return value, end
-
-
-_BYTES_SIZES = {"bytes16": 16, "bytes32": 32}
-
-
-def _is_entry(item: object) -> bool:
-    return isinstance(item, list) and [type(part) for part in item] == [Cid, int] and item[1] >= 0
-
-
-def _skip(data: bytes, at: int) -> int:
-    """Past one value whose lengths are looked at and nothing else."""
-    pending = 1
-    while pending:
-        pending -= 1
-        if at < len(data) and data[at] >> 5 == _OTHER:
-            _, at = _read_other(data, at)
-            continue
-        start = at
-        major, argument, at = _read_head(data, at)
-        if major in (_BYTES, _TEXT):
-            at += len(_read_span(data, start, at, argument))
-        elif major in (_ARRAY, _MAP):
-            if argument > (len(data) - at) // (2 if major == _MAP else 1):
-                raise FormatError(start, f"room for {argument} entries", f"{len(data) - at} bytes")
-            pending += argument * (2 if major == _MAP else 1)
-        elif major == _TAG:
-            pending += 1
-    return at

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
-from ingot._speedups import cbor
+from ingot._speedups import layout
 from ingot.codec.cid import DAG_CBOR_PREFIX
 from ingot.errors import Corruption
 from ingot.limits import BODY_NODE_ENTRIES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX
@@ -31,7 +31,7 @@ from ingot.messages import Body, Cid
 
 OBJECT = "ingot/object@1"
 
-_RECORD = cbor.Layout(
+_RECORD = layout.Layout(
     OBJECT,
     (
         ("key", "utf8"),
@@ -52,7 +52,7 @@ _RECORD = cbor.Layout(
         ("composite", "true?"),
     ),
 )
-_SUMMARY = cbor.Layout(
+_SUMMARY = layout.Layout(
     OBJECT,
     (
         ("etag", "text?"),

@@ -7,11 +7,12 @@ not reach it; one that a killed gateway left running is adopted, a stale ``postm
 through, an initdb that was interrupted is done again, a server that is killed is started again. No
 call blocks the loop, and the permissions of directories that are not ours are never changed.
 
-The cluster is ``<data-dir>/postgres``. As root, Postgres runs as another user; where that user
-cannot enter the data directory (a 0700 home), ``postgres`` is a symbolic link to a cluster under
-``/var/lib/ingot``, with a random name so that it belongs to this data directory alone. A socket
-whose path would be longer than the kernel's 107 bytes lies in a runtime directory instead.
-``binaries`` says which programs are run and why. Called by ``ingot.server`` and tests.
+The cluster is ``<data-dir>/postgres/data``, its socket and log lie beside it. As root, Postgres
+runs as another user, who as a rule cannot walk to a data directory in a home of mode 0700; and a
+socket's path may not be longer than 107 bytes. Both are got around in one way: the server inherits
+an open descriptor of the directory and is told ``/proc/self/fd/N`` as its path, which leads there
+without walking; we reach a socket with a long path likewise. Where the plain path will do, it is
+used. ``binaries`` says which programs are run and why. Called by ``ingot.server`` and tests.
 """
 
 from __future__ import annotations
@@ -22,22 +23,21 @@ import itertools
 import logging
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from ingot.errors import ConfigError, Unavailable
 from ingot.registry import postmaster
-from ingot.registry.binaries import INSTALL, Runner, can_enter, choose_runner, find_binaries
+from ingot.registry.binaries import Runner, can_enter, choose_runner, find_binaries
 
-ROOT_STATE = Path("/var/lib/ingot")  # clusters of root whose data directory nobody else may enter
+COPIES = Path("/var/lib/ingot")  # of programs that the user who runs them cannot reach
 ROLE = "ingot"
 START_LIMIT_S = 60.0  # crash recovery of a busy cluster included
 STOP_LIMIT_S = 30.0
@@ -46,6 +46,7 @@ POLL_S = 0.005
 LOG_BYTES_MAX = 4 * 1024 * 1024
 SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES_MAX = 107
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 ALWAYS = {
     "fsync": "on",
@@ -89,7 +90,7 @@ class EmbeddedPostgres:
         self.adopted = False
         self._logger = logger or logging.getLogger("ingot.registry")
         self._runner: Runner
-        self._place = self.home  # where ``home`` leads, on a path that the runner can walk
+        self._descriptor = -1  # of ``home``
         self._guard: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -136,7 +137,7 @@ class EmbeddedPostgres:
 
     @property
     def cluster(self) -> Path:
-        return self._place / "data"
+        return self.home / "data"
 
     def start_blocking(self) -> str:
         """``start``, for callers without a loop; nobody starts it again when it dies."""
@@ -144,20 +145,21 @@ class EmbeddedPostgres:
             self._process = None  # that one died
         self._runner = choose_runner()
         try:
-            self._make_home()
+            self._open_home()
             with self._locked():
                 self.adopted = self._adopt()
                 if not self.adopted:
                     self._start_server()
         except OSError as error:
+            self._forget()
             raise ConfigError(
                 f"the private Postgres in {self.home} cannot be started: {error}; give a database "
                 "with --postgres DSN to do without it"
             ) from error
-        found = postmaster.read(self.cluster)
-        if found is None:
-            raise Unavailable(f"the private Postgres ended at once, see {self._log}")
-        self.dsn = f"postgresql://{ROLE}@/postgres?host={quote(found.socket_directory, safe='/')}"
+        except BaseException:
+            self._forget()
+            raise
+        self.dsn = f"postgresql://{ROLE}@/postgres?host={quote(self._path_for_socket(), safe='/')}"
         return self.dsn
 
     def stop_blocking(self) -> None:
@@ -168,49 +170,41 @@ class EmbeddedPostgres:
             postmaster.stop(self._pid, self.cluster, signal.SIGQUIT, STOP_LIMIT_S)
         if self._process is not None:
             self._process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing runs, nothing is held."""
         self._process, self._pid = None, 0
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
-    def _make_home(self) -> None:
-        """``<data-dir>/postgres``, entered by the runner alone."""
-        parent = self.home.parent
-        parent.mkdir(mode=0o711 if self._runner.is_other else 0o700, parents=True, exist_ok=True)
+    def _open_home(self) -> None:
+        """``<data-dir>/postgres``, which the runner owns and nobody else may enter."""
+        self.home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.home.exists():
-            if self.home.is_symlink():
-                raise ConfigError(
-                    f"{self.home} points to {os.readlink(self.home)}, which is gone: bring it "
-                    "back, or remove the link and rebuild the registry with 'ingot restore'"
-                )
-            if can_enter(parent, self._runner):
-                self._make_private(self.home)
-            else:
-                place = ROOT_STATE / f"postgres-{secrets.token_hex(8)}"
-                ROOT_STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
-                if not can_enter(ROOT_STATE, self._runner):
-                    raise ConfigError(self._unreachable(parent))
-                self._make_private(place)
-                self.home.symlink_to(place)
-                _sync_directory(ROOT_STATE)
-            _sync_directory(parent)
-        self._place = self.home.resolve()
-        if not can_enter(self._place, self._runner):
-            raise ConfigError(self._unreachable(self.home))
-
-    def _unreachable(self, path: Path) -> str:
-        return (
-            f"user {self._runner.name!r}, as whom Postgres runs because it refuses to run as root, "
-            f"cannot enter {path}: choose another place with --data-dir, or run ingot as another "
-            "user, or give a database with --postgres DSN"
-        )
-
-    def _make_private(self, path: Path) -> None:
-        path.mkdir(mode=0o700, exist_ok=True)
+            self.home.mkdir(mode=0o700)
+            _sync_directory(self.home.parent)
         if self._runner.is_other:
-            os.chown(path, self._runner.uid, self._runner.gid)
+            os.chown(self.home, self._runner.uid, self._runner.gid)
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.home, DIRECTORY)
+
+    def _path_for_server(self) -> str:
+        """What the server and initdb are told; from it the socket's path follows as well."""
+        if can_enter(self.home, self._runner) and _is_plain(self.home):
+            return str(self.home)
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def _path_for_socket(self) -> str:
+        """What a client in this process is told."""
+        return str(self.home) if _is_plain(self.home) else f"/proc/self/fd/{self._descriptor}"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One start at a time; the lock ends with this process at the latest."""
-        descriptor = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """One start at a time; the lock ends with this process at the latest, so its descriptor is
+        not the one that the server inherits."""
+        descriptor = os.open(self.home, DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -231,16 +225,16 @@ class EmbeddedPostgres:
         while left := postmaster.processes(self.cluster):
             _wait(deadline, f"processes {left} of a dead Postgres still use {self.cluster}")
         if found is not None:
-            postmaster.remove_stale(self.cluster, found)
+            postmaster.remove_stale(self.cluster, self.home)
         return False
 
     def _start_server(self) -> None:
         major = self._cluster_version()
-        programs = find_binaries(self._runner, major, ROOT_STATE)
+        programs = find_binaries(self._runner, major, COPIES)
         if major is None:
             self._make_cluster(programs)
-        sockets = self._socket_directory()
-        arguments = [str(programs / "postgres"), "-D", str(self.cluster), "-k", str(sockets)]
+        path = self._path_for_server()
+        arguments = [str(programs / "postgres"), "-D", f"{path}/data", "-k", path]
         for name, value in ALWAYS.items():
             arguments += ["-c", f"{name}={value}"]
         if self._log.exists() and self._log.stat().st_size > LOG_BYTES_MAX:
@@ -253,20 +247,19 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                cwd="/",
-                env=_environment(),
-                **self._runner.arguments(),
+                **self._circumstances(),
             )
         self._process, self._pid = process, process.pid
         try:
             self._wait_until_ready(process, log_start)
         except BaseException:
-            self.stop_blocking()
+            postmaster.stop(process.pid, self.cluster, signal.SIGINT, STOP_LIMIT_S)
+            process.wait()
             raise
 
     @property
     def _log(self) -> Path:
-        return self._place / "log"
+        return self.home / "log"
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], log_start: int) -> None:
         deadline = time.monotonic() + START_LIMIT_S
@@ -305,67 +298,47 @@ class EmbeddedPostgres:
     def _make_cluster(self, programs: Path) -> None:
         """initdb beside the final name, renamed when all of it is synced: half a cluster never has
         the name of a whole one."""
-        making = self._place / "data.new"
+        making = self.home / "data.new"
         shutil.rmtree(making, ignore_errors=True)
-        done = subprocess.run(
-            [
-                programs / "initdb",
-                "--pgdata", making,
-                "--username", ROLE,
-                "--auth", "trust",  # whoever can open the socket may enter; its directory is 0700
-                "--encoding", "UTF8",
-                "--locale", "C",
-                "--no-sync",
-                "--no-instructions",
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env=_environment(),
-            **self._runner.arguments(),
-        )  # fmt: skip
-        if done.returncode != 0:
-            shutil.rmtree(making, ignore_errors=True)
-            said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-            raise ConfigError(f"initdb failed: {said[-1]} ({INSTALL})")
+        self._initdb(
+            programs,
+            "--username",
+            ROLE,
+            "--auth",
+            "trust",  # whoever can open the socket may enter; its directory is 0700
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C",
+            "--no-sync",
+            "--no-instructions",
+        )
         with open(making / "postgresql.conf", "a") as settings:
             settings.write(MODEST)
-        synced = subprocess.run(
-            [programs / "initdb", "--pgdata", making, "--sync-only"],
+        self._initdb(programs, "--sync-only")
+        making.rename(self.cluster)
+        _sync_directory(self.home)
+
+    def _initdb(self, programs: Path, *arguments: str) -> None:
+        done = subprocess.run(
+            [programs / "initdb", "--pgdata", f"{self._path_for_server()}/data.new", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            cwd="/",
-            env=_environment(),
-            **self._runner.arguments(),
+            **self._circumstances(),
         )
-        if synced.returncode != 0:
-            raise ConfigError(f"the new cluster cannot be synced: {synced.stderr.strip()}")
-        making.rename(self.cluster)
-        _sync_directory(self._place)
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+            raise ConfigError(f"initdb failed in {self.home}: {said[-1]}")
 
-    def _socket_directory(self) -> Path:
-        """In the cluster's own home where the path is short and plain enough for a socket."""
-        plain = re.fullmatch(r"[A-Za-z0-9_./+=-]+", str(self._place))
-        if plain and len(str(self._place / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX:
-            return self._place
-        kept = self._place / "sockets"  # a link to the one made before, reused after a crash
-        if kept.exists() and kept.resolve().stat().st_uid == self._runner.uid:
-            return kept.resolve()
-        kept.unlink(missing_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="ingot-", dir=self._runtime_base()))
-        if self._runner.is_other:
-            os.chown(place, self._runner.uid, self._runner.gid)
-        kept.symlink_to(place)
-        return place
-
-    def _runtime_base(self) -> str:
-        base = os.environ.get("XDG_RUNTIME_DIR", "")
-        usable = os.path.isabs(base) and os.access(base, os.W_OK | os.X_OK) and len(base) < 64
-        if usable and can_enter(Path(base), self._runner):
-            return base
-        return "/tmp"
+    def _circumstances(self) -> dict[str, Any]:
+        """How the programs are run: as whom, where, with which descriptor and variables."""
+        return {
+            "cwd": "/",
+            "env": _environment(),
+            "pass_fds": [self._descriptor],
+            **self._runner.arguments(),
+        }
 
 
 async def _ended(pid: int) -> None:
@@ -397,8 +370,14 @@ def _wait(deadline: float, why: str) -> None:
     time.sleep(POLL_S)
 
 
+def _is_plain(path: Path) -> bool:
+    """Short enough for a socket and without what a DSN or a list of directories would split at."""
+    fits = len(os.fsencode(path / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX
+    return fits and re.fullmatch(r"[A-Za-z0-9_./+=-]+", str(path)) is not None
+
+
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(path, DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -19,7 +19,6 @@ class Postmaster:
     """What ``postmaster.pid`` says."""
 
     pid: int
-    socket_directory: str
     status: str  # "starting", "ready", "stopping", "standby"; "" while it is being written
 
 
@@ -32,7 +31,7 @@ def read(cluster: Path) -> Postmaster | None:
     if not lines[0].strip().isdigit():
         return None
     lines += [""] * 8
-    return Postmaster(int(lines[0]), lines[4].strip(), lines[7].strip())
+    return Postmaster(int(lines[0]), lines[7].strip())
 
 
 def is_alive(postmaster: Postmaster, cluster: Path) -> bool:
@@ -46,12 +45,9 @@ def processes(cluster: Path) -> list[int]:
     return [pid for pid in found if _belongs(pid, cluster)]
 
 
-def remove_stale(cluster: Path, stale: Postmaster) -> None:
+def remove_stale(cluster: Path, sockets: Path) -> None:
     """Drop what a dead server left; Postgres itself would take a foreign process for its own."""
-    names = [cluster / "postmaster.pid"]
-    if stale.socket_directory:
-        names += Path(stale.socket_directory).glob(".s.PGSQL.*")
-    for name in names:
+    for name in (cluster / "postmaster.pid", *sockets.glob(".s.PGSQL.*")):
         name.unlink(missing_ok=True)
 
 

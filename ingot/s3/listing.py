@@ -19,7 +19,7 @@ from ingot.messages import Response
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
-from ingot.s3.xml import boolean, document, element, escape, needs_escape, url_encode
+from ingot.s3.xml import boolean, document, element, escape, is_xml, needs_escape, url_encode
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -62,9 +62,13 @@ class ListOperations:
         after = ""
         if page.truncated and asked.delimiter:
             after = f"<NextMarker>{text(page.items[-1][0])}</NextMarker>"
-        # Clients decode everything in this document but the prefix, so that one stays as it is.
+        # Clients decode everything in this document but the prefix, so that one stays as it is
+        # where it can.
+        prefix = _plain(asked.prefix)
+        if asked.encoded and not is_xml(prefix):
+            prefix = url_encode(asked.prefix)
         content = (
-            f"<Name>{call.bucket}</Name>{element('Prefix', _plain(asked.prefix))}"
+            f"<Name>{call.bucket}</Name>{element('Prefix', prefix)}"
             f"<Marker>{text(marker)}</Marker>{after}{_echo(asked, text)}"
             f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
             f"{_contents(page, asked, _owner(bucket))}{_groups(page, text)}"

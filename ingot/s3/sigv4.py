@@ -38,6 +38,7 @@ HTTP_DATE = re.compile(
 )
 
 CONTROLS = bytes(code for code in (*range(32), 127) if code != 9)
+NO_XML = {code: 0xFFFD for code in (*range(32), 0xFFFE, 0xFFFF) if code not in (9, 10, 13)}
 REQUIRED = (
     b"X-Amz-Algorithm",
     b"X-Amz-Credential",
@@ -80,8 +81,8 @@ def query_malformed(detail: str) -> S3Error:
 
 
 def text(data: bytes) -> str:
-    """Bytes of a client for an error document."""
-    return data.decode("utf-8", "replace")
+    """Bytes of a client for an error document, without what no XML document may hold."""
+    return data.decode("utf-8", "replace").translate(NO_XML)
 
 
 def iso_time(unix_ms: int) -> str:

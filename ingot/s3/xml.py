@@ -32,10 +32,16 @@ _REFERENCES: Final = {chr(n): f"&#{n};" for n in range(0x20)} | {
 }
 _ESCAPES: Final = str.maketrans(_NAMED | _REFERENCES)
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f&<>\"'\ufffe\uffff]")
+_NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def needs_escape(text: str) -> bool:
     return _UNSAFE.search(text) is not None
+
+
+def is_xml(text: str) -> bool:
+    """Whether XML 1.0 can carry ``text`` at all, with or without references."""
+    return _NOT_XML.search(text) is None
 
 
 def escape(text: str) -> str:

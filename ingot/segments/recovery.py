@@ -295,25 +295,32 @@ class Recovery:
         )
 
     async def _confirm(self) -> None:
-        """Make sure that what was read is also on the disk, the newest batch above all."""
+        """Make sure that what was read is also on the disk, the newest batch above all: a commit
+        that was shown once must stay. A disk that refuses that twice refuses the start."""
         for scanned in self.pending:
-            segment = scanned.segment
-            lane = self.disk.lanes.body
-            job = lane.job()
             try:
-                if scanned.commits and segment.state != QUARANTINED:
-                    last = scanned.commits[-1]
-                    batch = self.disk.files.pread(segment.fd, last.end - last.start, last.start)
-                    # A sync that failed for the last process marked its pages clean: only bytes
-                    # that are written again are surely on the disk after this one.
-                    job.pwrite(segment.fd, last.start, batch)
-                job.fdatasync(segment.fd)
-                await self.disk.run(lane, job)
+                await self._write_again(scanned)
             except OSError as error:
-                self.disk.problem(
-                    f"{segment.name} could not be synced ({error.strerror}); its newest commit may "
-                    "not survive a power failure. Check the disk."
-                )
+                if scanned.commits:
+                    await self._write_again(scanned)
+                else:
+                    self.disk.problem(
+                        f"{scanned.segment.name} could not be synced ({error.strerror}); no commit "
+                        "rests on what it lacks. Check the disk."
+                    )
+
+    async def _write_again(self, scanned: Scanned) -> None:
+        segment = scanned.segment
+        lane = self.disk.lanes.body
+        job = lane.job()
+        if scanned.commits and segment.state != QUARANTINED:
+            last = scanned.commits[-1]
+            batch = self.disk.files.pread(segment.fd, last.end - last.start, last.start)
+            # A sync that failed, for the last process or a moment ago, marked its pages clean: only
+            # bytes that are written again are surely on the disk after this one.
+            job.pwrite(segment.fd, last.start, batch)
+        job.fdatasync(segment.fd)
+        await self.disk.run(lane, job)
 
     async def _seal_pending(self, count: int) -> None:
         """Seal the first ``count`` scanned segments; the chain goes past them."""

@@ -140,8 +140,8 @@ def keys_by_layer() -> list[list[bytes]]:
         layer = mst.key_layer(key)
         if len(pool[layer]) < 12:
             pool[layer].append(key)
-    for layer, key in vectors("key-heights")["mined"]:
-        pool[layer].append(key.encode())
+    for case in vectors("key-heights")["mined"]:
+        pool[case["height"]].append(case["key"].encode())
     return pool
 
 

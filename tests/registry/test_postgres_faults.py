@@ -59,6 +59,10 @@ async def persist(call: Callable[[], Any], limit_s: float = 20.0) -> Any:
 @pytest.fixture
 async def admin(postgres: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(postgres)
+    await connection.execute(  # what a failed test left would stand in the way
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
     await connection.execute("DROP SCHEMA IF EXISTS ingot CASCADE")
     yield connection
     await connection.close()

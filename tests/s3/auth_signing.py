@@ -210,8 +210,8 @@ def frame(
         if previous is not None:
             block = b"".join(b"%b:%b\n" % pair for pair in sorted(pairs))
             digest = hashlib.sha256(block).hexdigest().encode()
-            lines = (b"AWS4-HMAC-SHA256-TRAILER", stamp, scope, previous, digest)
-            previous = hmac.digest(key, b"\n".join(lines), "sha256").hex().encode()
+            parts = (b"AWS4-HMAC-SHA256-TRAILER", stamp, scope, previous, digest)
+            previous = hmac.digest(key, b"\n".join(parts), "sha256").hex().encode()
             framed += b"x-amz-trailer-signature:" + previous + b"\r\n"
     return framed + b"\r\n"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from xml.etree import ElementTree
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from ingot.credentials import Account
 from ingot.messages import Request
 from ingot.s3.auth import Authenticated, parse_query
 from ingot.s3.errors import S3Error
+from ingot.s3.xml import error_document
 from tests.s3.auth_signing import (
     ACCOUNT,
     CREDENTIAL,
@@ -28,14 +32,14 @@ AUTHORIZATION = GOOD.index[b"authorization"]
 
 
 def refused(
-    given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: bool
+    given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: Any
 ) -> S3Error:
     with pytest.raises(S3Error) as error:
         authenticator(region).authenticate(given, now_ms, **options)
     return error.value
 
 
-def accepted(given: Request, now_ms: int = NOW_MS, **options: bool) -> Authenticated:
+def accepted(given: Request, now_ms: int = NOW_MS, **options: Any) -> Authenticated:
     return authenticator().authenticate(given, now_ms, **options)
 
 
@@ -302,6 +306,16 @@ def test_a_wrong_signature_shows_what_the_server_signed() -> None:
     assert string.startswith("AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/")
     assert bytes.fromhex(error.elements["StringToSignBytes"]) == string.encode()
     assert ACCOUNT.secret_key not in str(error.elements)
+
+
+def test_an_error_is_always_a_readable_document() -> None:
+    headers = [(b"host", b"h"), (b"x-amz-date", b"\0\x1f\xff\xef\xbf\xbf")]
+    value = b"AWS4-HMAC-SHA256 Credential=\x01\xff/20130524/us-east-1/s3/aws4_request,"
+    value += b"SignedHeaders=host,Signature=\x02"
+    error = refused(request("GET", b"/b", [*headers, (b"authorization", value)]))
+    document = ElementTree.fromstring(error_document(error, "/b", "id", "host"))
+    assert document.findtext("Code") == "InvalidAccessKeyId"
+    assert document.findtext("AWSAccessKeyId") == "\ufffd\ufffd"
 
 
 def test_a_long_request_is_not_sent_back() -> None:

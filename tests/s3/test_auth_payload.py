@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -342,10 +343,17 @@ def test_a_framed_body_that_has_arrived_is_taken_at_once() -> None:
     body = verified(framed, headers, arrived=True)
     assert body.take() == DATA
     body.check(stored(DATA, body.algorithms))
-    huge = headers | {b"x-amz-decoded-content-length": b"5000000000"}
-    with pytest.raises(S3Error) as error:
-        verified(framed, huge, arrived=True).take()
-    assert error.value.code == "IncompleteBody"
+    huge = verified(
+        framed, headers | {b"x-amz-decoded-content-length": b"5000000000"}, arrived=True
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(S3Error) as error:
+            huge.take()
+        assert error.value.code == "IncompleteBody"
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # nothing was reserved for a claim
+    finally:
+        tracemalloc.stop()
 
 
 def test_nothing_is_lost_when_the_body_has_not_arrived() -> None:

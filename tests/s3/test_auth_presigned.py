@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, quote, quote_from_bytes, urlsplit
 
@@ -33,14 +34,14 @@ NAMES = ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signatu
 
 
 def refused(
-    given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: bool
+    given: Request, now_ms: int = NOW_MS, region: str = "us-east-1", **options: Any
 ) -> S3Error:
     with pytest.raises(S3Error) as error:
         authenticator(region).authenticate(given, now_ms, **options)
     return error.value
 
 
-def accepted(given: Request, now_ms: int = NOW_MS, **options: bool) -> Authenticated:
+def accepted(given: Request, now_ms: int = NOW_MS, **options: Any) -> Authenticated:
     return authenticator().authenticate(given, now_ms, **options)
 
 
@@ -203,7 +204,7 @@ def test_boto3_presigned_urls() -> None:
         aws_secret_access_key=ACCOUNT.secret_key,
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
-    calls = [
+    calls: list[tuple[str, dict[str, Any]]] = [
         ("get_object", {"Key": "a b/ü+~.txt", "ResponseContentType": "text/plain; charset=utf-8"}),
         ("put_object", {"Key": "k", "ContentType": "text/plain", "Metadata": {"a": "b c"}}),
         ("upload_part", {"Key": "k", "UploadId": "u", "PartNumber": 1}),

@@ -336,6 +336,14 @@ def test_chk_10_claimed_lengths_reserve_nothing() -> None:
         tracemalloc.stop()
 
 
+def test_chk_10_more_than_was_declared_is_refused_before_it_comes() -> None:
+    for line in (b"6\r\n", b"ffffffffffffffff\r\n"):
+        decoder = AwsChunkedDecoder(5, None, None)
+        with pytest.raises(S3Error) as error:
+            decoder.feed(memoryview(line), memoryview(bytearray(10)))
+        assert error.value.code == "IncompleteBody"
+
+
 PIECES = st.sampled_from(
     [b"0", b"5", b"2000", b"\r\n", b"\n", b";chunk-signature=", b"0" * 64, b"hello", b":", b"\0"]
     + [b"x-amz-checksum-crc32", b"x-amz-trailer-signature", b"AAAAAA==", b"h" * 8192, b"ffffffff"]

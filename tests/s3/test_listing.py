@@ -266,6 +266,7 @@ def test_list_9_v1_leaves_the_prefix_as_it_is():
     answer = ask(filled(ODD), encoding_type="url", prefix="a+", marker="a ", delimiter="+")
     assert (answer.text("Prefix"), answer.text("Marker")) == ("a+", "a%20")
     assert answer.text("Delimiter") == "%2B"
+    assert ask(filled(ODD), encoding_type="url", prefix="a\x01").text("Prefix") == "a%01"
 
 
 def test_list_15_absent_and_empty(driver):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -41,7 +42,7 @@ def signed(
     return request(method, target, [*headers, (b"authorization", value.encode())])
 
 
-def accepted(given: Request, **options: bool) -> Authenticated:
+def accepted(given: Request, **options: Any) -> Authenticated:
     found = authenticator().authenticate(given, NOW_MS, **options)
     assert found.account is ACCOUNT
     return found

@@ -197,7 +197,7 @@ class SimFiles:
         other.next_fd = self.next_fd
         return other
 
-    # -- every call ----------------------------------------------------------------------------------
+    # -- every call --------------------------------------------------------------------------------
 
     def _enter(self, call: str, name: str = "") -> bool:
         """Count a call; False when the process is being taken apart."""
@@ -229,7 +229,7 @@ class SimFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return inode
 
-    # -- ports.FileSystem ------------------------------------------------------------------------------
+    # -- ports.FileSystem --------------------------------------------------------------------------
 
     def open(self, path: str, write: bool = False) -> int:
         if not self._enter("open", self._name(path)):

@@ -31,7 +31,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.errors: list[BaseException | str] = []
         self.tasks: set[asyncio.Task[Any]] = set()
 
-    # -- what asyncio's futures and tasks ask of a loop ------------------------------------------------
+    # -- what asyncio's futures and tasks ask of a loop --------------------------------------------
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
@@ -60,7 +60,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    # -- running -----------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------------
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """The result of ``main``; Crashed when the power failed meanwhile."""

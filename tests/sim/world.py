@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
 
@@ -42,6 +42,12 @@ SETTINGS = SegmentSettings(
     runs_a_tier=2,
     open_files_max=3,
 )
+
+PAGED = (
+    4096 - 59 - 38,
+    4096 - 38,
+    4096 - 38,
+)  # blocks whose frames fill the pages of a new segment
 
 
 class SimClock:
@@ -128,6 +134,12 @@ class World:
         rate = self.random.choice((0.0, 0.0, 0.0, 0.005, 0.03))
         self.faults = Faults(self.random, rate, reads=False)
         self.recycled = self.random.random() < 0.3
+        # Now and then batches whose frames end where pages do, each in a recycled segment of its
+        # own: a page that never got to the platter then leaves whole frames of another batch.
+        self.paged = self.random.random() < 0.1
+        if self.paged:
+            self.recycled = True
+            self.settings = replace(settings, seal_bytes=4096)
         self.loop: SimLoop
         self.store: SegmentStore
 
@@ -146,6 +158,9 @@ class World:
                 self.loop.run(self._cycle())
             except Crashed:
                 pass
+            except BaseException:
+                self.loop.bury()
+                raise
             self._end()
         self.verify()
 
@@ -156,9 +171,11 @@ class World:
         self.files.fault = lambda call, name: 0
         try:
             self.loop.run(self._verify())
-        finally:
-            self.faults.on = True
-            self._end()
+        except BaseException:
+            self.loop.bury()
+            raise
+        self.faults.on = True
+        self._end()
 
     def _boot(self) -> None:
         self.loop = SimLoop(self.files, self.random)
@@ -250,7 +267,10 @@ class World:
     async def _commit_alone(self, uploaded: list[tuple[BodyPosition, bytes]]) -> bool:
         random = self.random
         blocks: dict[bytes, bytes] = {}
-        for _ in range(random.randint(0, 5)):
+        for size in PAGED if self.paged else ():
+            data = random.randbytes(size)
+            blocks[cid_of(data)] = data
+        for _ in range(0 if self.paged else random.randint(0, 5)):
             if self.truth.blocks and random.random() < 0.1:
                 cid = random.choice(list(self.truth.blocks))
                 blocks[cid] = self.truth.blocks[cid]  # known already, perhaps in this segment

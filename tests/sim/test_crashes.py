@@ -1,0 +1,200 @@
+"""The store under the seeded disk, and the simulation under broken rules: it must see each of them.
+
+A rule is broken by replacing the one function that keeps it; nothing in the product knows of this.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ingot.segments import log, recovery, runfile, scan, segment, store
+from ingot.segments.body import BodyStream
+from ingot.segments.disk import Disk
+from tests.sim.disk import SimFiles, SimLane
+from tests.sim.world import run_seed
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable()  # the store reports what the faults do to it
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(6))
+def test_nothing_acknowledged_is_lost(block: int) -> None:
+    for seed in range(block * 60, block * 60 + 60):
+        try:
+            run_seed(seed)
+        except Exception as error:
+            raise AssertionError(f"replay: python -m tests.sim.run --start {seed} --seeds 1") from (
+                error
+            )
+
+
+def test_one_seed_is_one_history() -> None:
+    def fingerprint() -> Any:
+        world = run_seed(7)
+        return world.truth.commits, world.files.calls, world.commits
+
+    assert fingerprint() == fingerprint()
+
+
+# -- broken rules ----------------------------------------------------------------------------------
+
+
+def no_log_sync(patch: Patch) -> None:
+    """Acknowledge before the sync."""
+    run = SimLane._run
+
+    def lazy(self: SimLane, step: tuple[Any, ...]) -> None:
+        inode = self._files.fds.get(step[1]) if step[0] == "fdatasync" else None
+        names = [name for name, each in self._files.names.items() if each is inode]
+        if not any(name.startswith("log") for name in names):
+            run(self, step)
+
+    patch.setattr(SimLane, "_run", lazy)
+
+
+def no_body_sync(patch: Patch) -> None:
+    """Commit to bodies that are only written."""
+
+    async def sync(self: BodyStream, positions: Any) -> None:
+        return None
+
+    patch.setattr(BodyStream, "sync", sync)
+
+
+def no_directory_sync(patch: Patch) -> None:
+    """Leave the names of new files to chance."""
+    patch.setattr(Disk, "sync_directory", lambda self: None)
+
+
+def no_frames_digest(patch: Patch) -> None:
+    """Believe any commit record that hashes."""
+    found = scan.Scanner._found
+
+    def believing(self: Any, mark: Any) -> Any:
+        result = found(self, mark)
+        if result is not None:
+            result = scan.Found(result.cid, result.record, result.start, result.end, True)
+        return result
+
+    patch.setattr(scan.Scanner, "_found", believing)
+
+
+def no_segment_number(patch: Patch) -> None:
+    """Believe records that a recycled file brought along."""
+    continues = scan.Scanner._continues
+
+    def believing(self: Any, found: Any) -> bool:
+        if found.record.store == self._store and not self.result.commits:
+            return bool(found.whole)
+        return continues(self, found)
+
+    patch.setattr(scan.Scanner, "_continues", believing)
+
+
+def no_voiding(patch: Patch) -> None:
+    """Keep the records that a later segment does not continue."""
+    patch.setattr(recovery.Recovery, "_void", lambda self, scanned, keep: None)
+
+
+def no_poison(patch: Patch) -> None:
+    """Go on in a file whose sync failed, and believe the next sync."""
+    patch.setattr(segment.Segment, "poison", lambda self, error: None)
+    poison = log.LogStream._poison
+
+    def forgiving(self: Any, current: Any, error: OSError) -> None:
+        submit, self._sealer.submit = self._sealer.submit, lambda segment: None
+        poison(self, current, error)
+        self._sealer.submit = submit
+        current.end += 0
+        self.current = current
+
+    patch.setattr(log.LogStream, "_poison", forgiving)
+    patch.setattr(BodyStream, "_poison", lambda self, current, error: None)
+
+
+def no_second_write(patch: Patch) -> None:
+    """Trust that what a start can read is on the disk."""
+
+    async def trusting(self: Any) -> None:
+        return None
+
+    patch.setattr(recovery.Recovery, "_confirm", trusting)
+
+
+def no_run_sync(patch: Patch) -> None:
+    """Put a run under its name before it is on the disk."""
+    finish = runfile.RunWriter.finish
+
+    async def lazy(self: Any) -> Any:
+        fdatasync, SimFiles.fdatasync = SimFiles.fdatasync, lambda files, fd: None  # type: ignore
+        try:
+            return await finish(self)
+        finally:
+            SimFiles.fdatasync = fdatasync  # type: ignore[method-assign]
+
+    patch.setattr(runfile.RunWriter, "finish", lazy)
+
+
+def no_sequence_kept(patch: Patch) -> None:
+    """Use up a sequence for a commit that failed."""
+    attempt = log.LogStream._attempt
+
+    async def counting(self: Any, batch: Any) -> Any:
+        try:
+            return await attempt(self, batch)
+        except OSError:
+            self.sequence += 1
+            raise
+
+    patch.setattr(log.LogStream, "_attempt", counting)
+
+
+def old_table_first(patch: Patch) -> None:
+    """Drop a segment's table before its run is in use."""
+    write = store.Sealer._write_run
+
+    async def early(self: Any, sealing: Any) -> Any:
+        self._index.drop_growing(sealing)
+        return await write(self, sealing)
+
+    patch.setattr(store.Sealer, "_write_run", early)
+
+
+RULES: list[tuple[Callable[[Patch], None], int]] = [
+    (no_log_sync, 40),
+    (no_body_sync, 80),
+    (no_directory_sync, 80),
+    (no_frames_digest, 400),
+    (no_segment_number, 200),
+    (no_voiding, 400),
+    (no_poison, 200),
+    (no_second_write, 400),
+    (no_run_sync, 200),
+    (no_sequence_kept, 200),
+    (old_table_first, 100),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule, seeds", RULES, ids=[rule.__name__ for rule, _ in RULES])
+def test_a_broken_rule_is_caught(
+    rule: Callable[[Patch], None], seeds: int, monkeypatch: Patch
+) -> None:
+    rule(monkeypatch)
+    for seed in range(seeds):
+        try:
+            run_seed(seed)
+        except Exception:
+            return
+    pytest.fail(f"{seeds} seeds did not notice: {rule.__doc__}")
