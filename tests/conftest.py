@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,25 @@ def postgres(reachable_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def private_path(reachable_path: Path) -> Iterator[Path]:
-    """A directory for one test's own Postgres."""
+    """A directory for one test's own things."""
     path = reachable_path / f"test-{os.urandom(4).hex()}"
     path.mkdir(mode=0o711)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def template(reachable_path: Path) -> Path:
+    """A data directory whose private Postgres was made and is stopped: copying beats initdb."""
+    path = reachable_path / "template"
+    server = EmbeddedPostgres(path)
+    server.start_blocking()
+    server.stop_blocking()
+    return path
+
+
+@pytest.fixture
+def private_postgres(template: Path, private_path: Path) -> EmbeddedPostgres:
+    """A private Postgres of one test's own, not started."""
+    subprocess.run(["cp", "-a", template, private_path / "data"], check=True)
+    return EmbeddedPostgres(private_path / "data")

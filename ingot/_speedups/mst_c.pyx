@@ -359,23 +359,24 @@ cdef void finish(Store* store) noexcept:
     store.owed = 0
 
 
-cdef int check_idle(Store* store) except -1:
-    """Only a finalizer that runs inside a call can find the cache busy."""
-    if store.busy:
+cdef Store* idle(NodeCache cache) except NULL:
+    """The cache's store. Only a finalizer that runs inside a call can find it busy."""
+    if cache.store.busy:
         raise RuntimeError("the node cache is in use by a call that has not returned")
-    return 0
+    return &cache.store
 
 
-cdef int begin(Store* store) except -1:
+cdef Store* begin(NodeCache cache) except NULL:
     """Start a call that keeps pointers: until ``end`` nothing may change the table."""
-    check_idle(store)
+    cdef Store* store = idle(cache)
     store.busy = True
-    return 0
+    return store
 
 
 cdef void end(Store* store) noexcept:
     release(&store.arena, True)
     store.busy = False
+    shrink(store)
 
 
 cdef class NodeCache:
@@ -420,12 +421,11 @@ cdef class NodeCache:
     def add(self, cid: bytes, block: bytes) -> None:
         """Hold ``block``, whose hash the caller has checked against ``cid``; FormatError."""
         cdef const uint8_t* digest = digest_of(cid)
-        cdef Store* store = &self.store
+        cdef Store* store = idle(self)
         cdef Node* node
         cdef bint owed = store.owed > 0
         if find(store, digest) != NULL:
             return
-        check_idle(store)
         reserve(store, 1)
         node = checked_node(digest, block)
         if owed:
@@ -435,13 +435,13 @@ cdef class NodeCache:
 
     def discard(self, cids: Iterable[bytes]) -> None:
         """Drop those of ``cids`` that are held, such as the removed nodes of a published batch."""
-        cdef Store* store = &self.store
+        cdef Store* store
         cdef const uint8_t* digest
         cdef uint64_t tag, at
         cdef Node* node
         for cid in cids:
             digest = digest_of(cid)
-            check_idle(store)
+            store = idle(self)
             node = find(store, digest)
             if node != NULL:
                 memcpy(&tag, digest, 8)
@@ -652,7 +652,7 @@ cdef object too_deep():
 
 def get(cache: NodeCache, root: bytes | None, key: bytes) -> bytes | None:
     """The value CID of ``key``, or None; raises Missing."""
-    cdef Store* store = &cache.store
+    cdef Store* store = idle(cache)
     cdef const uint8_t* digest = root_digest(root)
     cdef const uint8_t* name = <const uint8_t*> PyBytes_AS_STRING(key)
     cdef uint32_t length = <uint32_t> PyBytes_GET_SIZE(key)
@@ -662,6 +662,7 @@ def get(cache: NodeCache, root: bytes | None, key: bytes) -> bytes | None:
     cdef Entry entry
     cdef uint32_t n, known, agreeing
     cdef int depth = 0
+    cdef bytes value
     while digest != NULL:
         node = descend(store, digest, parent)
         if node == NULL:
@@ -683,8 +684,10 @@ def get(cache: NodeCache, root: bytes | None, key: bytes) -> bytes | None:
                 known += agreeing
                 if known == length:
                     if agreeing == entry.suffix_length:
+                        value = to_bytes(entry.value, entry.value_length)
                         finish(store)
-                        return to_bytes(entry.value, entry.value_length)
+                        shrink(store)
+                        return value
                     break
                 if agreeing < entry.suffix_length and name[known] < entry.suffix[agreeing]:
                     break
@@ -693,6 +696,7 @@ def get(cache: NodeCache, root: bytes | None, key: bytes) -> bytes | None:
             fetch_slot(store, digest)
         parent = node
     finish(store)
+    shrink(store)
     return None
 
 
@@ -965,12 +969,11 @@ def apply(
     Missing with all nodes that the paths of the whole batch are known to need. Deletes are
     refused only where they would join nodes to one that no reader accepts.
     """
-    cdef Store* store = &cache.store
     cdef const uint8_t* old = root_digest(root)
+    cdef list held = list(mutations)  # owns the keys and values pointed at
+    cdef Store* store = begin(cache)
     cdef Emitted* emitted
     cdef Batch batch
-    cdef list held = list(mutations)  # owns the keys and values pointed at
-    begin(store)
     memset(&batch, 0, sizeof(Batch))
     batch.store = store
     batch.arena = &store.arena
@@ -987,7 +990,6 @@ def apply(
             free(emitted.node)
             emitted = emitted.next
         end(store)
-        shrink(store)
 
 
 cdef int take_mutations(Batch* batch, list held, bytes salt) except -1:
@@ -2050,8 +2052,8 @@ def page(
     ``after`` is exclusive. When it is itself the name of a group, that group was answered and is
     skipped whole. An empty ``delimiter`` groups nothing; ``limit`` 0 answers nothing, untruncated.
     """
-    cdef Store* store = &cache.store
     cdef const uint8_t* digest = root_digest(root)
+    cdef Store* store
     cdef list items = []
     cdef bytes start = prefix
     cdef Py_ssize_t group
@@ -2066,7 +2068,7 @@ def page(
         start = above(after) if group == len(after) else after + b"\x00"
     if start is None:
         return items, False
-    begin(store)
+    store = begin(cache)
     try:
         return items, fill_page(store, digest, items, start, prefix, delimiter, limit)
     finally:
@@ -2144,12 +2146,12 @@ def scan(
     cache: NodeCache, root: bytes | None, start: bytes, stop: bytes | None, limit: int
 ) -> list[tuple[bytes, bytes]]:
     """At most ``limit`` (key, value CID) with start <= key < stop, in order; raises Missing."""
-    cdef Store* store = &cache.store
     cdef const uint8_t* digest = root_digest(root)
+    cdef Store* store
     cdef list items = []
     if limit <= 0:
         return items
-    begin(store)
+    store = begin(cache)
     try:
         fill_scan(store, digest, items, start, stop, limit)
     finally:
@@ -2227,7 +2229,7 @@ def diff(
     of one call is the next call's ``after``. A wrong ``salt`` costs loads, the answer is the same.
     Raises Missing.
     """
-    cdef Store* store = &cache.store
+    cdef Store* store
     cdef const uint8_t* old = root_digest(a)
     cdef const uint8_t* new = root_digest(b)
     cdef Comparison comparison
@@ -2238,7 +2240,7 @@ def diff(
         return changes
     if limit is not None:
         most = <uint64_t> max(0, min(limit, 1 << 62))
-    begin(store)
+    store = begin(cache)
     memset(both, 0, sizeof(Comparison))
     both.store = store
     both.after = <const uint8_t*> PyBytes_AS_STRING(after)

@@ -258,11 +258,21 @@ class NodeCache:
     def __init__(self, budget: int) -> None:
         if budget <= 0:
             raise ValueError("a cache needs a budget above 0 bytes")
-        self.budget = budget
-        self.bytes_used = 0
+        self._budget = budget
+        self._bytes_used = 0
         self._nodes: OrderedDict[bytes, _Node] = OrderedDict()
         self._epoch = 1
         self._owed = 0
+
+    @property
+    def budget(self) -> int:
+        """How many bytes the nodes may take."""
+        return self._budget
+
+    @property
+    def bytes_used(self) -> int:
+        """How many bytes the nodes take, table and allocator counted in."""
+        return self._bytes_used
 
     def add(self, cid: bytes, block: bytes) -> None:
         """Hold ``block``, whose hash the caller has checked against ``cid``; FormatError."""
@@ -277,7 +287,7 @@ class NodeCache:
         for cid in cids:
             node = self._nodes.pop(_digest(cid), None)
             if node is not None:
-                self.bytes_used -= len(node.block) + _NODE_CHARGE
+                self._bytes_used -= len(node.block) + _NODE_CHARGE
 
     def block(self, cid: bytes) -> bytes | None:
         """The block of a node that is held, else None."""
@@ -294,7 +304,7 @@ class NodeCache:
         node.epoch = self._epoch - (not protect)
         node.credit = _CREDIT_HIGH if node.height > 2 else _CREDIT_LOW
         self._nodes[digest] = node
-        self.bytes_used += len(node.block) + _NODE_CHARGE
+        self._bytes_used += len(node.block) + _NODE_CHARGE
 
     def _visit(self, digest: bytes) -> _Node | None:
         node = self._nodes.get(digest)
@@ -319,10 +329,11 @@ class NodeCache:
     def _finish(self) -> None:
         self._epoch += 1
         self._owed = 0
+        self._shrink()
 
     def _shrink(self) -> None:
         spared = 0
-        while self.bytes_used > self.budget and spared < len(self._nodes):
+        while self._bytes_used > self._budget and spared < len(self._nodes):
             digest, node = next(iter(self._nodes.items()))
             self._nodes.move_to_end(digest)
             if node.epoch == self._epoch:
@@ -332,7 +343,7 @@ class NodeCache:
                 spared = 0
             else:
                 del self._nodes[digest]
-                self.bytes_used -= len(node.block) + _NODE_CHARGE
+                self._bytes_used -= len(node.block) + _NODE_CHARGE
 
 
 def _root_digest(root: bytes | None) -> bytes | None:

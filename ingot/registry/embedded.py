@@ -224,8 +224,7 @@ class EmbeddedPostgres:
             found = postmaster.read(self.cluster)
         while left := postmaster.processes(self.cluster):
             _wait(deadline, f"processes {left} of a dead Postgres still use {self.cluster}")
-        if found is not None:
-            postmaster.remove_stale(self.cluster, self.home)
+        postmaster.remove_stale(self.cluster, self.home)
         return False
 
     def _start_server(self) -> None:

@@ -127,7 +127,12 @@ async def test_our_end_and_reading_on(pair: Pair) -> None:
     ours.shutdown_write()
     assert theirs.recv(10) == b"bye"
     assert theirs.recv(10) == b""
-    assert await receive(ours, 1, 100) != b""  # whatever it is, it can be discarded
+    theirs.sendall(b"and on")
+    assert await receive(ours, 1, 100) != b""  # whatever it looks like, it can be discarded
+    theirs.close()
+    async with asyncio.timeout(5):
+        while await receive(ours, 1000, 1000):
+            pass
 
 
 async def test_a_peer_that_breaks_the_connection(pair: Pair) -> None:

@@ -113,7 +113,7 @@ def test_line_ends_do_not_change_a_checksum(tmp_path: Path) -> None:
 
 
 def test_released_migrations_stay_as_they_are() -> None:
-    """A change of one of these is refused by every database that has it: add a migration instead."""
+    """A database that has one refuses a changed one: add a migration instead."""
     released = {"0001_init": "65071c553e2a05c765fad103dffeed8a9b24a599d3d077fa0ccf179a8444a2bd"}
     found = {str(migration): migration.sha256 for migration in migrate.load(migrate.directory())}
     assert {name: found[name] for name in released} == released

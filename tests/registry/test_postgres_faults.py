@@ -345,13 +345,8 @@ async def until_waiting(admin: Any, query: str) -> None:
         assert time.monotonic() < deadline, f"nothing waits in {query!r}"
 
 
-async def server_of(path: Path) -> tuple[EmbeddedPostgres, str]:
-    server = EmbeddedPostgres(path)
-    return server, await server.start()
-
-
-async def test_postgres_restarted(private_path: Path) -> None:
-    server, dsn = await server_of(private_path)
+async def test_postgres_restarted(private_postgres: EmbeddedPostgres) -> None:
+    server, dsn = private_postgres, await private_postgres.start()
     registry = Postgres(dsn)
     await registry.open()
     token = await registry.acquire("one", 60.0)
@@ -368,11 +363,11 @@ async def test_postgres_restarted(private_path: Path) -> None:
     await server.stop()
 
 
-async def test_a_swap_survives_a_crash_of_postgres(private_path: Path) -> None:
+async def test_a_swap_survives_a_crash_of_postgres(private_postgres: EmbeddedPostgres) -> None:
     """With synchronous_commit off in the session, as a pooler may hand it out, and a WAL writer
     that sleeps: what was acknowledged is there after a kill -9 all the same, since the statement
     says so itself. (Without that, this test finds the old head.)"""
-    server, dsn = await server_of(private_path)
+    server, dsn = private_postgres, await private_postgres.start()
     admin = await asyncpg.connect(dsn)
     await admin.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
     await admin.execute("SELECT pg_reload_conf()")
@@ -481,9 +476,9 @@ async def test_a_taker_waits_for_a_swap_in_flight_and_sees_it(
 
 
 async def test_unsafe_settings_are_reported(
-    private_path: Path, caplog: pytest.LogCaptureFixture
+    private_postgres: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, dsn = await server_of(private_path)
+    server, dsn = private_postgres, await private_postgres.start()
     registry = Postgres(dsn)
     await registry.open()
     assert registry.warnings == []
