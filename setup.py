@@ -11,6 +11,7 @@ import sys
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 
 def switch(name: str) -> bool:
@@ -18,6 +19,7 @@ def switch(name: str) -> bool:
 
 
 DEBUG, ASAN, TRACE = switch("INGOT_DEBUG"), switch("INGOT_ASAN"), switch("INGOT_TRACE")
+MIGRATIONS = sorted(glob.glob("migrations/*.sql"))
 HINTS = {
     "openssl/": "the OpenSSL headers are missing: install libssl-dev (Debian) or openssl-devel",
     "Python.h": "the Python headers are missing: install python3-dev (Debian) or python3-devel",
@@ -42,6 +44,21 @@ class BuildExt(build_ext):
         dirs += [d for v in ("CPATH", "C_INCLUDE_PATH") for d in os.environ.get(v, "").split(":")]
         flags = os.environ.get("CFLAGS", "").split()
         return dirs + [flag[2:] for flag in flags if flag.startswith("-I")]
+
+
+class BuildPy(build_py):
+    """The stock command, taking ``migrations/`` along to where ``ingot.registry.migrate`` looks."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = os.path.join(self.build_lib, "ingot", "registry", "migrations")
+            self.mkpath(target)
+            for path in MIGRATIONS:
+                self.copy_file(path, target)
+
+    def get_source_files(self) -> list[str]:
+        return [*super().get_source_files(), *MIGRATIONS]
 
 
 def extensions() -> list[Extension]:
@@ -69,4 +86,4 @@ def extensions() -> list[Extension]:
     return cythonize(found, compiler_directives=directives, nthreads=0)
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "build_py": BuildPy})

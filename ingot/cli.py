@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -71,13 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def exit_status(error: BaseException) -> int | None:
     """What an error that ends a command means to the shell; None for one that needs a traceback."""
-    if isinstance(error, ConfigError | Unavailable | LeaseLost):
+    if isinstance(error, ConfigError | Unavailable):
         return 2
     if isinstance(error, IngotError):
         return 1
-    if isinstance(error, OSError):
-        return 2 if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) else 1
-    return None
+    return 1 if isinstance(error, OSError) else None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -164,10 +161,7 @@ async def _serve(config: Config, ready_fd: int | None) -> int:
     try:
         start = asyncio.ensure_future(server.start())
         if not await stopping.interrupts(start):
-            try:
-                await start
-            except OSError as error:
-                raise _not_listening(error, config) from error
+            await start
             _announce(server, config, ready_fd)
             failed = asyncio.ensure_future(server.failed.wait())
             if not await stopping.interrupts(failed):
@@ -242,14 +236,6 @@ def _check_descriptor(descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
     except OSError as error:
         raise ConfigError(f"--ready-fd {descriptor}: {error.strerror}") from error
-
-
-def _not_listening(error: OSError, config: Config) -> BaseException:
-    if error.errno == errno.EADDRINUSE:
-        return ConfigError(f"{config.listen} is in use: choose another port with --listen")
-    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES):
-        return ConfigError(f"cannot listen on {config.listen}: {error.strerror}")
-    return error
 
 
 # -- fsck and segments ----------------------------------------------------------------------------

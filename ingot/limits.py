@@ -94,6 +94,7 @@ LEASE_RENEW_S: Final = 3.0
 SWAP_TIMEOUT_S: Final = 5.0
 SWAP_RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # then the last again
 COMMIT_DEADLINE_S: Final = 20.0  # a waiter of the pipeline gets 503 after this
+REGISTRY_PATIENCE_S: Final = 2.0  # a waiter's, once the registry is known to be away
 HEADS_KEPT: Final = 1000  # root history a bucket keeps in the registry
 REGISTRY_CONNECT_S: Final = 5.0  # one attempt to connect and prepare
 REGISTRY_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # then the last again

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from report import size_text
+from report import ms, size_text
 
 NOISE = 1.15
 Key = tuple[str, int, int]
@@ -43,7 +43,7 @@ def row(key: Key, old: dict[str, Any], new: dict[str, Any], noise: float) -> str
     operation, size, connections = key
     ratio = gain(old, new)
     times = "".join(
-        f"{old[name] / 1000:>10.3f} ->{new[name] / 1000:>9.3f}" for name in ("p50_us", "p99_us")
+        f"{ms(old[name] / 1000):>10} ->{ms(new[name] / 1000):>9}" for name in ("p50_us", "p99_us")
     )
     return (
         f"{operation:<13}{size_text(size):>7}{connections:>6}"

@@ -175,7 +175,7 @@ def run(
 ) -> dict:
     """Send ``heads[ends[i]:ends[i + 1]]`` and ``body_size`` bytes of ``body`` from ``body_at[i]``
     for i = 0, 1, ... (again from 0 after the last, unless ``once``), for ``run_s`` seconds after
-    ``warm_s`` that are not counted. What is under way then is waited for, 30 s at most."""
+    ``warm_s`` that are not counted. What is under way then is waited for, two minutes at most."""
     cdef const uint64_t[::1] ends_view = ends
     cdef const uint64_t[::1] body_view = body_at
     cdef Load *load
@@ -283,7 +283,7 @@ cdef void drive(
             load.fatal = errno
             return
         load.now = clock()
-        if load.now > load.stop_at + <uint64_t>30000000000:
+        if load.now > load.stop_at + <uint64_t>120000000000:
             load.broken += load.active
             return
         for at in range(count):

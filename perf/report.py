@@ -27,10 +27,14 @@ def figure_row(figure: dict[str, Any]) -> str:
     return (
         f"{figure['operation']:<13}{size_text(figure['size']):>7}{figure['connections']:>6}"
         f"{figure['rate']:>10,.0f}{figure['mb_s']:>8,.0f}"
-        f"{times[0]:>10.3f}{times[1]:>9.3f}{times[2]:>9.3f}{times[3]:>9.3f}"
+        f"{ms(times[0]):>10}{ms(times[1]):>9}{ms(times[2]):>9}{ms(times[3]):>9}"
         f"{figure['server_cpu_us']:>8,.0f}{figure['memory_mib']:>9,.0f}   "
         f"{floor_text(floor)}{marks}"
     )
+
+
+def ms(time: float) -> str:
+    return f"{time:,.3f}" if time < 100 else f"{time:,.0f}"
 
 
 def floor_text(floor: dict[str, Any]) -> str:

@@ -100,18 +100,24 @@ def filter_blocks(count: int) -> int:
 
 
 cdef class Table:
-    """The blocks of one segment that still grows. Of a block that stands in it twice, the first."""
+    """The blocks of one segment that still grows; ``expected`` of them need no growing pains. Of a
+    block that stands in it twice, the first counts."""
 
     cdef Slot* slots  # owned; capacity + spare of them
     cdef Py_ssize_t capacity
     cdef Py_ssize_t spare  # behind the last home slot, so that a cluster never wraps round
     cdef Py_ssize_t count
 
-    def __cinit__(self) -> None:
-        self.capacity, self.spare, self.count = SLOTS_MIN, SLOTS_MIN, 0
+    def __cinit__(self, expected: int = 0) -> None:
+        cdef Py_ssize_t number = expected
+        self.capacity = max(SLOTS_MIN, number * 5 // 3 + 1)
+        self.spare, self.count = SLOTS_MIN, 0
         self.slots = <Slot*>calloc(self.capacity + self.spare, sizeof(Slot))
         if self.slots == NULL:
             raise MemoryError
+
+    def __init__(self, expected: int = 0) -> None:
+        pass
 
     def __dealloc__(self) -> None:
         free(self.slots)
@@ -254,7 +260,7 @@ cdef class Table:
         return -1
 
     cdef bint _add(self, Bytes digest, uint32_t offset, uint32_t length, bint verified) except -1:
-        cdef Py_ssize_t at, free_at, end
+        cdef Py_ssize_t at = 0, free_at = 0, end
         cdef int order
         if (self.count + 1) * 5 > self.capacity * 3:
             self._rebuild(self.capacity * 2, self.spare)
@@ -284,7 +290,7 @@ cdef class Table:
     cdef int _rebuild(self, Py_ssize_t capacity, Py_ssize_t spare) except -1:
         """Move the entries, which come in order, into a fresh array."""
         cdef Slot* old = self.slots
-        cdef Slot* new
+        cdef Slot* new = NULL
         cdef Py_ssize_t size = self.capacity + self.spare, at, home, low = 0, count = 0
         while True:
             new = <Slot*>calloc(capacity + spare, sizeof(Slot))

@@ -47,9 +47,10 @@ def _digest(cid: Buffer) -> bytes:
 
 
 class Table:
-    """The blocks of one segment that still grows. Of a block that stands in it twice, the first."""
+    """The blocks of one segment that still grows; ``expected`` of them need no growing pains. Of a
+    block that stands in it twice, the first counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int = 0) -> None:
         self._places: dict[bytes, tuple[int, int, bool]] = {}
         self._sorted: list[bytes] = []
 

@@ -83,8 +83,9 @@ class Pipeline:
         self._working: dict[bytes, Bucket] = {}
         self._names: dict[str, bytes] = {}
         self._queue: deque[Mutation] = deque()
-        self._away = 0  # mutations that left a batch and wait for blocks
+        self._loading_count = 0  # mutations that left a batch and wait for blocks
         self.registry_away = False
+        self._away_since = 0.0
         self._wake: asyncio.Event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._swapping: asyncio.Task[None] | None = None
@@ -131,11 +132,13 @@ class Pipeline:
         self._wake.set()
 
     def expire(self) -> None:
-        """Give 503 to waiters past their deadline; their mutation may still commit."""
+        """Give 503 to waiters past their deadline, or when the registry has been away for long;
+        their mutations may still commit."""
         now = self._clock.monotonic()
+        away = self.registry_away and now - self._away_since >= limits.REGISTRY_PATIENCE_S
         for mutation in self._pending():
-            if mutation.deadline <= now:
-                _refuse(mutation, Unavailable("the commit took too long; it may yet succeed"))
+            if away or mutation.deadline <= now:
+                _refuse(mutation, Unavailable("the commit took too long; it may yet succeed", 2))
 
     def _pending(self) -> Iterable[Mutation]:
         yield from self._queue
@@ -156,7 +159,7 @@ class Pipeline:
             raise Unavailable("the gateway is stopping")
         if self.registry_away:
             raise Unavailable("the registry (Postgres) cannot be reached", retry_after_s=2)
-        if len(self._queue) + self._away >= limits.QUEUE_MUTATIONS_MAX:
+        if len(self._queue) + self._loading_count >= limits.QUEUE_MUTATIONS_MAX:
             raise Unavailable("too many writes are waiting")
         self._queue.append(mutation)
         if len(self._queue) == 1:
@@ -261,7 +264,7 @@ class Pipeline:
 
     def _leave(self, group: list[Mutation], cids: list[Cid]) -> None:
         """These wait for blocks; the others go on."""
-        self._away += len(group)
+        self._loading_count += len(group)
         task = asyncio.create_task(self._load(group, cids), name="ingot-load")
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
@@ -277,7 +280,7 @@ class Pipeline:
             self._queue.extendleft(reversed(group))
             self._wake.set()
         finally:
-            self._away -= len(group)
+            self._loading_count -= len(group)
 
     # -- stages 5 and 6: swap, acknowledge ------------------------------------------------------------
 
@@ -292,6 +295,7 @@ class Pipeline:
                     break
                 except Unavailable as error:
                     if not self.registry_away:
+                        self._away_since = self._clock.monotonic()
                         log.warning("commit %d is durable, its swap is not: %s", sequence, error)
                     self.registry_away = True
                     if self.failed is not None:

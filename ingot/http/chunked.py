@@ -17,7 +17,7 @@ from ingot.limits import CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
-_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+_SIZE, _DATA, _DATA_END, _TRAILER, _DONE, _BROKEN = range(6)
 
 
 class ChunkedDecoder:
@@ -39,8 +39,11 @@ class ChunkedDecoder:
         """Move plain bytes from the front of ``buffer`` to the start of ``out``: how many.
 
         Fewer than ``len(out)`` means that more input is needed, or that the body is finished.
-        BodyError("BadRequest") when the coding is broken.
+        BodyError("BadRequest") when the coding is broken. That is final: what follows may look like
+        chunks again, and to believe it is how requests are smuggled.
         """
+        if self._phase == _BROKEN:
+            raise self._broken("the chunked coding was malformed before")
         made = 0
         while self._phase != _DONE:
             if self._phase == _DATA:
@@ -56,7 +59,7 @@ class ChunkedDecoder:
                 if len(buffer) < 2:
                     break
                 if not buffer.startswith(b"\r\n"):
-                    raise BodyError("BadRequest", "a chunk is longer than its size says")
+                    raise self._broken("a chunk is longer than its size says")
                 del buffer[:2]
                 self._phase = _SIZE
             elif not self._line(buffer):
@@ -75,7 +78,7 @@ class ChunkedDecoder:
         end = buffer.find(b"\r\n", 0, CHUNK_LINE_BYTES_MAX + 2)
         if end < 0:
             if len(buffer) >= CHUNK_LINE_BYTES_MAX + 2:
-                raise BodyError("BadRequest", "a line of the chunked coding is too long")
+                raise self._broken("a line of the chunked coding is too long")
             return False
         line = bytes(buffer[:end])
         del buffer[: end + 2]
@@ -88,7 +91,7 @@ class ChunkedDecoder:
     def _take_size(self, line: bytes) -> None:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
-            raise BodyError("BadRequest", "malformed chunk size")
+            raise self._broken("malformed chunk size")
         self.remaining = int(match[1], 16)
         self._phase = _DATA if self.remaining else _TRAILER
 
@@ -98,4 +101,8 @@ class ChunkedDecoder:
             return
         self._trailer_bytes += len(line)
         if self._trailer_bytes > TRAILER_BYTES_MAX or _TRAILER_LINE.fullmatch(line) is None:
-            raise BodyError("BadRequest", "malformed or too many trailer fields")
+            raise self._broken("malformed or too many trailer fields")
+
+    def _broken(self, detail: str) -> BodyError:
+        self._phase = _BROKEN
+        return BodyError("BadRequest", detail)

@@ -271,12 +271,13 @@ class EmbeddedPostgres:
             _wait(deadline, f"the private Postgres does not get ready, see {self._log}")
 
     def _said(self, start: int) -> str:
-        """The last complaint of the server, for a message of one line."""
+        """The last two things the server said, as one line: the second tends to be of the kind
+        "contains errors", the first says which."""
         with open(self._log, "rb") as log:
             log.seek(start)
             lines = log.read(64 * 1024).decode(errors="replace").splitlines()
-        bad = [line for line in lines if "FATAL" in line or "ERROR" in line or "PANIC" in line]
-        return (bad or lines or ["it said nothing"])[-1].strip() + f" (all of it in {self._log})"
+        plain = [re.sub(r"^[-0-9]+ [:.0-9]+ UTC \[\d+\] ", "", line).strip() for line in lines]
+        return f"{'; '.join(plain[-2:]) or 'it said nothing'} (all of it in {self._log})"
 
     # -- the cluster ------------------------------------------------------------------------------
 

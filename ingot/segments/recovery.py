@@ -75,6 +75,7 @@ class Recovery:
             self._sum_up()
             return self.found
         except OSError as error:
+            self._abandon()
             # Going on without a segment that is there would give its commits' numbers away again.
             what = "the segments cannot be read"
             raise unavailable(what, error, self.disk.directory) from error
@@ -157,7 +158,11 @@ class Recovery:
                 f"{name} is shorter than when it was sealed ({size} of {info.bytes} bytes); what "
                 "verifies is served. Put the file back, or restore."
             )
-        scanned = await Scanner(self.disk, Segment(stream, number, fd), self.store).scan()
+        try:
+            scanned = await Scanner(self.disk, Segment(stream, number, fd), self.store).scan()
+        except OSError:
+            self.disk.close_quietly(fd, name)
+            raise
         self.found.scanned += 1
         self.found.scanned_bytes += scanned.size
         if info is not None:
@@ -225,18 +230,16 @@ class Recovery:
     def _judge_tail(self, scanned: Scanned) -> None:
         """One torn batch is the end. What stands behind a second one was acknowledged."""
         segment = scanned.segment
-        later = [found.record.sequence for found in scanned.later]
-        known = scanned.last
-        if not known:
-            # Without a good record here, what came before tells which commit would be the next.
-            known = self.chain[-1].info.last_commit if self.chain else 0
-        if scanned.unreadable or any(sequence > known + 1 for sequence in later):
-            stop = scanned.stop
+        last = segment.info() if scanned.commits or not self.chain else self.chain[-1].info
+        known = last.last_commit
+        later = [found.record for found in scanned.later if found.record.sequence > known]
+        torn = all(record.sequence == known + 1 or record.previous == last.root for record in later)
+        if scanned.unreadable or not torn:
             scanned.salvage()
+            newest = max((record.sequence for record in later), default=known)
             self.disk.problem(
-                f"{segment.name} is damaged at byte {stop}: commit {known + 1} and perhaps more "
-                f"cannot be read whole, and commits up to {max(later, default=known)} stand in the "
-                "file. The segment is quarantined and what verifies is served. Check the disk; "
+                f"{segment.name} is damaged at byte {scanned.stop}: commit {known + 1} and perhaps "
+                f"more cannot be read whole, and commits up to {newest} stand in the file. The segment is quarantined and what verifies is served. Check the disk; "
                 "restore what is missing."
             )
         elif segment.state != QUARANTINED:
@@ -391,6 +394,14 @@ class Recovery:
         if not self.index.growing:
             for name in self.damaged_runs:
                 self.disk.discard(name, None)
+
+    def _abandon(self) -> None:
+        """Let go of every descriptor: the next start begins afresh."""
+        prepared = [segment for segments in self.spare.values() for segment in segments]
+        for segment in [*(scanned.segment for scanned in self.pending), *prepared]:
+            if segment.key not in self.index.growing:
+                self.disk.close_quietly(segment.fd, segment.name)
+        self.sealer.close()
 
     def tip(self) -> SegmentInfo | None:
         """The segment that holds the newest commit."""

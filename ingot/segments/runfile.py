@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from ingot._speedups import index
+from ingot._speedups import digest, index
 from ingot.errors import FormatError
 from ingot.messages import BodyPosition
 from ingot.ports import Job
@@ -133,7 +133,8 @@ class RunWriter:
         self._entries_at = self._filter_at + self._blocks * index.BLOCK_BYTES
         self._filter = index.Filter(count)
         self._filter_end, self._entries_end = self._filter_at, self._entries_at
-        self._filter_hash, self._entries_hash = sha256(), sha256()
+        self._filter_hash = digest.Hasher("sha256")
+        self._entries_hash = digest.Hasher("sha256")
         self._file = self._name + ".tmp"
         self._fd = -1
 
@@ -146,7 +147,7 @@ class RunWriter:
         job = lane.job()
         job.pwrite(self._fd, self._entries_end, entries)
         self._entries_end += len(entries)
-        self._entries_hash.update(entries)
+        job.update(self._entries_hash, entries)
         self._put_filter(job, self._filter.add(entries))
         await self._disk.run(lane, job)
 
@@ -157,6 +158,7 @@ class RunWriter:
         disk, files, lane = self._disk, self._disk.files, self._disk.lanes.body
         job = lane.job()
         self._put_filter(job, self._filter.finish())
+        await disk.run(lane, job)
         head = _HEAD.pack(
             MAGIC,
             VERSION,
@@ -169,6 +171,7 @@ class RunWriter:
             self._entries_hash.digest(),
         )
         segments = b"".join(_pack_segment(info) for info in self._infos)
+        job = lane.job()
         job.pwrite(self._fd, 0, head + sha256(head + segments).digest() + segments)
         job.fdatasync(self._fd)
         await disk.run(lane, job)
@@ -190,7 +193,7 @@ class RunWriter:
         if blocks:
             job.pwrite(self._fd, self._filter_end, blocks)
             self._filter_end += len(blocks)
-            self._filter_hash.update(blocks)
+            job.update(self._filter_hash, blocks)
 
 
 def load(disk: Disk, number: int) -> OpenRun:
@@ -240,16 +243,16 @@ async def audit(disk: Disk, held: OpenRun) -> bool:
             (held.filter_at, held.entries_at, held.filter_digest),
             (held.entries_at, held.view.nbytes, held.entries_digest),
         )
-        for start, end, digest in parts:
-            running = sha256()
+        for start, end, expected in parts:
+            running = digest.Hasher("sha256")
             while start < end:
                 piece = bytearray(min(step, end - start))
                 job = disk.lanes.read.job()
                 job.pread(fd, start, piece)
+                job.update(running, piece)
                 await disk.run(disk.lanes.read, job)
-                running.update(piece)
                 start += len(piece)
-            if running.digest() != digest:
+            if running.digest() != expected:
                 return False
     finally:
         disk.close_quietly(fd, held.name)

@@ -74,9 +74,8 @@ class Sealer:
 
     def close(self) -> None:
         """Let go of everything. What could not be sealed is scanned at the next start."""
-        for segment in [*self._failed, *self._queue]:
-            if segment.fd >= 0:
-                self._disk.close_quietly(segment.fd, segment.name)
+        for segment in self._index.growing.values():
+            self._disk.close_quietly(segment.fd, segment.name)
         self._failed.clear()
         self._index.growing.clear()
         for held in self._index.runs:
@@ -97,8 +96,7 @@ class Sealer:
         if segment.state == OPEN:
             segment.state = SEALED
         self._index.replace_table(segment, held)
-        if segment.fd >= 0:
-            self._disk.close_quietly(segment.fd, segment.name)
+        self._disk.close_quietly(segment.fd, segment.name)
         self._disk.statistics.sealed += 1
         self.on_change(row_of(segment.info()))
 

@@ -11,13 +11,18 @@ wait: its file exists, its directory is synced and its blocks are written, with 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from dataclasses import dataclass, field
 
+from ingot import limits
 from ingot._speedups import index
 from ingot.messages import BodyPosition, Cid
 from ingot.segments import format
 from ingot.segments.disk import Disk
 from ingot.segments.model import OPEN, QUARANTINED, SEALED, Key, SegmentInfo
+
+BLOCK_BYTES_MEAN = 512  # of a log's blocks; tree nodes of a small PUT are the bulk of them
 
 
 @dataclass(slots=True, eq=False)
@@ -181,16 +186,25 @@ class Preparer:
             # What was read of it need not be on the disk, if a sync of the last process failed.
             ahead = format.HEADER_BYTES
         else:
+            if disk.files.free_bytes(disk.directory) < self._ahead:
+                # Known beforehand: not a file filled to the last byte at every attempt.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             number = self._numbers.take(self._stream)
             fd = disk.files.create(disk.path(format.file_name(self._stream, number)))
             segment, ahead = Segment(self._stream, number, fd), self._ahead
         try:
             await self._fill(segment.fd, ahead)
             disk.sync_directory()
+            # Grown beforehand: a table of this size is moved in milliseconds, on the loop.
+            segment.table = index.Table(self._blocks_expected())
         except OSError:
             disk.discard(segment.name, segment.fd)
             raise
         return segment
+
+    def _blocks_expected(self) -> int:
+        per_block = BLOCK_BYTES_MEAN if self._stream == format.LOG else limits.LOG_CHUNK_BYTES_MAX
+        return self._disk.settings.seal_bytes // per_block
 
     async def _fill(self, fd: int, ahead: int) -> None:
         """Write the header and the zeros behind it, a piece at a time, and sync them."""

@@ -206,10 +206,11 @@ def test_settling_finds_the_end_that_has_arrived() -> None:
     assert body.left is None
     body.settle()
     assert body.left == 0
-    for broken in (b"3\r\nab", b"zz\r\n", b""):
+    for broken in (b"3\r\nab", b"zz\r\n", b"zz\r\n0\r\n\r\n", b""):
         body = ChunkedBody(Script(broken, []))
-        body.settle()
-        assert body.left is None
+        for _ in range(2):
+            body.settle()
+            assert body.left is None
 
 
 def test_no_body() -> None:

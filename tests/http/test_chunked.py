@@ -30,7 +30,13 @@ def encode(chunks: list[bytes], extension: bytes = b"", trailer: bytes = b"") ->
 CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 
 
-@given(CHUNKS, st.sampled_from([b"", b";a", b' ; a="\xe9 b"']), st.sampled_from([b"", b"x: y\r\nz:\r\n"]), st.integers(1, 50), st.data())  # fmt: skip
+@given(
+    CHUNKS,
+    st.sampled_from([b"", b";a", b' ; a="\xe9 b"']),
+    st.sampled_from([b"", b"x: y\r\nz:\r\n"]),
+    st.integers(1, 50),
+    st.data(),
+)
 def test_any_split_and_any_room(
     chunks: list[bytes], extension: bytes, trailer: bytes, room: int, data: st.DataObject
 ) -> None:
@@ -87,6 +93,15 @@ def test_malformed(coded: bytes) -> None:
     with pytest.raises(BodyError) as caught:
         decode([coded])
     assert caught.value.kind == "BadRequest"
+
+
+def test_a_broken_coding_stays_broken() -> None:
+    decoder, buffer, view = ChunkedDecoder(), bytearray(b"x\r\n"), memoryview(bytearray(9))
+    for more in (b"", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"):
+        buffer += more
+        with pytest.raises(BodyError):
+            decoder.decode(buffer, view)
+        assert not decoder.finished
 
 
 def test_lines_and_trailers_are_bounded() -> None:

@@ -39,6 +39,7 @@ async def test_what_waits_goes_on_where_it_was() -> None:
         steps.append(await second)
         await asyncio.sleep(0)
         async with asyncio.timeout(5):  # there is a current task by now
+            await asyncio.sleep(0)
             steps.append(asyncio.current_task() is task)
 
     task = start(work())

@@ -22,7 +22,13 @@ def get(*lines: bytes, start: bytes = b"GET /b/k HTTP/1.1") -> bytes:
 
 def test_a_request_keeps_order_and_spelling_of_what_matters() -> None:
     request, framing = parse(
-        get(b"X-Amz-Date: 1", b"x-amz-meta-A:  two  \t", b"Empty:", b"L: \xe9", start=b"PUT /%62/a//b?x=&y HTTP/1.1")
+        get(
+            b"X-Amz-Date: 1",
+            b"x-amz-meta-A:  two  \t",
+            b"Empty:",
+            b"L: \xe9",
+            start=b"PUT /%62/a//b?x=&y HTTP/1.1",
+        )
     )
     assert (request.method, request.target) == ("PUT", b"/%62/a//b?x=&y")
     assert request.headers == [
@@ -59,7 +65,7 @@ def test_repeated_headers_are_joined_in_the_index_only() -> None:
         ([b"Connection: close"], Framing(0, persistent=False)),
         ([b"Connection: TE, Close"], Framing(0, persistent=False)),
         ([b"Connection: keep-alive"], Framing(0)),
-        ([b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: x"], Framing(0)),
+        ([b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"], Framing(0)),
         ([b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 3"], Framing(3)),
     ],
 )  # fmt: skip
@@ -175,14 +181,25 @@ def test_bad_requests(head: bytes) -> None:
     assert caught.value.kind == "BadRequest"
 
 
-@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity", b"xchunked", b"chunked;q=1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "coding", [b"gzip", b"gzip, chunked", b"identity", b"xchunked", b"chunked;q=1"]
+)
 def test_other_codings_are_not_implemented(coding: bytes) -> None:
     with pytest.raises(HeadError) as caught:
         parse(get(b"Transfer-Encoding: " + coding))
     assert caught.value.kind == "NotImplemented"
 
 
-@pytest.mark.parametrize("line", [b"FOO / HTTP/1.1", b"get / HTTP/1.1", b"CONNECT h:1 HTTP/1.1", b"CONNECT / HTTP/1.1", b"TRACE / HTTP/1.1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"FOO / HTTP/1.1",
+        b"get / HTTP/1.1",
+        b"CONNECT h:1 HTTP/1.1",
+        b"CONNECT / HTTP/1.1",
+        b"TRACE / HTTP/1.1",
+    ],
+)
 def test_methods_that_nobody_serves(line: bytes) -> None:
     with pytest.raises(HeadError) as caught:
         parse(get(start=line))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket as system
-from collections.abc import Callable
 
 import pytest
 
 from ingot.errors import ConfigError
 from ingot.net.listen import Acceptor, bind
+from tests.net.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,6 @@ class Accepted:
         self.sockets.append(sock)
         self.peers.append(peer)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0.001)
-
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
@@ -96,7 +91,7 @@ async def test_a_burst_is_accepted_whole() -> None:
     sock = await bind("127.0.0.1", 0)
     acceptor = Acceptor(sock, asyncio.get_running_loop(), accepted.take, accepted.shortages.append)
     clients = [system.create_connection(sock.getsockname()) for _ in range(150)]
-    await accepted.until(lambda: len(accepted.sockets) == 150)
+    await until(lambda: len(accepted.sockets) == 150)
     for taken in accepted.sockets:
         assert not taken.getblocking() and not taken.get_inheritable()
         assert taken.getsockopt(system.IPPROTO_TCP, system.TCP_NODELAY)
@@ -118,7 +113,7 @@ async def test_closing_from_within_the_callback() -> None:
 
     acceptor = Acceptor(sock, asyncio.get_running_loop(), take, accepted.shortages.append)
     clients = [system.create_connection(sock.getsockname()) for _ in range(2)]
-    await accepted.until(lambda: len(accepted.sockets) == 1)
+    await until(lambda: len(accepted.sockets) == 1)
     for client in clients:
         client.close()
     accepted.close()
@@ -137,11 +132,11 @@ async def test_running_out_of_descriptors_is_waited_out() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
         assert client.connect_ex(sock.getsockname()) in (0, 115)
-        await accepted.until(lambda: len(accepted.shortages) >= 2)
+        await until(lambda: len(accepted.shortages) >= 2)
         assert not accepted.sockets
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    await accepted.until(lambda: len(accepted.sockets) == 1)
+    await until(lambda: len(accepted.sockets) == 1)
     acceptor.close()
     client.close()
     accepted.close()
@@ -159,6 +154,6 @@ async def test_closing_during_the_pause() -> None:
     broke = Broke(fileno=sock.detach())
     acceptor = Acceptor(broke, asyncio.get_running_loop(), lambda s, p: None, shortages.append)
     with system.create_connection(broke.getsockname()):
-        await Accepted().until(lambda: bool(shortages))
+        await until(lambda: bool(shortages))
         acceptor.close()
     assert broke.fileno() == -1

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, SocketClosed, Stalled
+from tests.net.waiting import until
 
 Pair = tuple[Socket, system.socket]
 
@@ -71,14 +72,8 @@ async def test_sending_until_the_peer_reads(pair: Pair) -> None:
     while len(view):
         await ours.writable()
         view = view[ours.send_now(view) :]
-    await wait_until(lambda: len(got) == len(data))
+    await until(lambda: len(got) == len(data))
     assert got == data
-
-
-async def wait_until(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_several_buffers_in_order(pair: Pair) -> None:
@@ -104,7 +99,7 @@ async def test_unwanted_bytes_stop_the_reader_instead_of_spinning(pair: Pair) ->
     ours, theirs = pair
     ours.resume()
     theirs.send(b"x")
-    await wait_until(lambda: not ours.reading)
+    await until(lambda: not ours.reading)
     await ours.readable()  # and a wait brings it back
     assert ours.recv_now(room()) == 1
 

@@ -1,4 +1,4 @@
-"""TLS on the raw socket: the surface of the plain one, with the library's own buffers in between."""
+"""TLS on the raw socket: the plain one's surface, with the library's own buffers in between."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_a_large_stream_out(pair: Pair) -> None:
 async def test_the_end_behind_data_is_not_lost(pair: Pair) -> None:
     ours, theirs = pair
     theirs.sendall(b"last")
-    with pytest.raises(OSError):  # noqa: PT011  (the peer waits for our close_notify in vain)
+    with pytest.raises(OSError):
         theirs.settimeout(0.05)
         theirs.unwrap()
     assert await receive(ours, 4, 100) == b"last"

@@ -57,6 +57,13 @@ async def ask_again(dsn: str, sql: str) -> object:
         await asyncio.sleep(0.01)
 
 
+def await_path(path: Path) -> None:
+    deadline = time.monotonic() + 20.0
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.001)
+
+
 async def put(dsn: str) -> None:
     await ask(dsn, "CREATE TABLE kept AS SELECT 7 AS n")
 
@@ -90,6 +97,7 @@ async def test_settings_cannot_be_made_unsafe_by_a_file(server: EmbeddedPostgres
     assert await ask(await server.start(), "SHOW fsync") == "on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_the_loop_goes_on_while_it_starts(private_path: Path, factory: object) -> None:
     longest = 0.0
@@ -219,8 +227,8 @@ async def test_a_server_that_does_not_start_says_why(server: EmbeddedPostgres) -
         await server.start()
 
 
-async def test_two_starts_at_the_same_time(private_path: Path) -> None:
-    first, second = EmbeddedPostgres(private_path), EmbeddedPostgres(private_path)
+async def test_two_starts_at_the_same_time(private_postgres: EmbeddedPostgres) -> None:
+    first, second = private_postgres, EmbeddedPostgres(private_postgres.home.parent)
     await asyncio.gather(first.start(), second.start())
     assert first._pid == second._pid and {first.adopted, second.adopted} == {True, False}
     await asyncio.gather(first.stop(), second.stop())
@@ -230,9 +238,7 @@ async def test_two_starts_at_the_same_time(private_path: Path) -> None:
 async def test_a_cancelled_start_leaves_nothing_running(private_path: Path) -> None:
     server = EmbeddedPostgres(private_path)
     starting = asyncio.ensure_future(server.start())
-    deadline = time.monotonic() + 20.0
-    while not (server.home / "data.new").exists() and time.monotonic() < deadline:
-        await asyncio.sleep(0.001)
+    await asyncio.to_thread(await_path, server.home / "data.new")
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -247,7 +253,10 @@ async def test_stopping_what_never_started(private_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "with space", "a,b'c\"d?e&f", "ä" * 10])
-async def test_paths_that_no_socket_could_have(private_path: Path, name: str) -> None:
+async def test_paths_that_no_socket_could_have(
+    private_postgres: EmbeddedPostgres, private_path: Path, name: str
+) -> None:
+    private_postgres.home.parent.rename(private_path / name)
     server = EmbeddedPostgres(private_path / name)
     await put(await server.start())
     adopting = EmbeddedPostgres(private_path / name)
@@ -258,9 +267,13 @@ async def test_paths_that_no_socket_could_have(private_path: Path, name: str) ->
 
 
 @as_root
-async def test_a_data_directory_that_only_root_can_enter(private_path: Path) -> None:
+async def test_a_data_directory_that_only_root_can_enter(
+    private_postgres: EmbeddedPostgres, private_path: Path
+) -> None:
     home = private_path / "home"
     home.mkdir(mode=0o700)
+    (home / "deep").mkdir()
+    private_postgres.home.parent.rename(home / "deep" / "data")
     server = EmbeddedPostgres(home / "deep" / "data")
     dsn = await server.start()
     await put(dsn)
@@ -278,6 +291,7 @@ async def test_it_does_not_run_as_root(server: EmbeddedPostgres) -> None:
 
 
 @as_root
+@pytest.mark.slow
 async def test_programs_that_only_root_can_reach_are_copied(
     private_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ class Client:
     def close(self) -> None:
         self.connection.close()
 
+    __del__ = close
+
     def request(
         self,
         method: str,

@@ -20,13 +20,17 @@ SECRET_KEY = "tests-secret-key-000000000000000000000000"
 class Gateway:
     """Started by the constructor; ready when that returns. ``start_s`` is how long it took."""
 
-    def __init__(self, data_dir: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, data_dir: Path, *arguments: str, under: tuple[str, ...] = (), **environment: str
+    ) -> None:
+        """``under`` is a command that runs the gateway, such as strace."""
         read_end, write_end = os.pipe()
         settings = {"INGOT_ACCESS_KEY": ACCESS_KEY, "INGOT_SECRET_KEY": SECRET_KEY, **environment}
         self.log = (data_dir.parent / (data_dir.name + ".log")).open("ab")
         began = time.monotonic()
         self.process = subprocess.Popen(
             [
+                *under,
                 *(sys.executable, "-m", "ingot.cli", "serve", "--data-dir", str(data_dir)),
                 *("--listen", "127.0.0.1:0", "--ready-fd", str(write_end), *arguments),
             ],
@@ -59,7 +63,7 @@ class Gateway:
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            os.kill(self.ready["pid"], signal.SIGTERM)
         status = self.process.wait(timeout=60)
         self.log.close()
         return status

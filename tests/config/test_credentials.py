@@ -1,0 +1,168 @@
+"""Accounts: from a file, from the environment, or made once; mistakes named by file and table."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingot.credentials import Account, CredentialStore, canonical_id
+from ingot.errors import ConfigError
+
+ENVIRON = {"INGOT_ACCESS_KEY": "AKIAROOT", "INGOT_SECRET_KEY": "root-secret"}
+GOOD = '[[account]]\naccess_key = "AKIAONE"\nsecret_key = "secret-one"\n'
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> str:
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+def test_the_environment_names_the_root_account(tmp_path: Path) -> None:
+    store = CredentialStore.load(str(tmp_path), environ=ENVIRON)
+    root = store.get("AKIAROOT")
+    assert root is not None and root is store.root and not store.generated
+    assert root.secret_key == "root-secret" and root.id == canonical_id("AKIAROOT")
+    assert store.get("AKIAOTHER") is None
+    assert os.listdir(tmp_path) == []  # nothing is kept of it
+
+
+@pytest.mark.parametrize("missing", sorted(ENVIRON))
+def test_half_an_environment_is_refused(tmp_path: Path, missing: str) -> None:
+    environ = {name: value for name, value in ENVIRON.items() if name != missing}
+    with pytest.raises(ConfigError, match="go together"):
+        CredentialStore.load(str(tmp_path), environ=environ)
+
+
+def test_a_root_account_is_made_once_and_kept(tmp_path: Path) -> None:
+    first = CredentialStore.load(str(tmp_path), environ={})
+    assert first.generated
+    kept = tmp_path / "credentials.toml"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert len(first.root.secret_key) >= 40
+    second = CredentialStore.load(str(tmp_path), environ={})
+    assert not second.generated and second.accounts == first.accounts
+    assert sorted(os.listdir(tmp_path)) == ["credentials.toml"]
+
+
+def test_a_half_written_file_of_a_crash_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "credentials.toml.new").write_text("[[acc")
+    assert CredentialStore.load(str(tmp_path), environ={}).generated
+
+
+def test_two_stores_get_different_accounts(tmp_path: Path) -> None:
+    made = set()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        made.add(CredentialStore.load(str(tmp_path / name), environ={}).root)
+    assert len({account.access_key for account in made}) == 2
+    assert len({account.secret_key for account in made}) == 2
+
+
+def test_a_file_of_accounts(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "accounts.toml",
+        GOOD + '[[account]]\naccess_key = "AKIATWO"\nsecret_key = "secret-two"\n'
+        f'display_name = "two"\nid = "{"ab" * 32}"\n',
+    )
+    store = CredentialStore.load(str(tmp_path), path, {})
+    assert [account.access_key for account in store.accounts] == ["AKIAONE", "AKIATWO"]
+    assert store.root.id == canonical_id("AKIAONE") and store.root.display_name == "AKIAONE"
+    assert store.get("AKIATWO") == Account("AKIATWO", "secret-two", "ab" * 32, "two")
+    assert not store.generated and not (tmp_path / "credentials.toml").exists()
+
+
+def test_several_keys_may_share_an_account(tmp_path: Path) -> None:
+    line = f'id = "{"0a" * 32}"\n'
+    text = GOOD + line + GOOD.replace("AKIAONE", "AKIATWO") + line
+    store = CredentialStore.load(str(tmp_path), write(tmp_path / "f", text), {})
+    assert {account.id for account in store.accounts} == {"0a" * 32}
+
+
+def test_the_environment_stands_before_the_file(tmp_path: Path) -> None:
+    text = GOOD + '[[account]]\naccess_key = "AKIAROOT"\nsecret_key = "another-secret"\n'
+    store = CredentialStore.load(str(tmp_path), write(tmp_path / "f", text), ENVIRON)
+    assert store.root.secret_key == "root-secret"
+    assert [account.access_key for account in store.accounts] == ["AKIAROOT", "AKIAONE"]
+
+
+def test_the_canonical_id_never_changes() -> None:
+    """Buckets are owned by it: another derivation would orphan them."""
+    assert canonical_id("AKIAROOT") == (
+        "766204d3fa5dcdfad29e319e5f0a26ffb4d219765dc743c783a7898611c08c58"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no \\[\\[account\\]\\] table"),
+        ("[[account]\n", "not TOML"),
+        ("\xff", "not TOML"),
+        ("account = 3\n", "no \\[\\[account\\]\\] table"),
+        ("account = [3]\n", "table 1: not a table"),
+        ("user = 1\n" + GOOD, "unknown 'user'"),
+        (GOOD + "[[account]]\n", "table 2: access_key"),
+        (GOOD + GOOD, "table 2: access key AKIAONE stands there already"),
+        (GOOD + "secret = 1\n", "table 1: unknown 'secret'"),
+        (GOOD.replace('"secret-one"', "12345678"), "table 1: secret_key is not a string"),
+        (GOOD.replace("secret-one", "short"), "table 1: secret_key needs"),
+        (GOOD.replace("secret-one", "with a blank"), "table 1: secret_key needs"),
+        (GOOD.replace("AKIAONE", "a/b"), "table 1: access_key needs"),
+        (GOOD.replace("AKIAONE", "A,B"), "table 1: access_key needs"),
+        (GOOD + 'id = "xyz"\n', "table 1: id needs"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_table(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "accounts.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        CredentialStore.load(str(tmp_path), str(path), {})
+    assert str(path) in str(caught.value)
+    assert "secret-one" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        CredentialStore.load(str(tmp_path), str(tmp_path / "missing"), {})
+    with pytest.raises(ConfigError, match="directory"):
+        CredentialStore.load(str(tmp_path), str(tmp_path), {})
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        CredentialStore.load(str(tmp_path / "missing"), environ={})
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True)])
+def test_a_file_that_others_can_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    path = write(tmp_path / "accounts.toml", GOOD, mode)
+    with caplog.at_level(logging.WARNING):
+        CredentialStore.load(str(tmp_path), path, {})
+    assert ("chmod 600" in caplog.text) is warned
+
+
+def test_secrets_do_not_show() -> None:
+    assert "root-secret" not in repr(Account("AKIAROOT", "root-secret", "0" * 64, "root"))
+
+
+def test_a_store_made_by_hand() -> None:
+    one, two = (Account(key, "secret-key", canonical_id(key), key) for key in ("one", "two"))
+    store = CredentialStore([one, two])
+    assert store.root is one and store.get("two") is two
+    with pytest.raises(ConfigError, match="no account"):
+        CredentialStore([])
+    with pytest.raises(ConfigError, match="same access key"):
+        CredentialStore([one, one])
+
+
+@given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=40))
+def test_any_access_key_has_a_canonical_id(key: str) -> None:
+    assert len(canonical_id(key)) == 64 and int(canonical_id(key), 16) >= 0

@@ -1,0 +1,89 @@
+"""What the kernel saw: 64 clients share syncs, and no swap is sent before its batch is on the disk."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import Gateway
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+]
+
+CLIENTS = 64
+PUTS = 40
+CALL = re.compile(
+    r"^(?P<thread>\d+) +(?:(?P<name>\w+)\((?P<rest>.*)|<\.\.\. (?P<resumed>\w+) resumed>(?P<end>.*))$"
+)
+
+
+def load(gateway: Gateway) -> int:
+    assert gateway.client().put("/box", b"").status == 200
+    done: list[int] = []
+
+    def write(number: int) -> None:
+        client = gateway.client()
+        for step in range(PUTS):
+            done.append(client.put(f"/box/{number}/{step}", b"x" * 1024).status)
+        client.close()
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(CLIENTS)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert done == [200] * len(done)
+    return len(done)
+
+
+def read_trace(trace: Path, token: str) -> tuple[int, int, list[str]]:
+    """(commits synced, swaps sent, breaches): each commit's write and sync on a log segment, and
+    each message to Postgres that carries the lease token and a head."""
+    written: dict[str, int] = {}  # log file -> commits written, not synced
+    syncing: dict[str, tuple[str, int]] = {}  # thread -> what its running sync covers
+    synced = swaps = 0
+    breaches = []
+    for line in trace.read_text().splitlines():
+        found = CALL.match(line)
+        if found is None:
+            continue
+        thread, name, rest = found["thread"], found["name"], found["rest"] or ""
+        log_file = re.match(r"\d+<([^>]*/segments/log-[^>]*)>", rest)
+        if name in ("pwritev", "pwrite64", "pwritev2") and log_file and token in rest:
+            written[log_file[1]] = written.get(log_file[1], 0) + 1
+        elif name == "fdatasync" and log_file:
+            syncing[thread] = (log_file[1], written.pop(log_file[1], 0))
+            if "unfinished" not in rest:
+                synced += syncing.pop(thread)[1]
+        elif found["resumed"] == "fdatasync" and thread in syncing:
+            synced += syncing.pop(thread)[1]
+        elif name in ("sendto", "write", "writev", "sendmsg") and "socket:" in rest[:40]:
+            if token in rest and HEAD in rest:
+                swaps += 1
+                if swaps > synced:
+                    breaches.append(f"swap {swaps} was sent with {synced} commits synced: {line}")
+    return synced, swaps, breaches
+
+
+HEAD = r"\x01\x71\x12\x20"  # a CID of a root, among the parameters of a swap
+
+
+def test_sync_before_swap_and_eight_puts_a_sync(private_path: Path) -> None:
+    trace, data = private_path / "trace", private_path / "data"
+    calls = "trace=fdatasync,pwritev,pwritev2,pwrite64,sendto,sendmsg,write,writev"
+    strace = ("strace", "-f", "-qq", "-y", "-xx", "-s", "65536", "-e", calls, "-o", str(trace))
+    gateway = Gateway(data, under=strace)
+    token = "".join(rf"\x{byte:02x}" for byte in bytes.fromhex((data / "LEASE").read_text()))
+    puts = load(gateway)
+    assert gateway.stop() == 0
+    synced, swaps, breaches = read_trace(trace, token)
+    assert not breaches, breaches[0]
+    assert synced == swaps > 1, "every commit has one sync and one swap"
+    print(f"{puts} PUTs, {synced} commits, {puts / synced:.1f} PUTs a sync")
+    assert puts >= 8 * synced
