@@ -68,7 +68,7 @@ async def measure(dsn: str, rounds: int) -> dict[str, dict[str, float]]:
     swaps = Swaps(registry, token)
     await swaps.create()
     await admin.execute("CREATE TABLE ingot.bench (n bigint, cid bytea)")
-    await admin.execute(statements.SESSION)
+    await admin.execute(statements.SESSION_SWAP)
     select = await admin.prepare("SELECT 1")
     insert = await admin.prepare("INSERT INTO ingot.bench VALUES ($1, $2)")
     kinds: dict[str, Callable[[], Awaitable[Any]]] = {

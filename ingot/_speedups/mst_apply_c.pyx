@@ -84,12 +84,7 @@ cdef int take_mutations(Batch* batch, list held, bytes salt) except -1:
             mutation.shared = shared_length(
                 before, (mutation - 1).length, mutation.key, mutation.length
             )
-        mutation.layer = layer_of(
-            <const uint8_t*> PyBytes_AS_STRING(salt),
-            PyBytes_GET_SIZE(salt),
-            mutation.key,
-            mutation.length,
-        )
+        mutation.layer = layer_of(salt, mutation.key, mutation.length)
         if value is None:
             continue
         if not isinstance(value, bytes):
@@ -113,7 +108,7 @@ cdef list refused_of(Batch* batch):
     return [m for m in range(batch.count) if batch.mutations[m].refused]
 
 
-cdef object run(Batch* batch, bytes root, const uint8_t* old, bytes salt):
+cdef tuple run(Batch* batch, const uint8_t* old, bytes salt):
     cdef Store* store = batch.store
     cdef Segment segment
     cdef Bound open_end
@@ -130,12 +125,7 @@ cdef object run(Batch* batch, bytes root, const uint8_t* old, bytes salt):
         if node.count == 0:
             raise Corruption("a root", "a node with keys", "a node without")
         parsed = parse(batch.arena, &batch.loaded, node)
-        batch.top = layer_of(
-            <const uint8_t*> PyBytes_AS_STRING(salt),
-            PyBytes_GET_SIZE(salt),
-            parsed.items[0].suffix,
-            parsed.items[0].suffix_length,
-        )
+        batch.top = layer_of(salt, parsed.items[0].suffix, parsed.items[0].suffix_length)
         load_paths(batch, old)
         top = batch.top
         segment.digest = old
@@ -151,11 +141,12 @@ cdef object run(Batch* batch, bytes root, const uint8_t* old, bytes salt):
         encode(batch, ref.fresh)
         ref.digest = ref.fresh.digest
         if batch.refused:
-            return Applied(b"", [], [], [], refused_of(batch))
-    return result(batch, root, old, ref.digest)
+            return None, [], [], [], refused_of(batch)
+    return result(batch, ref.digest)
 
 
-cdef object result(Batch* batch, bytes root, const uint8_t* old, const uint8_t* new):
+cdef tuple result(Batch* batch, const uint8_t* new):
+    """The answer, in Python objects; then the new nodes enter the cache."""
     cdef Store* store = batch.store
     cdef Emitted* emitted = batch.emitted
     cdef Parsed* parsed = batch.loaded.first
@@ -181,11 +172,7 @@ cdef object result(Batch* batch, bytes root, const uint8_t* old, const uint8_t* 
             if mutation.previous == NULL
             else to_bytes(mutation.previous, mutation.previous_length)
         )
-    if new == NULL and old != NULL:
-        blocks.append((EMPTY_ROOT, EMPTY_BLOCK))
-    if new != NULL and root == EMPTY_ROOT:
-        removed.append(EMPTY_ROOT)
-    answer = Applied(EMPTY_ROOT if new == NULL else cid_of(new), blocks, removed, previous, [])
+    root = None if new == NULL else cid_of(new)
     finish(store)
     while batch.emitted != NULL:
         emitted = batch.emitted
@@ -194,7 +181,7 @@ cdef object result(Batch* batch, bytes root, const uint8_t* old, const uint8_t* 
             insert(store, emitted.node, False)
         else:
             free(emitted.node)
-    return answer
+    return root, blocks, removed, previous, []
 
 
 cdef int trim(Batch* batch, Ref* ref) except -1:

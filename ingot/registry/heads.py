@@ -47,6 +47,23 @@ def columns(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
     )
 
 
+def scalars(move: HeadMove) -> tuple[object, ...]:
+    """What ``statements.SWAP_ONE`` takes after token and commit, for a move from head to head."""
+    old, new = move.old, move.new
+    assert old is not None and new is not None, "a creation or a deletion"
+    assert new.sequence == old.sequence + 1, "a sequence was skipped"
+    return (
+        move.bucket,
+        new.sequence,
+        old.objects,
+        old.uploads,
+        old.config,
+        new.objects,
+        new.uploads,
+        new.config,
+    )
+
+
 def kinds(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
     """The further arrays of ``statements.SWAP_ANY``: name, created, deleted."""
     return (

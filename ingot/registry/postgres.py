@@ -35,7 +35,7 @@ from ingot.limits import (
 from ingot.messages import BucketRow, Head, HeadMove
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow, statements
-from ingot.registry.heads import HeadRow, columns, kinds, new_sequence, resolve
+from ingot.registry.heads import HeadRow, columns, kinds, new_sequence, resolve, scalars
 from ingot.registry.line import Line, transaction, translate
 from ingot.registry.migrate import migrate
 
@@ -135,10 +135,10 @@ class Postgres:
 
     async def _prepare_swaps(self, connection: Any) -> Any:
         """Each form of the swap as a function of its arguments; None behind a pooler."""
-        await self._session(connection)
         if self._pooled_sessions:
             return None
-        forms = (statements.SWAP, statements.SWAP_ANY, statements.FENCE)
+        await connection.execute(statements.SESSION_SWAP)
+        forms = (statements.SWAP_ONE, statements.SWAP, statements.SWAP_ANY, statements.FENCE)
         return {sql: (await connection.prepare(sql)).fetch for sql in forms}
 
     async def _call(
@@ -290,13 +290,15 @@ _WARNINGS = {
 
 
 def _swap(token: bytes, commit: int, moves: Sequence[HeadMove]) -> tuple[str, tuple[object, ...]]:
-    """The statement for ``moves`` and its arguments: the plain one where nothing is created or
+    """The statement for ``moves`` and its arguments; the plain ones where nothing is created or
     deleted, which is every commit of objects only."""
     if not moves:
         return statements.FENCE, (token,)
     for move in moves:
         if move.old is None or move.new is None:
             return statements.SWAP_ANY, (token, commit, *columns(moves), *kinds(moves))
+    if len(moves) == 1:
+        return statements.SWAP_ONE, (token, commit, *scalars(moves[0]))
     return statements.SWAP, (token, commit, *columns(moves))
 
 

@@ -7,9 +7,8 @@ that have no index: those the last process had open, as a rule one of each strea
 1. Runs are opened; what they cover and is still long enough is sealed, and not read.
 2. Every other segment is scanned (``scan``), sealed, or quarantined where acknowledged frames are
    damaged. One that was only prepared is used as the next one.
-3. The chain of commit records is followed from segment to segment. A segment ends at the record
-   that the first record of the next one names; what it has behind that was written again elsewhere.
-   A break between segments is reported.
+3. The chain of commit records is followed from segment to segment (``chain``), which settles where
+   each one ends.
 4. The newest batch is written once more in its place and synced, since the last process may have
    died between its write and its sync; every other unsealed segment is synced.
 
@@ -23,26 +22,15 @@ from dataclasses import dataclass, field
 from ingot.errors import FormatError
 from ingot.messages import BodyPosition, Cid, CommitRecord
 from ingot.segments import format, runfile
+from ingot.segments.chain import Chain, Link
 from ingot.segments.disk import Disk, unavailable
 from ingot.segments.index import SegmentIndex
-from ingot.segments.model import QUARANTINED, Key, Recovered, SegmentInfo
+from ingot.segments.model import QUARANTINED, Key, Recovered
 from ingot.segments.scan import Scanned, Scanner
 from ingot.segments.seal import Sealer
 from ingot.segments.segment import Numbers, Segment
 
 _FOREIGN_NAMED = 5
-
-
-@dataclass(slots=True)
-class Link:
-    """A segment in the chain of commits; ``scanned`` unless it was sealed before."""
-
-    info: SegmentInfo
-    scanned: Scanned | None = None
-
-    @property
-    def before(self) -> Cid | None:
-        return self.info.before if self.scanned is None else self.scanned.segment.before
 
 
 @dataclass(slots=True)
@@ -58,9 +46,12 @@ class Recovery:
     spare: dict[str, list[Segment]] = field(default_factory=dict)
     damaged_runs: list[str] = field(default_factory=list)
     pending: list[Scanned] = field(default_factory=list)  # scanned, not yet sealed
-    chain: list[Link] = field(default_factory=list)
     newest: tuple[Cid, CommitRecord] | None = None  # of the segments that were scanned
     needs: dict[int, int] = field(default_factory=dict)  # body segment -> how far it must be good
+    chain: Chain = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chain = Chain(self.disk.problem)
 
     async def run(self) -> Recovered:
         self.disk.problems = self.found.problems
@@ -217,85 +208,17 @@ class Recovery:
             if scanned is None:
                 info = self.index.info((format.LOG, number))
                 if info is not None and info.last_commit:
-                    await self._follow(Link(info))
+                    self.chain.follow(Link(info))
+                    await self._seal_pending()
                 continue
-            self._judge_tail(scanned)
+            self.chain.judge_tail(scanned)
+            if scanned.commits:
+                self.chain.follow(Link(scanned.segment.info(), scanned))
+                await self._seal_pending()
             self.pending.append(scanned)
             self.index.add_growing(scanned.segment)
-            if scanned.commits:
-                await self._follow(Link(scanned.segment.info(), scanned))
         await self._confirm()
-        await self._seal_pending(len(self.pending))
-
-    def _judge_tail(self, scanned: Scanned) -> None:
-        """One torn batch is the end. What stands behind a second one was acknowledged."""
-        segment = scanned.segment
-        last = segment.info() if scanned.commits or not self.chain else self.chain[-1].info
-        known = last.last_commit
-        later = [found.record for found in scanned.later if found.record.sequence > known]
-        torn = all(record.sequence == known + 1 or record.previous == last.root for record in later)
-        if scanned.unreadable or not torn:
-            scanned.salvage()
-            newest = max((record.sequence for record in later), default=known)
-            self.disk.problem(
-                f"{segment.name} is damaged at byte {scanned.stop}: commit {known + 1} and perhaps "
-                f"more cannot be read whole, and commits up to {newest} stand in the file. The segment is quarantined and what verifies is served. Check the disk; "
-                "restore what is missing."
-            )
-        elif segment.state != QUARANTINED:
-            scanned.end_at(segment.end)
-
-    async def _follow(self, link: Link) -> None:
-        """Join a segment that holds commits to the chain, and end those before it where it says."""
-        before, gone = link.before, 0
-        for previous in reversed(self.chain):
-            scanned = previous.scanned
-            if scanned is None:
-                if previous.info.root != before:
-                    self._broken(previous, link)
-                break
-            place = next((n for n, f in enumerate(scanned.commits) if f.cid == before), -1)
-            if place >= 0:
-                self._void(scanned, place + 1)
-                break
-            if previous.before != before:
-                self._broken(previous, link)
-                break
-            self._void(scanned, 0)
-            gone += 1
-        else:
-            if before is not None:
-                self._broken(None, link)
-        if gone:
-            del self.chain[-gone:]
-        for previous in self.chain:
-            if previous.scanned is not None:
-                previous.info, previous.scanned = previous.scanned.segment.info(), None
-        await self._seal_pending(len(self.pending) - (link.scanned is not None))
-        self.chain = [*self.chain[-1:], link]
-
-    def _void(self, scanned: Scanned, keep: int) -> None:
-        """Drop the commits from ``keep`` on: their batches stand in a later segment."""
-        if keep == len(scanned.commits) or scanned.segment.state == QUARANTINED:
-            return
-        segment = scanned.segment
-        scanned.end_at(scanned.commits[keep].start)
-        segment.tail = True
-        del scanned.commits[keep:]
-        segment.first_commit = segment.last_commit = 0
-        segment.root = segment.before = segment.needs = None
-        for found in scanned.commits:
-            segment.note_commit(found.cid, found.record.sequence, found.record.previous)
-            segment.note_needs(found.record.bodies)
-
-    def _broken(self, previous: Link | None, link: Link) -> None:
-        where = format.file_name(*link.info.key)
-        last = previous.info.last_commit if previous is not None else 0
-        self.disk.problem(
-            f"the chain of commits breaks before {where}: it begins with commit "
-            f"{link.info.first_commit}, and the log before it ends with {last}. A segment is "
-            "missing or damaged; what is here is served. Put it back, or restore."
-        )
+        await self._seal_pending()
 
     async def _confirm(self) -> None:
         """Make sure that what was read is also on the disk, the newest batch above all: a commit
@@ -325,10 +248,13 @@ class Recovery:
         job.fdatasync(segment.fd)
         await self.disk.run(lane, job)
 
-    async def _seal_pending(self, count: int) -> None:
-        """Seal the first ``count`` scanned segments; the chain goes past them."""
-        for scanned in self.pending[:count]:
+    async def _seal_pending(self) -> None:
+        """Seal what was scanned: where it ends is settled."""
+        while self.pending:
+            scanned = self.pending.pop(0)
             segment = scanned.segment
+            if segment.state != QUARANTINED:
+                segment.table.drop_from(segment.synced)
             self._note_needs(segment.needs)
             if scanned.commits:
                 last = scanned.commits[-1]
@@ -336,7 +262,6 @@ class Recovery:
             if scanned.was_open:
                 self.found.commits += [(found.cid, found.record) for found in scanned.commits]
             await self._seal(segment)
-        del self.pending[:count]
 
     async def _seal(self, segment: Segment) -> None:
         try:
@@ -373,12 +298,10 @@ class Recovery:
                     "disk; restore what is missing."
                 )
                 scanned.salvage()
-            elif segment.state != QUARANTINED:
-                scanned.end_at(segment.end)
             self.index.add_growing(segment)
             self.pending.append(scanned)
         await self._confirm()
-        await self._seal_pending(len(self.pending))
+        await self._seal_pending()
         for number, needed in sorted(self.needs.items()):
             here = self.index.info((format.BODY, number))
             if here is None:
@@ -403,12 +326,8 @@ class Recovery:
                 self.disk.close_quietly(segment.fd, segment.name)
         self.sealer.close()
 
-    def tip(self) -> SegmentInfo | None:
-        """The segment that holds the newest commit."""
-        return self.chain[-1].info if self.chain else None
-
     def _sum_up(self) -> None:
-        tip = self.tip()
+        tip = self.chain.tip
         if tip is not None and self.newest is not None and self.newest[0] == tip.root:
             self.found.newest = self.newest
         for stream in format.STREAMS:

@@ -66,19 +66,15 @@ class Scanned:
         """The sequence of its last good commit, 0 without one."""
         return self.commits[-1].record.sequence if self.commits else 0
 
-    def end_at(self, end: int) -> None:
-        """Nothing behind ``end`` was ever acknowledged: the segment ends there."""
-        segment = self.segment
-        segment.table.drop_from(end)
-        segment.end = segment.synced = end
-
-    def salvage(self) -> None:
-        """Acknowledged frames are damaged: keep all that verifies, the file stays as it is."""
+    def salvage(self, named: Cid | None = None) -> None:
+        """Acknowledged frames are damaged: keep all that verifies, the file stays as it is. A
+        record counts if another one follows it, if its batch is whole, or if it is ``named`` by
+        the next segment."""
         segment = self.segment
         segment.state = QUARANTINED
         segment.end = segment.synced = self.size
         proven = [found for found in self.later[:-1] if found.record.sequence > self.last]
-        proven += [found for found in self.later[-1:] if found.whole]
+        proven += [found for found in self.later[-1:] if found.whole or found.cid == named]
         for found in proven:
             if found.record.sequence > self.last:
                 self.commits.append(found)
@@ -168,7 +164,7 @@ class Scanner:
         if self._size > format.HEADER_BYTES:
             await self._frames_in_order(format.HEADER_BYTES)
         end = self._batch if self._void else result.stop
-        result.end_at(end)
+        segment.end = segment.synced = end
         zeros = await self._zeros_from(end)
         if result.unreadable:
             segment.tail = True  # those zeros are ours, not the file's

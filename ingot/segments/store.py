@@ -95,7 +95,7 @@ class SegmentStore:
         self._log = LogStream(disk, log_next, self._sealer)
         self._body = BodyStream(disk, body_next, self._sealer, self._index)
         sequence, previous = 0, None
-        tip = recovery.tip()
+        tip = recovery.chain.tip
         if tip is not None:
             sequence, previous = tip.last_commit, tip.root
         if found.newest is None and previous is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import asyncpg
 import pytest
 
 from ingot.errors import ConfigError, Unavailable
+from ingot.registry import statements
 from ingot.registry.embedded import EmbeddedPostgres
 from ingot.registry.postgres import Postgres
 
@@ -147,3 +149,24 @@ def test_dsn_or_pool_and_not_both() -> None:
     for arguments in ({}, {"dsn": "postgresql://x", "pool": object()}):
         with pytest.raises(ConfigError, match="either a Postgres DSN or a pool"):
             Postgres(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("SWAP_ONE", 10), ("SWAP", 10), ("SWAP_ANY", 13), ("STANDING", 2), ("BUCKETS", 0)],
+)
+async def test_plans_made_on_empty_tables_probe_indexes(
+    postgres: str, admin: Any, name: str, arguments: int
+) -> None:
+    """A swap is planned once, before there are heads: a plan that scans them all would stay."""
+    registry = Postgres(postgres)
+    await registry.open()
+    await registry.close()
+    await admin.execute(statements.SESSION_SWAP)
+    await admin.execute(f"PREPARE plan AS {getattr(statements, name)}")
+    nulls = f"({', '.join(['NULL'] * arguments)})" if arguments else ""
+    plan = [row[0] for row in await admin.fetch(f"EXPLAIN EXECUTE plan{nulls}")]
+    await admin.execute("DEALLOCATE plan")
+    await admin.execute("RESET ALL")
+    bad = [step for step in plan if re.search(r"Seq Scan on (heads|buckets)|Hash|Merge", step)]
+    assert bad == [] and any("Index Scan" in step for step in plan)

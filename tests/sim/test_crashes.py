@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ingot.segments import log, recovery, runfile, scan, segment, store
+from ingot.segments import chain, log, recovery, runfile, scan, segment, store
 from ingot.segments.body import BodyStream
 from ingot.segments.disk import Disk
 from tests.sim.disk import SimFiles, SimLane
@@ -104,7 +104,7 @@ def no_segment_number(patch: Patch) -> None:
 
 def no_voiding(patch: Patch) -> None:
     """Keep the records that a later segment does not continue."""
-    patch.setattr(recovery.Recovery, "_void", lambda self, scanned, keep: None)
+    patch.setattr(chain, "void", lambda scanned, keep: None)
 
 
 def no_poison(patch: Patch) -> None:

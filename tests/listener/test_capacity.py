@@ -1,0 +1,126 @@
+"""The cap of connections, running out of descriptors, and what a host sees when it cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket as system
+
+import pytest
+
+from ingot.errors import ConfigError
+from ingot.listener import HttpServer
+from tests.listener.harness import Client, Host, Site, request
+from tests.net.waiting import until
+
+
+async def test_over_the_cap_the_answer_is_slow_down(host: Host) -> None:
+    server = await host.serve(Site(), connections_max=3)
+    clients = [await host.connect(server) for _ in range(3)]
+    for client in clients:
+        assert (await client.get()).status == 200
+    over = await host.connect(server)
+    answer = await over.answer()
+    assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
+    assert await over.ended() == b""
+    for client in clients:
+        assert (await client.get()).status == 200
+    await clients.pop().close()
+    await until(lambda: server.counters.connections_open <= 2)
+    assert (await (await host.connect(server)).get()).status == 200
+    assert server.counters.connections_refused == 1
+
+
+async def test_a_refused_client_that_sent_its_request_sees_the_answer(host: Host) -> None:
+    server = await host.serve(Site(), connections_max=1)
+    first = await host.connect(server)
+    await first.get()
+    over = await host.connect(server)
+    await over.send(request(b"PUT", b"/take", b"Content-Length: 1000000"), b"x" * 1_000_000)
+    assert (await over.answer()).status == 503
+
+
+async def test_refusals_have_a_bound_too(host: Host) -> None:
+    server = await host.serve(Site(), connections_max=1, refusals_max=2)
+    first = await host.connect(server)
+    await first.get()
+    socks = [host.raw(server) for _ in range(10)]
+    await until(lambda: server.counters.connections_refused == 10)
+    assert server.counters.connections_open <= 3
+    ends = [await asyncio.to_thread(read_all, sock) for sock in socks]
+    assert sum(end.startswith(b"HTTP/1.1 503") for end in ends) >= 2
+    assert (await first.get()).status == 200
+
+
+def read_all(sock: system.socket) -> bytes:
+    got = b""
+    try:
+        while part := sock.recv(4096):
+            got += part
+    except ConnectionResetError:
+        pass
+    finally:
+        sock.close()
+    return got
+
+
+async def test_over_the_cap_tls_is_closed_at_once(host: Host) -> None:
+    server = await host.serve(Site(), True, connections_max=1)
+    first = await host.connect(server)
+    await first.get()
+    with pytest.raises(OSError):
+        await host.connect(server)
+    assert (await first.get()).status == 200
+
+
+async def test_running_out_of_descriptors_ends_nothing(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await host.serve(Site())
+    old = await host.connect(server)
+    await old.get()
+    late = system.socket()
+    late.setblocking(False)
+    host.sockets.append(late)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        late.connect_ex(server.address)
+        await until(lambda: server.counters.accept_failures > 0)
+        assert (await old.get()).status == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await until(lambda: server.counters.connections_open == 2)
+    assert "raise the limit of open files" in caplog.text
+    reader, writer = await asyncio.open_connection(sock=late)
+    client = Client(reader, writer)
+    host.clients.append(client)
+    assert (await client.get()).status == 200
+
+
+async def test_an_address_in_use_is_a_config_error(host: Host) -> None:
+    server = await host.serve(Site())
+    second = HttpServer(Site())
+    with pytest.raises(ConfigError, match="in use"):
+        await second.start(*server.address)
+    await second.close()  # nothing was started, and closing says nothing
+    assert (await (await host.connect(server)).get()).status == 200
+
+
+async def test_the_address_can_be_used_again_at_once(host: Host) -> None:
+    server = await host.serve(Site())
+    client = await host.connect(server)
+    await client.get()
+    await server.close()
+    again = HttpServer(Site())
+    await again.start(*server.address)
+    await again.close()
+
+
+async def test_two_servers_share_nothing(host: Host) -> None:
+    one, two = await host.serve(Site()), await host.serve(Site(), connections_max=1)
+    first, second = await host.connect(one), await host.connect(two)
+    assert (await first.get()).status == (await second.get()).status == 200
+    await one.close()
+    assert (await second.get()).status == 200
+    assert (one.counters.requests, two.counters.requests) == (1, 1)
