@@ -72,19 +72,26 @@ TRAILER_BYTES_MAX: Final = 8 * KIB  # all trailer fields of one chunked body
 HANDSHAKE_DEADLINE_S: Final = 10.0  # a whole TLS handshake
 DRAIN_DEADLINE_S: Final = 5.0  # for the rest of a body that nobody read
 LINGER_DEADLINE_S: Final = 10.0  # reading after the last answer, so that no RST overtakes it
+LINGER_STALL_S: Final = 2.0  # and of that, for the next byte
 REQUESTS_PER_WAKE: Final = 32  # pipelined requests answered before others get their turn
 ACCEPTS_PER_WAKE: Final = 64
 ACCEPT_PAUSE_S: Final = 0.1  # after accept() failed for want of descriptors or memory
 REFUSALS_MAX: Final = 64  # connections over the cap that are being told 503
 LISTEN_BACKLOG: Final = 1024
 
+# -- multipart uploads --------------------------------------------------------------------------
+PARTS_MAX: Final = 10_000
+PART_BYTES_MIN: Final = 5 * MIB  # of any part but the last
+PART_ENTRIES_MAX: Final = 16  # of its body that a part brings to its object; more get their own node
+COMPLETED_KEPT_MS: Final = 6 * 3600 * 1000  # so long a repeated Complete hears the same answer
+COMPLETED_PRUNED_MAX: Final = 32  # markers of completed uploads that one mutation looks at
+COMPLETE_TRIES: Final = 8  # of a Complete whose parts are replaced meanwhile; then 503
+
 # -- signatures and aws-chunked -----------------------------------------------------------------
 SIGNING_KEYS_MAX: Final = 1024  # derived keys held; one for each access key, day and region in use
 AUTHORIZATIONS_MAX: Final = 1024  # parsed forms of Authorization values held, of verified requests
 AUTHORIZATION_BYTES_MAX: Final = 1 * KIB  # of one that is held; a longer one is parsed each time
 FRAMED_CHUNK_BYTES_MIN: Final = 8 * KIB  # of any chunk but the last, S3's own rule
-CHUNK_LINE_BYTES_MAX: Final = 1 * KIB
-TRAILER_BYTES_MAX: Final = 8 * KIB
 FRAMING_BUFFER_BYTES: Final = 16 * KIB  # a framed body's lines and the data read along with them
 
 # -- registry -----------------------------------------------------------------------------------

@@ -2,17 +2,18 @@
 """The Merkle Search Tree of a bucket, compiled: what ``mst_py`` specifies, made for speed.
 
 A tree of a million keys is bound by memory latency, so a cached node is one allocation that holds
-its block as it is stored, found through an open-addressing table of C pointers; entries are read
-in place, with the length that is known to agree instead of whole keys. A batch touches all its paths
+its block as it is stored, found through an open-addressing table of C pointers; entries are read in
+place, with the length that is known to agree instead of whole keys. A batch touches all its paths
 layer by layer, fetching ahead, before it rebuilds anything. Everything that lives for one call only
 is in the cache's arena. No Python object is made but the answer.
 
-This module is the surface. The parts, lowest first: ``mst_node`` the bytes of a node, ``mst_store_c``
-the table, ``mst_parsed`` entries, ``mst_walk_c`` and ``mst_diff_c`` readers, ``mst_paths_c``,
-``mst_rebuild_c``, ``mst_encode_c`` and ``mst_apply_c`` the steps of a batch.
+This module is the surface. The parts, lowest first: ``mst_node`` the bytes of a node,
+``mst_store_c`` the table, ``mst_parsed`` entries, ``mst_walk_c`` and ``mst_diff_c`` the readers;
+``mst_paths_c``, ``mst_rebuild_c``, ``mst_encode_c`` and ``mst_apply_c`` the steps of a batch.
 """
 
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import NamedTuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -58,7 +59,7 @@ from ingot.errors import FormatError
 from ingot.limits import NODE_BYTES_READ_MAX, NODE_ENTRIES_MAX, TREE_KEY_BYTES_MAX
 
 EMPTY_BLOCK = bytes.fromhex("a2616580616cf6")
-EMPTY_ROOT = bytes.fromhex("017112209dfefe61dd76ea3dcae5023880b08379d57adf20482d6fdbe2759289f647677b")
+EMPTY_ROOT = b"\x01\x71\x12\x20" + sha256(EMPTY_BLOCK).digest()
 
 cdef enum:
     KEY_ROOM = 2048  # of the buffer that keys are put together in
@@ -146,7 +147,7 @@ def decode_node(block: bytes) -> tuple[bytes | None, list[tuple[bytes, bytes, by
     of 1 to TREE_KEY_BYTES_MAX bytes, longest prefixes, the reader's limits. Which keys a tree
     admits beyond that, and their layers, are ``ingot.mst.verify``'s.
     """
-    cdef uint32_t count = 0, n
+    cdef uint32_t count = 0, _n
     cdef uint8_t left = 0, links = 0
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(block)
     cdef const uint8_t* last = at + PyBytes_GET_SIZE(block) - 32
@@ -155,7 +156,7 @@ def decode_node(block: bytes) -> tuple[bytes | None, list[tuple[bytes, bytes, by
     cdef list entries = []
     check(block, &count, &left, &links)
     at += 3 + head_size(count)
-    for n in range(count):
+    for _n in range(count):
         at = read_entry(at, &entry)
         key = key[: entry.prefix] + to_bytes(entry.suffix, entry.suffix_length)
         entries.append(
@@ -323,18 +324,19 @@ def get(cache: NodeCache, root: bytes | None, key: bytes) -> bytes | None:
 
 
 class Applied(NamedTuple):
-    """What a batch made of a tree. When ``refused`` is not empty, nothing else is valid."""
+    """What a batch made of a tree. When ``refused`` is not empty, nothing else is valid.
+
+    ``root`` is EMPTY_ROOT when no key is left; ``blocks`` (CID, block) of every node of the new tree
+    that the old one has not, children before parents; ``removed`` the nodes of the old tree that the
+    new one has not; ``previous`` for each mutation the value its key had; ``refused`` the mutations
+    that the writer's limits do not admit: leave them out and call again.
+    """
 
     root: bytes
-    """EMPTY_ROOT when no key is left."""
     blocks: list[tuple[bytes, bytes]]
-    """(CID, block) of every node of the new tree that the old one has not; children first."""
     removed: list[bytes]
-    """The nodes of the old tree that the new one has not."""
     previous: list[bytes | None]
-    """For each mutation the value its key had."""
     refused: list[int]
-    """Mutations that the writer's limits do not admit: leave them out and call again."""
 
 
 def apply(

@@ -287,7 +287,7 @@ cdef inline Fault check_block(
     uint8_t* links,  # 1 when there is any link
 ) noexcept nogil:
     """Whether ``block`` is what an encoder writes; on a fault ``at`` is where it lies."""
-    cdef uint32_t list_at, n, key_length = 0
+    cdef uint32_t list_at, _n, key_length = 0
     cdef Fault fault
     at[0] = 0
     links[0] = 0
@@ -301,7 +301,7 @@ cdef inline Fault check_block(
     if count[0] > entries_max:
         at[0] = list_at
         return TOO_MANY
-    for n in range(count[0]):
+    for _n in range(count[0]):
         fault = check_entry(block, length, at, key_max, key, &key_length, links)
         if fault != FINE:
             return fault

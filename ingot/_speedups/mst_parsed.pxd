@@ -38,11 +38,11 @@ cdef struct Loaded:
 
 cdef inline Parsed* parse(Arena* arena, Loaded* loaded, Node* node) except NULL:
     """The node's entries, found once a call. Whole keys are put together only where needed."""
-    cdef inline Parsed* parsed = <Parsed*> node.parsed
+    cdef Parsed* parsed = <Parsed*> node.parsed
     cdef const uint8_t* at = entries_of(node)
     cdef Entry entry
     cdef Item* item
-    cdef uint32_t n
+    cdef uint32_t _n
     if parsed != NULL:
         return parsed
     parsed = <Parsed*> take(arena, sizeof(Parsed) + node.count * sizeof(Item))
@@ -53,7 +53,7 @@ cdef inline Parsed* parse(Arena* arena, Loaded* loaded, Node* node) except NULL:
     parsed.next = NULL
     parsed.count = node.count
     parsed.kept = False
-    for n in range(node.count):
+    for _n in range(node.count):
         at = read_entry(at, &entry)
         item.key = entry.suffix if entry.prefix == 0 else NULL
         item.suffix = entry.suffix

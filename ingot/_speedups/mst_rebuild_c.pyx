@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The middle of ``apply``: the content of a key interval, rebuilt from old nodes and mutations.
 
-Nothing is split or merged. A segment is an old subtree with the old separators around it; an interval
-of the new tree takes what lies inside it from the segments that meet it, layer by layer downwards.
-A segment that lies in its gap whole and meets no mutation is not even loaded.
+Nothing is split or merged. A segment is an old subtree with the old separators around it; an
+interval of the new tree takes what lies inside it from the segments that meet it, layer by layer
+downwards. A segment that lies in its gap whole and meets no mutation is not even loaded.
 """
 
 from libc.string cimport memcmp, memcpy, memset

@@ -42,7 +42,7 @@ cdef bytes look_up(Store* store, const uint8_t* digest, bytes key):
     cdef Node* parent = NULL
     cdef Node* node
     cdef Entry entry
-    cdef uint32_t n, known, agreeing
+    cdef uint32_t _n, known, agreeing
     cdef int depth = 0
     cdef bytes value
     while digest != NULL:
@@ -54,7 +54,7 @@ cdef bytes look_up(Store* store, const uint8_t* digest, bytes key):
         digest = left_of(node)
         at = entries_of(node)
         known = 0  # leading bytes that ``key`` shares with the entry before
-        for n in range(node.count):
+        for _n in range(node.count):
             at = read_entry(at, &entry)
             if entry.prefix < known:
                 break

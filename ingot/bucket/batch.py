@@ -1,8 +1,13 @@
-"""One batch of the group commit, worked out in memory: sans-IO, synchronous, pure but for the cache.
+"""One batch of the group commit, worked out in memory: sans-IO, synchronous, pure but for the
+cache.
 
-In: mutations in arrival order and the buckets as the commits before left them. Out: one ``HeadMove``
-a touched bucket, the blocks to append, and an answer a mutation. A mutation that needs a block which
-is not in memory leaves the batch together with its bucket's others, so that they stay in order.
+In: mutations in arrival order and the buckets as the commits before left them. Out: one
+``HeadMove`` a touched bucket, the blocks to append, and an answer a mutation. A mutation that needs
+a block which is not in memory leaves the batch together with its bucket's others, so that they stay
+in order.
+
+A write puts and deletes keys of the objects tree, each change for itself. One that also concerns an
+upload (``UploadChange``) takes effect as a whole or not at all, in both trees.
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ from ingot.bucket.model import (
     NoSuchBucket,
 )
 from ingot.bucket.nodes import Nodes
+from ingot.bucket.part import BEYOND, NoSuchUpload, PartsChanged
 from ingot.errors import IngotError, Missing
+from ingot.limits import PARTS_MAX
 from ingot.messages import BodyPosition, Cid, Head, HeadMove
 
 if TYPE_CHECKING:
@@ -64,10 +71,36 @@ class Change:
         self.condition = condition
 
 
-class Write(Mutation):
-    """Put or delete keys of the objects tree; ``blocks`` go to the log with it."""
+class UploadChange:
+    """What a write does to the uploads tree, if the upload stands at the commit as it was seen.
 
-    __slots__ = ("blocks", "changes")
+    ``upload`` is the key and the CID of the upload that it concerns, None for a new one: without it
+    the write is refused as NoSuchUpload. ``parts`` are keys and CIDs that must be there too, else
+    PartsChanged. ``ends``: the upload goes, with every part that there is. ``puts`` come last.
+    """
+
+    __slots__ = ("ends", "id", "parts", "puts", "upload")
+
+    def __init__(
+        self,
+        id: str,
+        puts: list[tuple[bytes, Cid | None]],
+        upload: tuple[bytes, Cid] | None = None,
+        parts: Iterable[tuple[bytes, Cid]] = (),
+        ends: bool = False,
+    ) -> None:
+        self.id = id
+        self.puts = puts
+        self.upload = upload
+        self.parts = parts
+        self.ends = ends
+
+
+class Write(Mutation):
+    """Put or delete keys of the objects tree; ``blocks`` go to the log with it. With ``uploads`` it
+    is all or nothing and has one answer."""
+
+    __slots__ = ("blocks", "changes", "uploads")
 
     def __init__(
         self,
@@ -77,11 +110,13 @@ class Write(Mutation):
         changes: list[Change],
         blocks: list[tuple[Cid, bytes]],
         bodies: Iterable[BodyPosition] = (),
+        uploads: UploadChange | None = None,
     ) -> None:
         size = sum([len(block) for _, block in blocks])
         super().__init__(bucket, waiter, deadline, size, bodies)
         self.changes = changes
         self.blocks = blocks
+        self.uploads = uploads
 
 
 class Create(Mutation):
@@ -177,22 +212,17 @@ class Planner:
         plan.answers.append((drop, [None]))
 
     def _write(self, plan: Plan, bucket: Bucket, writes: list[Write]) -> None:
-        folded, answers = self._fold(bucket, writes)
-        root = bucket.head.objects
-        applied = None
-        while folded:
-            changes = sorted([(key, state[0]) for key, state in folded.items()])
-            tried = self._apply(root, changes, bucket.config.salt)
-            if not tried.refused:
-                applied = tried
+        head, refused = bucket.head, set[bytes]()
+        while True:
+            judged = len(refused)
+            fold = _Fold(self, bucket, refused)
+            answers = [fold.take(write) for write in writes]
+            objects = sorted([(key, state[0]) for key, state in fold.objects.items()])
+            of_objects = self._apply(bucket, head.objects, objects, refused)
+            of_uploads = self._apply(bucket, head.uploads, sorted(fold.uploads.items()), refused)
+            if len(refused) == judged:
                 break
-            for index in tried.refused:
-                refused = changes[index][0]
-                del folded[refused]
-                for write, results in zip(writes, answers, strict=True):
-                    for n, change in enumerate(write.changes):
-                        if change.key == refused and results[n] is None:
-                            results[n] = KeyRefused("the key would unbalance the bucket's tree")
+            # Whoever comes after a key that the tree does not admit is judged again, without it.
         for write, results in zip(writes, answers, strict=True):
             plan.answers.append((write, results))
             if any(result is None for result in results):
@@ -200,52 +230,136 @@ class Planner:
                 for position in write.bodies:
                     end = plan.bodies.get(position.segment, 0)
                     plan.bodies[position.segment] = max(end, position.end)
-        if applied is None or applied.root == (root or mst.EMPTY_ROOT):
+        if of_objects is None and of_uploads is None:
             return
-        plan.blocks += applied.blocks
-        head = replace(bucket.head, sequence=bucket.head.sequence + 1, objects=applied.root)
-        plan.after[bucket.id] = replace(bucket, head=head)
-        plan.moves.append(HeadMove(bucket.id, bucket.name, bucket.head, head))
+        after = Head(
+            head.sequence + 1,
+            head.objects if of_objects is None else of_objects.root,
+            head.uploads if of_uploads is None else of_uploads.root,
+            head.config,
+        )
+        for applied in (of_objects, of_uploads):
+            if applied is not None:
+                plan.blocks += applied.blocks
+        plan.after[bucket.id] = replace(bucket, head=after)
+        plan.moves.append(HeadMove(bucket.id, bucket.name, head, after))
 
     def _apply(
-        self, root: Cid | None, changes: list[tuple[bytes, Cid | None]], salt: bytes
-    ) -> mst.Applied:
-        cache = self.nodes.cache
+        self,
+        bucket: Bucket,
+        root: Cid | None,
+        changes: list[tuple[bytes, Cid | None]],
+        refused: set[bytes],
+    ) -> mst.Applied | None:
+        """The new tree; None where it is the old one, or where keys were added to ``refused``."""
+        if not changes:
+            return None
+        cache, salt = self.nodes.cache, bucket.config.salt
         try:
-            return mst.apply(cache, root, changes, salt)
+            applied = mst.apply(cache, root, changes, salt)
         except Missing:
-            return self.nodes.run_now(lambda: mst.apply(cache, root, changes, salt))
+            applied = self.nodes.run_now(lambda: mst.apply(cache, root, changes, salt))
+        if applied.refused:
+            refused.update([changes[index][0] for index in applied.refused])
+            return None
+        return None if applied.root == (root or mst.EMPTY_ROOT) else applied
 
-    def _fold(
-        self, bucket: Bucket, writes: list[Write]
-    ) -> tuple[dict[bytes, tuple[Cid | None, str | None]], list[list[Answer]]]:
-        """The last word on each key, conditions judged in arrival order."""
-        folded: dict[bytes, tuple[Cid | None, str | None]] = {}
-        answers: list[list[Answer]] = []
-        for write in writes:
-            results: list[Answer] = []
-            for change in write.changes:
-                if change.condition is not None:
-                    try:
-                        change.condition.check(self._current(bucket, folded, change.key))
-                    except IngotError as refusal:
-                        if isinstance(refusal, Missing):
-                            raise
-                        results.append(refusal)
-                        continue
-                folded[change.key] = (change.value, change.etag)
-                results.append(None)
-            answers.append(results)
-        return folded, answers
 
-    def _current(
-        self, bucket: Bucket, folded: dict[bytes, tuple[Cid | None, str | None]], key: bytes
-    ) -> str | None:
-        if key in folded:
-            return folded[key][1]
-        cache, root = self.nodes.cache, bucket.head.objects
-        value = self.nodes.run_now(lambda: mst.get(cache, root, key))
-        return None if value is None else self.etag_of(value)
+class _Fold:
+    """The last word on each key of a bucket's two trees, changes judged in arrival order.
+
+    ``refused`` are keys that the trees do not admit. No key of one tree can be one of the other.
+    """
+
+    __slots__ = ("_bucket", "_etag_of", "_nodes", "_refused", "objects", "uploads")
+
+    def __init__(self, planner: Planner, bucket: Bucket, refused: set[bytes]) -> None:
+        self.objects: dict[bytes, tuple[Cid | None, str | None]] = {}
+        self.uploads: dict[bytes, Cid | None] = {}
+        self._bucket = bucket
+        self._nodes = planner.nodes
+        self._etag_of = planner.etag_of
+        self._refused = refused
+
+    def take(self, write: Write) -> list[Answer]:
+        """Its answers; what is not refused counts for those behind it."""
+        if write.uploads is not None:
+            return [self._take_whole(write, write.uploads)]
+        results: list[Answer] = []
+        for change in write.changes:
+            refusal = None
+            if change.condition is not None or self._refused:
+                refusal = self._judge(change)
+            if refusal is None:
+                self.objects[change.key] = (change.value, change.etag)
+            results.append(refusal)
+        return results
+
+    def _take_whole(self, write: Write, of_upload: UploadChange) -> Answer:
+        removed: Iterable[bytes] = ()
+        if of_upload.upload is not None:
+            key, seen = of_upload.upload
+            if of_upload.ends:
+                standing = self._under(key)
+                removed = standing
+            else:
+                standing = {key: self._standing(key)}
+            if standing.get(key) != seen:
+                return NoSuchUpload(of_upload.id)
+            if any(standing.get(part) != chosen for part, chosen in of_upload.parts):
+                return PartsChanged("a part was replaced")
+        if self._refused and not self._refused.isdisjoint([*removed, *dict(of_upload.puts)]):
+            return _key_refused()
+        for change in write.changes:
+            refusal = self._judge(change)
+            if refusal is not None:
+                return refusal
+        for change in write.changes:
+            self.objects[change.key] = (change.value, change.etag)
+        self.uploads.update(dict.fromkeys(removed))
+        self.uploads.update(of_upload.puts)
+        return None
+
+    def _judge(self, change: Change) -> Answer:
+        if change.key in self._refused:
+            return _key_refused()
+        if change.condition is not None:
+            try:
+                change.condition.check(self._etag(change.key))
+            except Missing:
+                raise
+            except IngotError as refusal:
+                return refusal
+        return None
+
+    def _etag(self, key: bytes) -> str | None:
+        """Of the object as it stands here."""
+        if key in self.objects:
+            return self.objects[key][1]
+        cache, root = self._nodes.cache, self._bucket.head.objects
+        value = self._nodes.run_now(lambda: mst.get(cache, root, key))
+        return None if value is None else self._etag_of(value)
+
+    def _standing(self, key: bytes) -> Cid | None:
+        """The value of a key of the uploads tree as it stands here."""
+        if key in self.uploads:
+            return self.uploads[key]
+        cache, root = self._nodes.cache, self._bucket.head.uploads
+        return self._nodes.run_now(lambda: mst.get(cache, root, key))
+
+    def _under(self, upload: bytes) -> dict[bytes, Cid | None]:
+        """An upload and all of its parts as they stand here."""
+        cache, root = self._nodes.cache, self._bucket.head.uploads
+        entries = self._nodes.run_now(
+            lambda: mst.scan(cache, root, upload, upload + BEYOND, PARTS_MAX + 1)
+        )
+        found: dict[bytes, Cid | None] = dict(entries)
+        found |= {k: v for k, v in self.uploads.items() if k.startswith(upload)}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def _key_refused() -> KeyRefused:
+    return KeyRefused("the key would unbalance the bucket's tree")
 
 
 def created_head(config: Cid) -> Head:
@@ -254,4 +368,6 @@ def created_head(config: Cid) -> Head:
 
 
 def _refuse_all(mutation: Mutation, why: IngotError) -> list[Answer]:
-    return [why] * (len(mutation.changes) if isinstance(mutation, Write) else 1)
+    if isinstance(mutation, Write) and mutation.uploads is None:
+        return [why] * len(mutation.changes)
+    return [why]

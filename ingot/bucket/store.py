@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from ingot import limits, mst
+from ingot.body import dag
 from ingot.body.ingest import Ingest, ingest_small
 from ingot.body.pool import Pool
 from ingot.body.reader import read_range
@@ -32,7 +35,9 @@ from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.record import Record, Summary, cid_of, decode_record, encode_record, summarize
-from ingot.errors import Missing, Unavailable
+from ingot.bucket.slices import StoredBody, Unwritten, whole_chunks
+from ingot.bucket.uploads import Uploads
+from ingot.errors import Corruption, Missing, Unavailable
 from ingot.messages import Body, BodyPosition, BodyStream, Cid
 from ingot.ports import Clock
 
@@ -80,6 +85,7 @@ class Store:
         self._pins = pins
         self._clock = clock
         self._read_pool = Pool(limits.READ_POOL_BUFFERS, limits.CHUNK_BYTES)
+        self.uploads = Uploads(nodes, pipeline, pins, self._writable)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -182,6 +188,32 @@ class Store:
         """Keep an existing body's chunks for as long as the result is held: a copy's source."""
         body.pin = Pin(self._pins, [cid for cid, _ in body.chunks])
         return body
+
+    async def slice(
+        self, body: Body, start: int, stop: int, algorithms: tuple[str, ...]
+    ) -> Body:
+        """The bytes [start, stop) of a stored body as a body with digests of its own. By reference
+        where they are whole chunks, else taken in again."""
+        source = self.pin(replace(body))
+        if source.inline is not None:
+            return ingest_small(source.inline[start:stop], algorithms)
+        size = stop - start
+        chunks = await whole_chunks(self._segments, source, start, stop)
+        async with aclosing(self.read(source, start, stop)) as pieces:
+            stream = StoredBody(pieces, size)
+            if chunks is None:
+                made = await self.ingest(stream, algorithms)
+            else:
+                pin = Pin(self._pins, [cid for cid, _ in chunks])
+                hashed = await self._ingest.run(stream, Unwritten(), algorithms)
+                entries, depth, nodes = dag.build(chunks)
+                made = replace(
+                    hashed, inline=None, chunks=entries, depth=depth, blocks=nodes, positions=[]
+                )
+                made.pin = pin
+        if made.size != size:
+            raise Corruption("slice of a body", f"{size} bytes", f"{made.size} bytes")
+        return made
 
     async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> Cid:
         """Commit ``record`` at its key. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an

@@ -68,6 +68,7 @@ class Connection(Wire):
             self._run(self._handshake(self._socket))
         else:
             self.deadline = self._shared.after(self._shared.limits.idle_deadline_s)
+        if not self._busy:
             self._socket.resume()
 
     def turn_away(self, kind: str, detail: str) -> None:
@@ -77,15 +78,24 @@ class Connection(Wire):
     def expire(self) -> None:
         """The deadline has passed."""
         if self._busy:
-            # Nobody waits when the bytes came in this very turn: the next tick looks again.
-            if not self._socket.fail_waits(Stalled("the peer let a deadline pass")):
-                return
-            self.deadline = NEVER
-        elif self.pending:
+            if not self._fail_wait():
+                # Woken in this very turn. It looks at what came first; a flood is no excuse.
+                self._shared.loop.call_soon(self._fail_wait)
+            return
+        self._shared.counters.deadlines_missed += 1
+        if self.pending:
             self.turn_away("RequestTimeout", "the request head did not arrive in time")
         else:
             self.close()
+
+    def _fail_wait(self) -> bool:
+        if self.deadline > self._shared.now:
+            return True  # another wait has begun since
+        if not self._socket.fail_waits(Stalled("the peer let a deadline pass")):
+            return False
+        self.deadline = NEVER
         self._shared.counters.deadlines_missed += 1
+        return True
 
     def drain(self) -> None:
         """Close unless a request was begun; one that has just arrived was."""
@@ -245,12 +255,21 @@ class Connection(Wire):
             keep = framing.persistent and not shared.draining
             keep = keep and (body is NO_BODY or self._reusable(body))
             try:
-                keep = await self._answer(request, framing, response, keep)
+                start, rest, keep = self._encoded(request, framing, response, keep)
+                if rest is None:
+                    sent = self._socket.send_now(start)
+                    shared.counters.bytes_out += sent
+                    if sent != len(start):
+                        await self._send(memoryview(start)[sent:])
+                elif isinstance(rest, bytes):
+                    await self._send_pair(start, rest)
+                else:
+                    keep = await self._send_stream(request, start, response) and keep
             finally:
                 if not isinstance(response.body, bytes):
                     await self._close_iterator(response.body)
             if body is not NO_BODY or not keep:
-                keep = await self._settle(framing, body, keep)
+                keep = await self._settle(body, keep)
         except _GONE:
             keep = False  # nobody is left to answer
         finally:
@@ -282,51 +301,32 @@ class Connection(Wire):
         response.close = True
         return response
 
-    async def _answer(
-        self, request: Request, framing: Framing, response: Response, keep: bool
-    ) -> bool:
-        """Send ``response``; whether the connection may go on after it, if ``keep`` said so."""
-        start, rest = response.raw, None
-        keep = keep and not response.close
-        if start is None:
-            try:
-                start, rest = self._encoded(request, framing, response, keep)
-            except ValueError as error:
-                keep = False
-                failure = self._failure(request, error)
-                start, rest = self._encoded(request, framing, failure, keep)
-        if rest is None:
-            sent = self._socket.send_now(start)
-            self._shared.counters.bytes_out += sent
-            if sent != len(start):
-                await self._send(memoryview(start)[sent:])
-        elif isinstance(rest, bytes):
-            await self._send_pair(start, rest)
-        else:
-            assert response.length is not None  # the writer has seen to it
-            return await self._send_stream(request, start, rest, response.length) and keep
-        return keep
-
     def _encoded(
         self, request: Request, framing: Framing, response: Response, keep: bool
-    ) -> tuple[bytes, bytes | AsyncIterator[memoryview | bytes] | None]:
+    ) -> tuple[bytes, bytes | AsyncIterator[memoryview | bytes] | None, bool]:
+        """What to send first, what is to follow, and whether the connection may go on after it."""
         shared = self._shared
+        keep = keep and not response.close
+        if response.raw is not None:
+            return response.raw, None, keep
         if not keep:
             connection = CLOSE
         else:
             connection = KEEP_ALIVE if framing.v10 else b""
+        head_only = request.method == "HEAD"
         # An answer made at once bears the time of its request.
         now_ms = request.received_ms if self._task is None else shared.clock.now_ms()
-        return shared.writer.encode(response, request.method == "HEAD", connection, now_ms)
+        try:
+            start, rest = shared.writer.encode(response, head_only, connection, now_ms)
+        except ValueError as error:
+            failure = self._failure(request, error)
+            return *shared.writer.encode(failure, head_only, CLOSE, now_ms), False
+        return start, rest, keep
 
-    async def _send_stream(
-        self,
-        request: Request,
-        start: bytes,
-        content: AsyncIterator[memoryview | bytes],
-        length: int,
-    ) -> bool:
+    async def _send_stream(self, request: Request, start: bytes, response: Response) -> bool:
         """Send head and pieces; False when the pieces fell short and the connection must end so."""
+        content, length = response.body, response.length
+        assert not isinstance(content, bytes) and length is not None  # the writer has seen to it
         left, turn = length, 0
         try:
             async for piece in content:
@@ -381,7 +381,7 @@ class Connection(Wire):
         self._shared.counters.bad_requests += 1
         try:
             await self._send(self._refusal(self._shared.bad_request(kind, detail)))
-            await self._linger(True)
+            await self._linger(None)
         except _GONE:
             pass  # nobody is left to answer
         finally:
@@ -397,6 +397,8 @@ class Connection(Wire):
         """Whether the connection can be used again once the rest of the body is discarded."""
         body.settle()
         left = body.left
+        if self._socket.awaited:  # by a task that the handler left behind: it would go on reading
+            return False
         if left == 0:
             return True
         if left is None or self._body_broken:
@@ -404,12 +406,12 @@ class Connection(Wire):
         # A client that was not told to continue may send the body or not: nobody could know.
         return not self._continue_due and left <= self._shared.limits.drain_bytes_max
 
-    async def _settle(self, framing: Framing, body: NoBody | ReceivedBody, keep: bool) -> bool:
+    async def _settle(self, body: NoBody | ReceivedBody, keep: bool) -> bool:
         """After the answer: read what is left of the body, or end the connection gently."""
         if keep and body.left != 0:
             keep = await self._discard(body)
-        if not keep and framing.persistent:
-            await self._linger(body.left != 0)
+        if not keep and not self._socket.awaited:
+            await self._linger(body.left)
         return keep
 
     async def _discard(self, body: NoBody | ReceivedBody) -> bool:

@@ -21,6 +21,7 @@ class HttpLimits:
     drain_bytes_max: int = limits.DRAIN_BYTES_MAX
     drain_deadline_s: float = limits.DRAIN_DEADLINE_S
     linger_deadline_s: float = limits.LINGER_DEADLINE_S
+    linger_stall_s: float = limits.LINGER_STALL_S
     handshake_deadline_s: float = limits.HANDSHAKE_DEADLINE_S
 
     @property
@@ -33,6 +34,7 @@ class HttpLimits:
             self.send_stall_s,
             self.drain_deadline_s,
             self.linger_deadline_s,
+            self.linger_stall_s,
             self.handshake_deadline_s,
         )
         return min(1.0, shortest / 4)

@@ -8,6 +8,7 @@ adds requests to it.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Final
 
@@ -131,20 +132,26 @@ class Wire:
         if self._waited > stall_s and self._received < self._waited * shared.limits.body_rate_min:
             raise Stalled("the peer sends too slowly")
 
-    async def _linger(self, more: bool) -> None:
+    async def _linger(self, left: int | None) -> None:
         """End our side, and discard what arrives until the peer ends its own or time is up.
 
         Without it, unread bytes would turn our close into RST, and the peer could lose the answer.
-        ``more``: bytes are on their way for sure. Otherwise those that are here decide.
+        ``left`` bytes are known to be on their way (None: some may be); with 0, those that have
+        arrived decide whether there is anything to wait for.
         """
         shared, socket = self._shared, self._socket
-        more = more or len(self.pending) > 0
-        self.pending.clear()
         socket.shutdown_write()
-        self.deadline = shared.after(shared.limits.linger_deadline_s)
+        until = shared.after(shared.limits.linger_deadline_s)
         while True:
             count = socket.recv_now(shared.view)
-            if count == 0 or (count == WOULD_BLOCK and not more):
+            if count == 0 or (count == WOULD_BLOCK and left == 0):
                 return
-            more = True
-            await socket.readable()
+            if count > 0 and left is not None:
+                left = max(0, left - count)
+            self.deadline = min(until, shared.after(shared.limits.linger_stall_s))
+            if count > 0:
+                await asyncio.sleep(0)  # a peer that floods us must not keep others waiting
+            else:
+                await socket.readable()
+            if shared.now >= until:
+                return

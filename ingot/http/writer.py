@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final
 
 from ingot.limits import SEND_JOIN_BYTES
-from ingot.messages import Header, Response
+from ingot.messages import Response
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE: Final = b"Connection: close\r\n"

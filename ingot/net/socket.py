@@ -109,6 +109,11 @@ class Socket:
         """Whether something can be read although the loop will not say so (TLS)."""
         return False
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for bytes."""
+        return self._read_waiter is not None
+
     # -- waiting ------------------------------------------------------------------------------
 
     async def readable(self) -> None:

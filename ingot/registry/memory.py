@@ -177,8 +177,9 @@ class MemoryRegistry:
         rows = self.database.heads.get(move.bucket)
         standing = rows[-1][0].head if rows else None
         deleted = rows is not None and standing is None
-        name_is_its = move.old is None or self.database.names.get(move.name) == move.bucket
-        if deleted or standing != move.old or not name_is_its:
+        # A move is of the bucket, whatever it is called; a deletion frees the name it gives.
+        misnamed = move.new is None and self.database.names.get(move.name) != move.bucket
+        if deleted or standing != move.old or misnamed:
             raise RootMoved(f"bucket {move.name}: the head is not as expected")
 
     async def swapped(self, moves: Sequence[HeadMove]) -> bool:

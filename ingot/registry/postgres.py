@@ -15,6 +15,7 @@ of its own and nothing is prepared or left in the session: right, and slower.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import socket
@@ -29,6 +30,7 @@ from ingot.limits import (
     PRUNE_ROWS,
     REGISTRY_CALL_S,
     REGISTRY_CONNECT_S,
+    REGISTRY_RECONNECT_S,
     REGISTRY_SCAN_S,
     SWAP_TIMEOUT_S,
 )
@@ -72,7 +74,7 @@ class Postgres:
             raise ConfigError("the pool lent to the registry must allow two connections for life")
         try:
             async with asyncio.timeout(REGISTRY_CONNECT_S + REGISTRY_SCAN_S):
-                await self._first_look()
+                await self._first_look(await self._first_connection())
                 await self._calls.open()
                 await self._swaps.open()
         except BaseException as error:
@@ -86,9 +88,18 @@ class Postgres:
         await self._swaps.close()
         await self._calls.close()
 
-    async def _first_look(self) -> None:
+    async def _first_connection(self) -> Any:
+        """A Postgres that is starting, perhaps recovering from a crash, is worth waiting for."""
+        for attempt in itertools.count():
+            try:
+                return await self._connect()
+            except asyncpg.CannotConnectNowError as error:
+                if attempt == 0:
+                    self._logger.warning("waiting for Postgres: %s", error)
+            await asyncio.sleep(REGISTRY_RECONNECT_S[min(attempt, len(REGISTRY_RECONNECT_S) - 1)])
+
+    async def _first_look(self, connection: Any) -> None:
         """Settings as the server has them, before the session changes them; then the schema."""
-        connection = await self._connect()
         try:
             version = connection.get_server_version().major
             if version < SERVER_VERSION_MIN:

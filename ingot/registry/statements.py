@@ -64,8 +64,8 @@ WITH fence AS MATERIALIZED (
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
 
-# For many again, with creations (``created``: no head row may exist) and deletions (``deleted``: the
-# new row is a tombstone). Names are freed before they are taken, so one commit can do both.
+# For many again, with creations (``created``: no head row may exist) and deletions (``deleted``:
+# the new row is a tombstone). Names are freed before they are taken, so one commit can do both.
 SWAP_ANY: Final = """
 WITH fence AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)
@@ -84,7 +84,7 @@ WITH fence AS MATERIALIZED (
         SELECT name FROM ingot.buckets WHERE bucket = move.bucket LIMIT 1
     ) AS b ON true
     WHERE CASE WHEN move.created THEN h.bucket IS NULL
-          ELSE b.name = move.name
+          ELSE (NOT move.deleted OR b.name = move.name)
            AND h.sequence = move.sequence - 1
            AND h.objects IS NOT DISTINCT FROM move.old_objects
            AND h.uploads IS NOT DISTINCT FROM move.old_uploads
@@ -187,15 +187,15 @@ WITH RECURSIVE newest AS (
         SELECT bucket, sequence FROM ingot.heads WHERE bucket < newest.bucket
         ORDER BY bucket DESC, sequence DESC LIMIT 1
     ) AS next
-), old AS (
-    SELECT h.bucket, h.sequence FROM newest CROSS JOIN LATERAL (
-        SELECT bucket, sequence FROM ingot.heads
+)
+DELETE FROM ingot.heads WHERE ctid = ANY (ARRAY(
+    SELECT h.row FROM newest CROSS JOIN LATERAL (
+        SELECT ctid AS row FROM ingot.heads
         WHERE bucket = newest.bucket AND sequence <= newest.sequence - $1
         ORDER BY sequence LIMIT $2
     ) AS h
     LIMIT $2
-)
-DELETE FROM ingot.heads h USING old WHERE h.bucket = old.bucket AND h.sequence = old.sequence
+))
 """
 SETTINGS: Final = """
 SELECT name, setting FROM pg_settings

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from ingot.http.errors import BodyError
 from ingot.messages import Request, Response
 from tests.listener.harness import Host, Site, chunked, put, request
 from tests.net.waiting import until
@@ -213,6 +214,25 @@ async def test_a_body_kept_beyond_its_request_reads_nothing(host: Host) -> None:
         assert request_.body.take() is None
         assert await request_.body.readinto(memoryview(bytearray(10))) == 0
     await client.answer()
+
+
+async def test_a_reader_that_outlives_its_request_gets_no_bytes_of_the_next(host: Host) -> None:
+    readers: list[asyncio.Task[int]] = []
+
+    async def handler(request: Request) -> Response:
+        if request.target == b"/":
+            view = memoryview(bytearray(100))
+            readers.append(asyncio.ensure_future(request.body.readinto(view)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return Response(200)
+
+    client = await host.connect(await host.serve(handler))
+    await client.send(request(b"PUT", b"/", b"Content-Length: 10"))
+    assert (await client.answer()).headers[b"connection"] == b"close"
+    assert await client.ended() == b""
+    with pytest.raises(BodyError):
+        await readers[0]
 
 
 async def test_uploads_side_by_side(host: Host, secure: bool) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import socket as system
+import weakref
 
 import pytest
 
 from ingot.errors import ConfigError
 from ingot.listener import HttpServer
-from tests.listener.harness import Client, Host, Site, request
+from tests.listener.harness import Client, Host, Site, put, request
 from tests.net.waiting import until
 
 
 async def test_over_the_cap_the_answer_is_slow_down(host: Host) -> None:
-    server = await host.serve(Site(), connections_max=3)
+    server = await host.serve(Site(), connections_max=3, linger_stall_s=0.1)
     clients = [await host.connect(server) for _ in range(3)]
     for client in clients:
         assert (await client.get()).status == 200
@@ -117,10 +119,31 @@ async def test_the_address_can_be_used_again_at_once(host: Host) -> None:
     await again.close()
 
 
+async def test_a_closed_connection_is_freed_without_the_collector(host: Host) -> None:
+    """No cycle keeps a connection's buffers until the next collection."""
+    server = await host.serve(Site())
+    gc.collect()
+    gc.disable()
+    try:
+        client = await host.connect(server)
+        for path in (b"/hello", b"/later", b"/stream?3,100000"):
+            await client.get(path)
+        await client.send(put(b"/echo", b"x" * 100_000))
+        await client.answer()
+        (connection,) = server._shared.connections  # type: ignore[union-attr]
+        watched = weakref.ref(connection._socket)
+        del connection
+        await client.close()
+        await until(lambda: server.counters.connections_open == 0)
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
 async def test_two_servers_share_nothing(host: Host) -> None:
     one, two = await host.serve(Site()), await host.serve(Site(), connections_max=1)
     first, second = await host.connect(one), await host.connect(two)
     assert (await first.get()).status == (await second.get()).status == 200
     await one.close()
     assert (await second.get()).status == 200
-    assert (one.counters.requests, two.counters.requests) == (1, 1)
+    assert (one.counters.requests, two.counters.requests) == (1, 2)

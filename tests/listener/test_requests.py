@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
 from ingot.http.parser import END_OF_HEAD
 from ingot.messages import Request, Response
+from ingot.net.socket import PeerGone
 from tests.listener.harness import Host, Site, chunked, put, request
 from tests.net.waiting import until
 
@@ -323,3 +325,67 @@ async def test_many_connections_at_once_do_not_mix(host: Host, secure: bool) -> 
             assert (await client.get(b"/later?%d" % number)).body == b"later%d" % number
 
     await asyncio.gather(*[converse(number) for number in range(12)])
+
+
+async def test_a_client_that_resets_while_idle(host: Host, secure: bool) -> None:
+    server = await host.serve(Site(), secure)
+    client = await host.connect(server)
+    await client.get()
+    client.reset()
+    await until(lambda: server.counters.connections_open == 0)
+
+
+async def test_a_client_that_resets_behind_its_request(host: Host) -> None:
+    """The small body is looked for while it is being reset."""
+    site = Site()
+    server = await host.serve(site)
+    sock = host.raw(server)
+    await until(lambda: server.counters.connections_open == 1)
+    (connection,) = server._shared.connections  # type: ignore[union-attr]
+    sock.send(put(b"/take", b"x" * 100)[:-50])
+
+    real, heads = connection._socket.recv_now, 0
+
+    def recv_now(view: memoryview) -> int:
+        nonlocal heads
+        heads += 1
+        if heads > 1:
+            raise PeerGone("reset")
+        return int(real(view))
+
+    connection._socket = _Scripted(connection._socket, recv_now)  # type: ignore[assignment]
+    await until(lambda: server.counters.connections_open == 0)
+    assert site.errors == ["IncompleteBody"]
+
+
+class _Scripted:
+    def __init__(self, real: Any, recv_now: Any) -> None:
+        self._real = real
+        self.recv_now = recv_now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_stopping_the_process_is_not_swallowed(host: Host) -> None:
+    """SystemExit and the like pass through, and the connection does not stay half open."""
+    seen: list[BaseException] = []
+
+    class Stop(BaseException):
+        pass
+
+    async def handler(request: Request) -> Response:
+        raise Stop
+
+    server = await host.serve(handler)
+    sock = host.raw(server)
+    await until(lambda: server.counters.connections_open == 1)
+    (connection,) = server._shared.connections  # type: ignore[union-attr]
+    connection._socket.pause()
+    sock.send(request(b"GET", b"/"))
+    try:
+        connection._on_readable()
+    except Stop as stop:
+        seen.append(stop)
+    assert len(seen) == 1
+    assert connection.closed

@@ -244,6 +244,53 @@ async def test_a_fast_reader_does_not_keep_others_waiting(host: Host) -> None:
     assert turns and turns[0] <= 2 + 2 * SEND_TURN_BYTES // (1 << 20)
 
 
+async def test_a_source_that_fails_to_close_is_reported_and_survived(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stubborn(Source):
+        async def aclose(self) -> None:
+            raise LookupError("cannot close")
+
+    source = Stubborn(b"x" * 10)
+    client = await host.connect(await host.serve(answering(stream(source, 10))))
+    await client.send(request(b"HEAD", b"/"))
+    assert (await client.head()).status == 200
+    assert "cannot close" in caplog.text
+    await client.send(request(b"HEAD", b"/"))
+    assert (await client.head()).status == 200
+
+
+class _Few:
+    """A kernel that takes a few bytes at a time."""
+
+    def __init__(self, real: Any, few: int) -> None:
+        self._real = real
+        self._few = few
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        return int(self._real.send_now(memoryview(data)[: self._few]))
+
+    def sendv_now(self, parts: Any) -> int:
+        return self.send_now(parts[0])
+
+
+@pytest.mark.parametrize("few", [1, 10, 100])
+async def test_short_sends_lose_nothing(host: Host, few: int) -> None:
+    site = Site()
+    server = await host.serve(site)
+    client = await host.connect(server)
+    await until(lambda: server.counters.connections_open == 1)
+    (connection,) = server._shared.connections  # type: ignore[union-attr]
+    connection._socket = _Few(connection._socket, few)  # type: ignore[assignment]
+    for _ in range(2):
+        assert (await client.get()).body == b"hello"
+        answer = await client.get(b"/stream?3,50")
+        assert answer.body == b"\0" * 50 + b"\1" * 50 + b"\2" * 50
+
+
 class _Swallowing:
     """A socket whose peer takes everything at once."""
 

@@ -1,4 +1,4 @@
-"""What the tree's tests share: blocks to load from, an oracle, keys by layer, the vectors' recipe."""
+"""What the tree's tests share: blocks to load, an oracle, keys by layer, the vectors' recipe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def node_cid(block: bytes) -> bytes:
 
 
 class Shelf:
-    """Blocks as a disk would hold them, beside a cache: runs a call until it misses nothing more."""
+    """Blocks as a disk would hold them, beside a cache: runs a call until nothing is missing."""
 
     def __init__(self, budget: int = BUDGET, blocks: dict[bytes, bytes] | None = None) -> None:
         self.blocks = {} if blocks is None else dict(blocks)
@@ -201,9 +201,7 @@ _RECIPE: list[Callable[[int, bytes, str], str]] = [
     lambda i, d, s: f"\U0001f4e6/{chr(0x1F300 + d[1])}/{s}",
     lambda i, d, s: (chr(0xFF01 + d[1] % 94) if d[2] % 2 else chr(0xE000 + d[1])) + f"/{s}",
     lambda i, d, s: f"objects/{d[1]:02x}/{d[2]:02x}/{d[1:17].hex()}-{s}",
-    lambda i, d, s: (
-        "/".join(f"d{d[2 + j % 8] % 4}" for j in range(1 + d[1] % 30)) + f"/f{s}"
-    ),
+    lambda i, d, s: "/".join(f"d{d[2 + j % 8] % 4}" for j in range(1 + d[1] % 30)) + f"/f{s}",
     lambda i, d, s: (
         ("/", "//", "a//b/", "./", "../", "dir/")[d[1] % 6] + s + ("", "/", "//", "/.")[d[2] % 4]
     ),

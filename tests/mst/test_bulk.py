@@ -14,7 +14,9 @@ from tests.mst.support import cut, value
 @pytest.mark.slow
 @pytest.mark.skipif(PURE, reason="minutes in plain Python")
 def test_fifty_thousand_keys_in_two_orders() -> None:
-    keys = [b"tenant-%02d/%08x/object-%d" % (n % 37, n * 2654435761 % 2**32, n) for n in range(50000)]
+    keys = [
+        b"tenant-%02d/%08x/object-%d" % (n % 37, n * 2654435761 % 2**32, n) for n in range(50000)
+    ]
     rng = random.Random(9)
     cache = mst.NodeCache(1 << 30)
     root: bytes | None = None

@@ -155,9 +155,7 @@ def test_a_group_costs_one_seek_however_many_keys_it_hides() -> None:
     groups = 7
     root, blocks, height = folders(groups, 3000)
     shelf = Shelf(blocks=blocks)
-    items, truncated = shelf.run(
-        lambda cache: mst.page(cache, root, b"logs/", b"/", None, 1000)
-    )
+    items, truncated = shelf.run(lambda cache: mst.page(cache, root, b"logs/", b"/", None, 1000))
     assert items == [(b"logs/%03d/" % n, None) for n in range(groups)]
     assert not truncated
     assert len(shelf.loads) <= (groups + 1) * (height + 1)

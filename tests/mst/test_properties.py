@@ -46,6 +46,10 @@ def change(content: dict[bytes, bytes], batch: Mutations) -> dict[bytes, bytes]:
     return result
 
 
+def look_up(shelf: Shelf, root: bytes, key: bytes) -> bytes | None:
+    return shelf.run(lambda cache: mst.get(cache, root, key))
+
+
 @settings(max_examples=60 if PURE else 300)
 @given(histories(), st.booleans())
 def test_batches_equal_a_rebuild(history: tuple[list[Mutations], bytes], cold: bool) -> None:
@@ -77,7 +81,7 @@ def test_batches_equal_a_rebuild(history: tuple[list[Mutations], bytes], cold: b
         shelf.check(root, salt)
         shelf.cache.discard(applied.removed)
         for key in content:
-            assert shelf.run(lambda cache, key=key: mst.get(cache, root, key)) == content[key]
+            assert look_up(shelf, root, key) == content[key]
 
 
 @settings(max_examples=40 if PURE else 150)

@@ -283,9 +283,7 @@ def test_invalid_trees_are_refused(case: dict[str, Any]) -> None:
         shelf.run(lambda cache: mst.check_tree(cache, cid(case["root"])))
 
 
-@pytest.mark.parametrize(
-    "case", vectors("commit-proof-fixtures"), ids=lambda case: case["comment"]
-)
+@pytest.mark.parametrize("case", vectors("commit-proof-fixtures"), ids=lambda case: case["comment"])
 def test_inverse_batch_needs_only_the_commit_proof(case: dict[str, Any]) -> None:
     leaf = cid(case["leafValue"])
     shelf = Shelf()
@@ -303,9 +301,7 @@ def test_inverse_batch_needs_only_the_commit_proof(case: dict[str, Any]) -> None
     assert set(light.loads) <= proof
 
 
-@pytest.mark.parametrize(
-    "case", vectors("adversarial")["cases"], ids=lambda case: case["name"]
-)
+@pytest.mark.parametrize("case", vectors("adversarial")["cases"], ids=lambda case: case["name"])
 def test_adversarial_trees(case: dict[str, Any]) -> None:
     leaf = cid("bafyreie5cvv4h45feadgeuwhbcutmh6t2ceseocckahdoe6uat64zmz454")
     if "keys" in case:

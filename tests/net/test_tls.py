@@ -164,3 +164,91 @@ async def test_a_handshake_ends_at_its_deadline() -> None:
         await shaking
     ours.close()
     peer.close()
+
+
+class Crossed:
+    """A TLS library that has to do the other thing first: key updates, renegotiation."""
+
+    def __init__(self, real: ssl.SSLSocket, error: type[ssl.SSLError]) -> None:
+        self.real = real
+        self.error: type[ssl.SSLError] | None = error
+
+    def _once(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error("the other direction first")
+
+    def recv_into(self, view: memoryview) -> int:
+        self._once()
+        return self.real.recv_into(view)
+
+    def send(self, data: memoryview) -> int:
+        self._once()
+        return self.real.send(data)
+
+    def do_handshake(self) -> None:
+        self._once()
+        self.real.do_handshake()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+
+async def test_a_read_that_has_to_write_first(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"data")
+    ours._recv_into = Crossed(ours._tls, ssl.SSLWantWriteError).recv_into
+    assert ours.recv_now(room(10)) == WOULD_BLOCK
+    await ours.readable()  # for writing, which is possible at once
+    assert ours.recv_now(room(10)) == 4
+
+
+async def test_a_write_that_has_to_read_first(pair: Pair) -> None:
+    ours, theirs = pair
+    ours._tls = Crossed(ours._tls, ssl.SSLWantReadError)  # type: ignore[assignment]
+    assert ours.send_now(b"data") == 0
+    waiting = asyncio.ensure_future(ours.writable())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    theirs.sendall(b"x")
+    await waiting
+    assert ours.sendv_now((b"da", b"ta")) == 4
+    assert theirs.recv(2) + theirs.recv(2) == b"data"
+
+
+async def test_a_handshake_that_has_to_write_first() -> None:
+    server, client = contexts()
+    raw, raw_peer = raw_pair()
+    ours = TlsSocket(raw, asyncio.get_running_loop(), server)
+    ours._tls = Crossed(ours._tls, ssl.SSLWantWriteError)  # type: ignore[assignment]
+    with ThreadPoolExecutor(1) as pool:
+        wrapping = pool.submit(client.wrap_socket, raw_peer, server_hostname="127.0.0.1")
+        await ours.handshake()
+        wrapping.result().close()
+    ours.close()
+
+
+async def test_a_break_behind_data_is_reported_after_it(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"last")
+    await ours.readable()
+    real = ours._recv_into
+
+    def recv_into(view: memoryview) -> int:
+        if len(view) == 10:
+            return real(view)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    ours._recv_into = recv_into
+    assert ours.recv_now(room(10)) == 4
+    with pytest.raises(PeerGone):
+        ours.recv_now(room(11))
+
+
+async def test_our_end_over_a_broken_connection(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.setsockopt(system.SOL_SOCKET, system.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    theirs.close()
+    await ours.readable()
+    with pytest.raises(PeerGone):
+        ours.shutdown_write()

@@ -11,5 +11,7 @@ PATIENCE_S = 20.0  # a test that waits this long has failed
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until ``condition`` holds."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.0005)

@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 SOCKET = ".s.PGSQL.5432"
+_FIELDS = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+STARTING_UP = b"E" + (len(_FIELDS) + 4).to_bytes(4, "big") + _FIELDS
 
 
 class Relay:
@@ -26,6 +28,7 @@ class Relay:
         self.answers.set()
         self.chunks: list[tuple[str, int]] = []
         self.refuse = False
+        self.starting = 0  # so many connections still hear that the server is starting up
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -54,6 +57,12 @@ class Relay:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuse:
             writer.transport.abort()
+            return
+        if self.starting > 0:
+            self.starting -= 1
+            await reader.read(65536)
+            writer.write(STARTING_UP)
+            writer.close()
             return
         up_reader, up_writer = await asyncio.open_unix_connection(os.path.join(self.target, SOCKET))
         self._writers |= {writer, up_writer}

@@ -497,6 +497,26 @@ async def test_unsafe_settings_are_reported(
     await server.stop()
 
 
+async def test_a_postgres_that_is_starting_is_waited_for(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay.starting = 3
+    registry = Postgres(relay.dsn)
+    await registry.open()
+    assert relay.starting == 0 and caplog.text.count("waiting for Postgres") == 1
+    await registry.close()
+
+
+async def test_pruning_goes_in_batches(
+    registry: Postgres, token: bytes, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PRUNE_ROWS", 2)
+    for n in range(9):
+        await registry.swap(token, 2 + n, [step(n)])
+    assert await registry.prune(3) == 7
+    assert await admin.fetchval("SELECT min(sequence) FROM ingot.heads") == 7
+
+
 def test_a_slow_renewal_is_in_time() -> None:
     late = limits.LEASE_RENEW_S + limits.REGISTRY_CALL_S
     assert late < limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
