@@ -9,7 +9,7 @@ table is written out as a sorted run by walking it, with no sort that would hold
 mined to share a long prefix make one cluster as long as they are many: a memmove each, no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -45,6 +45,9 @@ cdef extern from *:
     static inline void ingot_store_word(unsigned char* p, unsigned int v) {
         p[0] = v & 255; p[1] = v >> 8 & 255; p[2] = v >> 16 & 255; p[3] = v >> 24;
     }
+    static inline void ingot_touch(unsigned char* p) {
+        *(volatile unsigned char*)p = *(volatile unsigned char*)p;
+    }
     static inline unsigned long long ingot_share(unsigned long long v, unsigned long long n) {
         return (unsigned long long)(((unsigned __int128)v * n) >> 64);
     }
@@ -53,6 +56,7 @@ cdef extern from *:
     uint64_t load_little "ingot_load_little"(const unsigned char* p) noexcept nogil
     uint32_t load_word "ingot_load_word"(const unsigned char* p) noexcept nogil
     void store_word "ingot_store_word"(unsigned char* p, uint32_t v) noexcept nogil
+    void touch "ingot_touch"(unsigned char* p) noexcept nogil
     uint64_t share "ingot_share"(uint64_t v, uint64_t n) noexcept nogil
 
 ctypedef const unsigned char* Bytes
@@ -179,6 +183,27 @@ cdef class Table:
             return added
         finally:
             PyBuffer_Release(&view)
+
+    def fresh(self, blocks: Iterable[tuple[bytes, Buffer]]) -> dict[bytes, Buffer]:
+        """Those of ``blocks`` that are not here, each once, in order."""
+        cdef dict out = {}
+        cdef bytes name
+        for cid, data in blocks:
+            name = cid
+            if len(name) != CID:
+                raise ValueError(f"a CID has {CID} bytes, not {len(name)}")
+            if self._find(<Bytes>PyBytes_AS_STRING(name) + 4) < 0:
+                out[name] = data
+        return out
+
+    def warm(self) -> None:
+        """Have the table's memory at hand, so that no insertion waits for the kernel. Takes long,
+        without the GIL; nobody else may use the table meanwhile."""
+        cdef Py_ssize_t at = 0, size = (self.capacity + self.spare) * sizeof(Slot)
+        with nogil:
+            while at < size:
+                touch(<unsigned char*>self.slots + at)
+                at += 4096
 
     def find(self, cid: Buffer) -> tuple[int, int, bool] | None:
         """(offset, length, verified) of the block's data."""

@@ -8,8 +8,8 @@ An entry is 44 bytes, integers little-endian:
 
 ``segment`` is a place in the list of segments that the run's file carries. Entries are sorted as
 bytes. The filter says "surely absent" for about 99 of 100 digests that a run does not hold. Its
-blocks have 512 bits for 42 entries each; the first eight bytes of a digest, read big-endian, choose the
-block in proportion, so that sorted entries fill the blocks in order and a run of any size is
+blocks have 512 bits for 42 entries each; the first eight bytes of a digest, read big-endian, choose
+the block in proportion, so that sorted entries fill the blocks in order and a run of any size is
 written in one pass; the next eight, little-endian, are six bit numbers of nine bits.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ingot._speedups.frame_py import CID_BYTES, _parse
@@ -86,6 +86,14 @@ class Table:
             count += self.add(bytes(view[cid:data]), data + shift, end - data, verified)
             start = end
         return count
+
+    def fresh(self, blocks: Iterable[tuple[bytes, Buffer]]) -> dict[bytes, Buffer]:
+        """Those of ``blocks`` that are not here, each once, in order."""
+        return {cid: data for cid, data in blocks if cid not in self}
+
+    def warm(self) -> None:
+        """Have the table's memory at hand, so that no insertion waits for the kernel. Takes long,
+        without the GIL; nobody else may use the table meanwhile."""
 
     def find(self, cid: Buffer) -> tuple[int, int, bool] | None:
         """(offset, length, verified) of the block's data."""

@@ -34,10 +34,10 @@ from ingot.limits import (
 class Applied(NamedTuple):
     """What a batch made of a tree. When ``refused`` is not empty, nothing else is valid.
 
-    ``root`` is EMPTY_ROOT when no key is left; ``blocks`` (CID, block) of every node of the new tree
-    that the old one has not, children before parents; ``removed`` the nodes of the old tree that the
-    new one has not; ``previous`` for each mutation the value its key had; ``refused`` the mutations
-    that the writer's limits do not admit: leave them out and call again.
+    ``root`` is EMPTY_ROOT when no key is left; ``blocks`` (CID, block) of every node of the new
+    tree that the old one has not, children before parents; ``removed`` the nodes of the old tree
+    that the new one has not; ``previous`` for each mutation the value its key had; ``refused`` the
+    mutations that the writer's limits do not admit: leave them out and call again.
     """
 
     root: bytes
@@ -324,6 +324,8 @@ class _Batch:
             return bytes(32)
         sizes, before = [], b""
         for key, value, right in zip(ref.keys, ref.values, links[1:], strict=True):
+            if before >= key:
+                raise Corruption("neighbouring nodes", "ascending keys", "keys out of range")
             sizes.append(len(encode_entry(before, key, value, right)))
             before = key
         block = encode_node(links[0], list(zip(ref.keys, ref.values, links[1:], strict=True)))

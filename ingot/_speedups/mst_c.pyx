@@ -326,10 +326,10 @@ def get(cache: NodeCache, root: bytes | None, key: bytes) -> bytes | None:
 class Applied(NamedTuple):
     """What a batch made of a tree. When ``refused`` is not empty, nothing else is valid.
 
-    ``root`` is EMPTY_ROOT when no key is left; ``blocks`` (CID, block) of every node of the new tree
-    that the old one has not, children before parents; ``removed`` the nodes of the old tree that the
-    new one has not; ``previous`` for each mutation the value its key had; ``refused`` the mutations
-    that the writer's limits do not admit: leave them out and call again.
+    ``root`` is EMPTY_ROOT when no key is left; ``blocks`` (CID, block) of every node of the new
+    tree that the old one has not, children before parents; ``removed`` the nodes of the old tree
+    that the new one has not; ``previous`` for each mutation the value its key had; ``refused`` the
+    mutations that the writer's limits do not admit: leave them out and call again.
     """
 
     root: bytes

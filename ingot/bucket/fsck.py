@@ -1,13 +1,14 @@
 """``ingot fsck``: walk every head to every byte it refers to, hash everything, name what is wrong.
 
-Reads only. A finding says which bucket, which key where one is affected, which block, and where that
-block should lie. It finds missing and damaged blocks, nodes that break the tree's rules, records whose
-key contradicts the tree, and bodies whose bytes do not give the recorded sizes and digests.
+Reads only. A finding says which bucket, which key where one is affected, which block, and where
+that block should lie. It finds missing and damaged blocks, nodes that break the tree's rules,
+records whose key contradicts the tree, and bodies whose bytes do not give the recorded sizes and
+digests; of objects and of the parts of open uploads alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import md5, sha256
@@ -16,10 +17,11 @@ from typing import Protocol
 from ingot import mst
 from ingot.body.reader import read_range
 from ingot.bucket.model import Bucket
-from ingot.bucket.record import Record, decode_record
+from ingot.bucket.part import decode_completed, decode_part, decode_upload, id_fits, split_key
+from ingot.bucket.record import decode_record
 from ingot.codec.cid import to_text
 from ingot.errors import IngotError
-from ingot.messages import Cid
+from ingot.messages import Body, Cid
 from ingot.mst.verify import any_key, valid_key
 
 KEYS_PER_REPORT = 10_000
@@ -79,7 +81,10 @@ class Fsck:
             if block is not None:
                 await self._check_record(key, block, place)
         async for key, value in self._entries(bucket, head.uploads, "uploads"):
-            await self._block(value, f"bucket {bucket.name}, upload {key!r}")
+            place = f"bucket {bucket.name}, upload {key!r}"
+            block = await self._block(value, place)
+            if block is not None:
+                await self._check_upload(key, block, place)
 
     async def _entries(
         self, bucket: Bucket, root: Cid | None, name: str
@@ -111,27 +116,60 @@ class Fsck:
         if record.key != key:
             self._damaged(f"{place}: its record is of key {record.key!r}")
         if self._read_bodies:
-            await self._check_body(record, place)
+            digests = await self._check_body(record.body, place, record.parts)
+            if digests and record.parts:
+                etag = f"{md5(digests, usedforsecurity=False).hexdigest()}-{len(record.parts)}"
+                if etag != record.etag:
+                    self._damaged(f"{place}: its parts do not give the recorded ETag")
 
-    async def _check_body(self, record: Record, place: str) -> None:
-        body, read = record.body, 0
-        whole, etag = sha256(), md5(usedforsecurity=False)
+    async def _check_upload(self, key: bytes, block: bytes, place: str) -> None:
+        """One entry of the uploads tree: an upload, a part of one, or what became of one."""
         try:
-            async with aclosing(read_range(self._segments, body, 0, body.size)) as pieces:
-                async for piece in pieces:
-                    whole.update(piece)
-                    etag.update(piece)
-                    read += len(piece)
+            of_key, upload_id, number = split_key(key)
+            if number:
+                body = decode_part(block).body
+                if self._read_bodies:
+                    await self._check_body(body, place)
+                return
+            if not of_key:
+                found = decode_completed(block).key
+                good = id_fits(found, upload_id)
+            else:
+                upload = decode_upload(block)
+                found = upload.key
+                good = (found, upload.id) == (of_key, upload_id)
+        except IngotError as error:
+            self._damaged(f"{place}: its block cannot be read: {error}")
+            return
+        if not good:
+            self._damaged(f"{place}: its block is of key {found!r}")
+
+    async def _check_body(self, body: Body, place: str, parts: Sequence[int] = ()) -> bytes:
+        """Returns the MD5s of the parts, one behind the other; an object that was not put together
+        is one part."""
+        read, end = 0, 0
+        whole, digests = sha256(), b""
+        try:
+            for size in parts or (body.size,):
+                end += size
+                part = md5(usedforsecurity=False)
+                async with aclosing(read_range(self._segments, body, end - size, end)) as pieces:
+                    async for piece in pieces:
+                        whole.update(piece)
+                        part.update(piece)
+                        read += len(piece)
+                digests += part.digest()
         except IngotError as error:
             self._damaged(f"{place}: byte {read} of {body.size} and on cannot be read: {error}")
-            return
+            return b""
         self.found.bytes += read
         if read != body.size:
             self._damaged(f"{place}: {read} bytes where its record says {body.size}")
         if body.sha256 is not None and whole.digest() != body.sha256:
             self._damaged(f"{place}: its bytes do not give the recorded sha256")
-        if body.md5 is not None and etag.digest() != body.md5:
+        if body.md5 is not None and not parts and digests != body.md5:
             self._damaged(f"{place}: its bytes do not give the recorded md5")
+        return digests
 
     async def _block(self, cid: Cid, what: str) -> bytes | None:
         """The block, hashed here; None, with a finding, where it is missing or damaged."""

@@ -197,6 +197,7 @@ class Store:
         source = self.pin(replace(body))
         if source.inline is not None:
             return ingest_small(source.inline[start:stop], algorithms)
+        assert start < stop, "only an inline body can be empty"
         size = stop - start
         chunks = await whole_chunks(self._segments, source, start, stop)
         async with aclosing(self.read(source, start, stop)) as pieces:

@@ -127,8 +127,8 @@ class Uploads:
         limit: int,
     ) -> UploadPage:
         """At most ``limit`` uploads behind ``after``, which is a key and an upload id, or a key for
-        all of its uploads, or nothing; grouped by ``delimiter``. A group named by ``after`` is
-        skipped whole. One seek an item: parts are stepped over."""
+        all of its uploads, or nothing; grouped by ``delimiter``. A key that names a group skips the
+        whole of it. One seek an item: parts are stepped over."""
         items: list[tuple[bytes, Upload | None]] = []
         at: bytes | None = max(prefix, _behind(after, prefix, delimiter))
         stop = _above(prefix) if prefix else None

@@ -43,6 +43,7 @@ class Connection(Wire):
 
     __slots__ = (
         "_busy",
+        "_head_due",
         "_peer",
         "_scanned",
         "_task",
@@ -54,6 +55,7 @@ class Connection(Wire):
         self._peer = peer
         self._busy = False
         self._task: asyncio.Task[None] | None = None  # of an exchange that had to wait
+        self._head_due = False  # the deadline is that of a head; it is set once for each
         self._scanned = 0  # of ``pending``, while it holds part of a head
         self.closed = False
         shared.connections.add(self)
@@ -168,6 +170,7 @@ class Connection(Wire):
         for _ in range(REQUESTS_PER_WAKE):
             while pending.startswith(b"\r\n"):  # some clients send one too many after a body
                 del pending[:2]
+                self._scanned = 0
             end = pending.find(END_OF_HEAD, self._scanned)
             if end < 0:
                 self._await_rest_of_head()
@@ -189,9 +192,10 @@ class Connection(Wire):
             # Never a head for us, so there would be nothing to wait for but the deadline.
             self.turn_away("BadRequest", "a line of the request head does not end with CRLF")
         elif pending:
-            if scanned == 0:
+            if not self._head_due:
+                self._head_due = True
                 self.deadline = self._shared.after(self._shared.limits.header_deadline_s)
-            self._scanned = max(1, len(pending) - len(END_OF_HEAD) + 1)
+            self._scanned = max(0, len(pending) - len(END_OF_HEAD) + 1)
 
     def _yield_turn(self) -> None:
         """Go on in the loop's next turn; what arrives meanwhile waits in the kernel."""
@@ -208,6 +212,8 @@ class Connection(Wire):
             if self._socket.has_pending:
                 self._on_readable()
             self._socket.resume()
+        if self._shared.draining and not self._busy and not self.pending:
+            self.close()
 
     def _begin(self, head_bytes: bytes) -> None:
         shared = self._shared
@@ -280,7 +286,7 @@ class Connection(Wire):
         if not keep or self._shared.draining:
             self.close()
             return
-        self._busy = False
+        self._busy = self._head_due = False
         self.deadline = self._shared.after(self._shared.limits.idle_deadline_s)
         if self._task is not None:
             self._task = None

@@ -175,16 +175,14 @@ def check_tree(
     trees larger than memory feed a ``TreeCheck``.
     """
     check = TreeCheck(root, salt, rule)
-    missing: list[bytes] = []
+    missing: dict[bytes, None] = {}
     while len(wanted := check.wanted) > len(missing):
         for cid in wanted:
-            if cid in missing:
-                continue
-            block = cache.block(cid)
+            block = None if cid in missing else cache.block(cid)
             if block is None:
-                missing.append(cid)
+                missing[cid] = None
             else:
                 check.feed(cid, block)
     if missing:
-        raise Missing(missing)
+        raise Missing(list(missing))
     return check.stats

@@ -20,16 +20,19 @@ from ingot.messages import Header, Request, Response
 from ingot.s3.auth import Accounts, Authenticator
 from ingot.s3.buckets import BucketOperations
 from ingot.s3.call import XML, Call, Handler
+from ingot.s3.completing import CompleteOperations
 from ingot.s3.copying import CopyOperations
 from ingot.s3.deleting import DeleteOperations
 from ingot.s3.errors import ERRORS, S3Error, translate
 from ingot.s3.fixed import FixedOperations
 from ingot.s3.listing import ListOperations
+from ingot.s3.multipart import MultipartOperations
 from ingot.s3.names import split_query, split_target
 from ingot.s3.objects import ObjectOperations
 from ingot.s3.operations import REFUSED, Operation
 from ingot.s3.preflight import preflight_refusal
 from ingot.s3.route import PLAIN_OBJECT, UNROUTED, not_implemented, resolve
+from ingot.s3.upload_listing import UploadListOperations
 from ingot.s3.xml import error_document
 
 if TYPE_CHECKING:
@@ -90,6 +93,9 @@ class App:
             ListOperations(store),
             DeleteOperations(store),
             CopyOperations(store, clock),
+            MultipartOperations(store, clock),
+            CompleteOperations(store, clock),
+            UploadListOperations(store),
             FixedOperations(store),
         ):
             self._handlers |= group.handlers()

@@ -6,10 +6,10 @@ as an upload of itself, because only that reads all of it, with bounded memory a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.record import Record
+from ingot.bucket.slices import StoredBody
 from ingot.errors import Corruption
 from ingot.limits import PUT_BYTES_MAX
 from ingot.messages import Response
@@ -60,12 +60,14 @@ class CopyOperations:
         replaces = _directive(call, b"x-amz-metadata-directive")
         retags = _directive(call, b"x-amz-tagging-directive")
         written = write_headers(index, call.now_ms)
-        algorithm = _algorithm(call)
+        algorithm = checksum_algorithm(call)
         condition = conditions.for_write(index)
         bucket = open_bucket(store, call)
         if written.lock:
             raise S3Error("InvalidRequest", NO_LOCK)
-        found = await self._source(call, source)
+        found = await find_source(store, call, source)
+        if found.body.size > PUT_BYTES_MAX:
+            raise S3Error("InvalidRequest", TOO_LARGE)
         changes = replaces or retags or written.encrypted or algorithm is not None
         if not changes and (source.bucket, source.key) == (call.bucket, call.key):
             if source.version is None:
@@ -106,57 +108,26 @@ class CopyOperations:
         record.body, record.etag = body, body.md5.hex()
         record.checksums, record.composite, record.parts = body.checksums, False, []
 
-    async def _source(self, call: Call, source: CopySource) -> Record:
-        index = call.request.index
-        bucket = self._store.bucket(source.bucket)
-        owner = bucket.config.owner
-        expected = index.get(b"x-amz-source-expected-bucket-owner")
-        if expected is not None and expected.decode("latin-1") != owner:
-            raise S3Error("AccessDenied")
-        if call.account.id != owner:
-            raise S3Error("AccessDenied")
-        if source.version is not None and source.version != "null":
-            raise no_such_version(source.key, source.version)
-        found = await self._store.find(bucket, source.key)
-        if found is None:
-            raise S3Error("NoSuchKey", Key=source.key.decode())
-        asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
-        if asked:
-            conditions.read(asked, found.etag, found.created_ms)
-        if found.body.size > PUT_BYTES_MAX:
-            raise S3Error("InvalidRequest", TOO_LARGE)
-        return found
 
-
-class StoredBody:
-    """A body that is stored already, as the ``BodyStream`` of an upload."""
-
-    def __init__(self, pieces: AsyncIterator[memoryview | bytes], size: int) -> None:
-        self.length: int | None = size
-        self._pieces = pieces
-        self._piece = memoryview(b"")  # what of the newest piece was not handed out yet
-
-    async def readinto(self, view: memoryview) -> int:
-        while not self._piece:
-            piece = await anext(self._pieces, None)
-            if piece is None:
-                return 0
-            self._piece = memoryview(piece)
-        count = min(len(view), len(self._piece))
-        view[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
-
-    def take(self) -> bytes | None:
-        return None
-
-    async def read(self, limit: int) -> bytes:
-        assert self.length is not None and self.length <= limit
-        collected = bytearray(self.length)
-        filled = 0
-        while count := await self.readinto(memoryview(collected)[filled:]):
-            filled += count
-        return bytes(collected[:filled])
+async def find_source(store: Store, call: Call, source: CopySource) -> Record:
+    """The record that a copy reads, with the right to read it and on the client's conditions."""
+    index = call.request.index
+    bucket = store.bucket(source.bucket)
+    owner = bucket.config.owner
+    expected = index.get(b"x-amz-source-expected-bucket-owner")
+    if expected is not None and expected.decode("latin-1") != owner:
+        raise S3Error("AccessDenied")
+    if call.account.id != owner:
+        raise S3Error("AccessDenied")
+    if source.version is not None and source.version != "null":
+        raise no_such_version(source.key, source.version)
+    found = await store.find(bucket, source.key)
+    if found is None:
+        raise S3Error("NoSuchKey", Key=source.key.decode())
+    asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
+    if asked:
+        conditions.read(asked, found.etag, found.created_ms)
+    return found
 
 
 def _directive(call: Call, name: bytes) -> bool:
@@ -174,7 +145,8 @@ def _directive(call: Call, name: bytes) -> bool:
     return value == b"REPLACE"
 
 
-def _algorithm(call: Call) -> str | None:
+def checksum_algorithm(call: Call) -> str | None:
+    """The checksum that the object is to have; None where the client leaves it to us."""
     value = call.request.index.get(b"x-amz-checksum-algorithm")
     if value is None:
         return None

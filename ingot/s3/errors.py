@@ -18,6 +18,7 @@ from ingot.bucket.model import (
     NoSuchBucket,
     PreconditionFailed,
 )
+from ingot.bucket.part import NoSuchUpload
 from ingot.errors import LeaseLost, NotFound, RequestError, Unavailable
 from ingot.messages import Header
 
@@ -291,6 +292,8 @@ def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:
         return error
     if isinstance(error, NoSuchBucket):
         return S3Error("NoSuchBucket", BucketName=bucket)
+    if isinstance(error, NoSuchUpload):
+        return S3Error("NoSuchUpload", UploadId=error.upload_id)
     if isinstance(error, NotFound):
         return S3Error("NoSuchKey", Key=key)
     if isinstance(error, PreconditionFailed):

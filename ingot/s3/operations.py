@@ -57,7 +57,7 @@ POST   delete                     1 DeleteObjects built
 GET    -                          1 ListObjects built
 GET    list-type                  1 ListObjectsV2 built
 GET    versions                   1 ListObjectVersions built
-GET    uploads                    1 ListMultipartUploads 501
+GET    uploads                    1 ListMultipartUploads built
 GET    versioning                 1 GetBucketVersioning <VersioningConfiguration>
 GET    acl                        1 GetBucketAcl <AccessControlPolicy>
 PUT    versioning                 2 PutBucketVersioning 501
@@ -141,12 +141,12 @@ GET    -                          1 GetObject built
 HEAD   -                          1 HeadObject built
 DELETE -                          1 DeleteObject built
 PUT    x-amz-copy-source          1 CopyObject built
-POST   uploads                    1 CreateMultipartUpload 501
-PUT    uploadId                   1 UploadPart 501
-PUT    uploadId+x-amz-copy-source 1 UploadPartCopy 501
-POST   uploadId                   1 CompleteMultipartUpload 501
-DELETE uploadId                   1 AbortMultipartUpload 501
-GET    uploadId                   1 ListParts 501
+POST   uploads                    1 CreateMultipartUpload built
+PUT    uploadId                   1 UploadPart built
+PUT    uploadId+x-amz-copy-source 1 UploadPartCopy built
+POST   uploadId                   1 CompleteMultipartUpload built
+DELETE uploadId                   1 AbortMultipartUpload built
+GET    uploadId                   1 ListParts built
 GET    acl                        1 GetObjectAcl <AccessControlPolicy>
 GET    tagging                    1 GetObjectTagging <Tagging>
 PUT    tagging                    2 PutObjectTagging 501

@@ -48,7 +48,7 @@ class Auditor:
         for info in held.infos:
             if info.key not in self._index.absent and self._index.info(info.key) == info:
                 await self._rebuild(info)
-        self._sealer.remove_damaged(held)
+        await self._sealer.remove_damaged(held)
 
     async def _rebuild(self, info: SegmentInfo) -> None:
         """Scan a sealed segment again and put its run into use."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from ingot.errors import Unavailable
 from ingot.offload import Completion
@@ -21,6 +22,8 @@ from ingot.segments.format import file_name
 from ingot.segments.model import Key, SegmentSettings, Statistics
 
 log = logging.getLogger("ingot.segments")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Disk:
@@ -47,8 +50,17 @@ class Disk:
         return f"{self.directory}/{name}"
 
     def sync_directory(self) -> None:
-        """Make the names in the directory durable: an fsync of 0.1 ms, so it runs where it is."""
+        """Make the names in the directory durable."""
         self.files.sync_directory(self.directory)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what may wait for the file system's journal on a thread of the loop's executor.
+
+        For the background only, a few times a segment: such a thread waits for the GIL, which is
+        why writes, syncs and reads go through lanes.
+        """
+        bound = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(None, bound)
 
     def problem(self, text: str) -> None:
         if self.problems is not None:

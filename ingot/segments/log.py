@@ -98,8 +98,7 @@ class LogStream:
     def _pack(self, segment: Segment, batch: Batch) -> tuple[Cid, CommitRecord, bytes]:
         """The batch as it stands in ``segment``. A block that the segment has is not repeated; one
         that another segment has is, since segments are dropped one by one."""
-        table = segment.table
-        fresh = {cid: data for cid, data in batch.blocks if cid not in table}
+        fresh = segment.table.fresh(batch.blocks)
         self._disk.statistics.repeated += len(batch.blocks) - len(fresh)
         record = CommitRecord(
             store=self._store,

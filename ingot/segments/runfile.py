@@ -138,8 +138,9 @@ class RunWriter:
         self._file = self._name + ".tmp"
         self._fd = -1
 
-    def begin(self) -> None:
-        self._fd = self._disk.files.create(self._disk.path(self._file))
+    async def begin(self) -> None:
+        disk = self._disk
+        self._fd = await disk.call(disk.files.create, disk.path(self._file))
 
     async def add(self, entries: bytes) -> None:
         """The next entries, in order."""
@@ -175,9 +176,9 @@ class RunWriter:
         job.pwrite(self._fd, 0, head + sha256(head + segments).digest() + segments)
         job.fdatasync(self._fd)
         await disk.run(lane, job)
-        files.rename(disk.path(self._file), disk.path(self._name))
+        await disk.call(files.rename, disk.path(self._file), disk.path(self._name))
         self._file = self._name
-        disk.sync_directory()
+        await disk.call(disk.sync_directory)
         held = _open(disk, self._number, self._fd, audited=True)
         fd, self._fd = self._fd, -1
         disk.close_quietly(fd, self._name)

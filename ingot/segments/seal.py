@@ -88,7 +88,7 @@ class Sealer:
         """All of it; OSError when its run could not be made durable."""
         if segment.empty and segment.state == OPEN and not segment.tail:
             self._index.drop_growing(segment)
-            self._disk.discard(segment.name, segment.fd)
+            await self._disk.call(self._disk.discard, segment.name, segment.fd)
             return
         if segment.state == OPEN:
             await self._close_off(segment)
@@ -110,7 +110,7 @@ class Sealer:
         job.fdatasync(segment.fd)
         try:
             if not segment.tail:
-                self._disk.files.truncate(segment.fd, segment.synced)
+                await self._disk.call(self._disk.files.truncate, segment.fd, segment.synced)
             await self._disk.run(lane, job)
         except OSError as error:
             self._disk.problem(
@@ -124,7 +124,7 @@ class Sealer:
         number = self._numbers.take(format.RUN)
         writer = RunWriter(self._disk, number, [segment.info()], len(table))
         try:
-            writer.begin()
+            await writer.begin()
             cursor = 0
             while len(table):
                 entries, cursor = table.export(cursor, limit, 0)
@@ -149,12 +149,12 @@ class Sealer:
             self._index.replace_runs(runs, held)
             self._disk.statistics.merged += len(runs)
             for old in runs:
-                self._remove(old)
+                await self._remove(old)
 
-    def _remove(self, held: OpenRun) -> None:
+    async def _remove(self, held: OpenRun) -> None:
         """Its successor is durable: remove the file. If that fails the next start does it."""
         held.release()
-        self._disk.discard(held.name, None)
+        await self._disk.call(self._disk.discard, held.name, None)
 
     async def _merge(self, runs: list[OpenRun]) -> OpenRun:
         infos: list[SegmentInfo] = []
@@ -168,7 +168,7 @@ class Sealer:
         readers = [_Entries(self._disk, held) for held in runs]
         limit = max(1, self._disk.settings.merge_bytes // index.ENTRY_BYTES)
         try:
-            writer.begin()
+            await writer.begin()
             for reader in readers:
                 reader.open()
             while True:
@@ -186,11 +186,11 @@ class Sealer:
                 reader.close()
             writer.abandon()
 
-    def remove_damaged(self, held: OpenRun) -> None:
+    async def remove_damaged(self, held: OpenRun) -> None:
         """Its segments have been indexed again: take it out of use and away."""
         if held in self._index.runs:
             self._index.drop_run(held)
-        self._remove(held)
+        await self._remove(held)
 
 
 class _Entries:

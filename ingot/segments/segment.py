@@ -190,21 +190,24 @@ class Preparer:
                 # Known beforehand: not a file filled to the last byte at every attempt.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             number = self._numbers.take(self._stream)
-            fd = disk.files.create(disk.path(format.file_name(self._stream, number)))
+            name = format.file_name(self._stream, number)
+            fd = await disk.call(disk.files.create, disk.path(name))
             segment, ahead = Segment(self._stream, number, fd), self._ahead
         try:
             await self._fill(segment.fd, ahead)
-            disk.sync_directory()
-            # Grown beforehand: a table of this size is moved in milliseconds, on the loop.
-            segment.table = index.Table(self._blocks_expected())
+            await disk.call(disk.sync_directory)
         except OSError:
-            disk.discard(segment.name, segment.fd)
+            await disk.call(disk.discard, segment.name, segment.fd)
             raise
+        segment.table = await self._table()
         return segment
 
-    def _blocks_expected(self) -> int:
+    async def _table(self) -> index.Table:
+        """A table that need not grow, its memory touched: each would hold a commit up."""
         per_block = BLOCK_BYTES_MEAN if self._stream == format.LOG else limits.LOG_CHUNK_BYTES_MAX
-        return self._disk.settings.seal_bytes // per_block
+        table = index.Table(self._disk.settings.seal_bytes // per_block)
+        await self._disk.call(table.warm)
+        return table
 
     async def _fill(self, fd: int, ahead: int) -> None:
         """Write the header and the zeros behind it, a piece at a time, and sync them."""

@@ -98,14 +98,14 @@ class SegmentStore:
         tip = recovery.chain.tip
         if tip is not None:
             sequence, previous = tip.last_commit, tip.root
-        if found.newest is None and previous is not None:
-            found.newest = await self._newest(previous, found)
         self._log.start(store, incarnation, sequence, previous)
-        for preparer in self._preparers:
-            preparer.begin()
         auditor = Auditor(disk, self._index, self._sealer, store)
         if self._index.doubtful:
             self._reader.audit = disk.spawn(auditor.run())
+        for preparer in self._preparers:
+            preparer.begin()
+        if found.newest is None and previous is not None:
+            found.newest = await self._newest(previous, found)
         return found
 
     async def close(self) -> None:

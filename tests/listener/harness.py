@@ -148,6 +148,9 @@ def chunked(path: bytes, *chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 class Site:
     """A handler that does what the path says, and remembers what it saw."""
 
+    PATHS = frozenset(b"hello later held echo take read refuse some stream".split())
+    NUMBERS = {b"echo": 1, b"read": 1, b"some": 1, b"stream": 2}
+
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
         self.errors: list[str] = []
@@ -157,6 +160,8 @@ class Site:
     async def __call__(self, request: Request) -> Response:
         self.seen.append((request.method, request.target))
         path, _, query = request.target[1:].partition(b"?")
+        if path not in self.PATHS or not self._numbers(path, query):
+            return Response(404)
         try:
             response = await getattr(self, path.decode())(request, query)
         except BodyError as error:
@@ -164,6 +169,14 @@ class Site:
             return Response(400, [(b"x-error", error.kind.encode())])
         assert isinstance(response, Response)
         return response
+
+    def _numbers(self, path: bytes, query: bytes) -> bool:
+        """Whether the query holds the numbers that this path takes."""
+        wanted = self.NUMBERS.get(path, 0)
+        if wanted == 0 or (path == b"echo" and not query):
+            return True
+        given = query.split(b",")
+        return len(given) == wanted and all(n.isdigit() and len(n) < 9 for n in given)
 
     async def hello(self, request: Request, query: bytes) -> Response:
         return Response(200, [(b"ETag", b'"e"')], b"hello" + query)
@@ -181,7 +194,7 @@ class Site:
 
     async def echo(self, request: Request, query: bytes) -> Response:
         """The body, read piece by piece into memory of its own."""
-        out, view = bytearray(), memoryview(bytearray(int(query or b"65536")))
+        out, view = bytearray(), memoryview(bytearray(max(1, int(query or b"65536"))))
         while count := await request.body.readinto(view):
             out += view[:count]
         return Response(200, [], bytes(out))
@@ -201,7 +214,7 @@ class Site:
 
     async def some(self, request: Request, query: bytes) -> Response:
         """Reads part of the body only."""
-        await request.body.readinto(memoryview(bytearray(int(query))))
+        await request.body.readinto(memoryview(bytearray(max(1, int(query)))))
         return Response(200, [], b"enough")
 
     async def stream(self, request: Request, query: bytes) -> Response:

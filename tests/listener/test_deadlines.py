@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket as system
 
 import pytest
@@ -61,18 +62,36 @@ async def test_a_dripping_head_gains_no_time(host: Host) -> None:
     assert answer.status == 408
 
 
-async def test_empty_lines_alone_gain_no_time(host: Host) -> None:
-    server = await host.serve(Site(), idle_deadline_s=SHORT_S)
+@pytest.mark.parametrize("drops", [[b"\r\n"], [b"\r", b"\n"]])
+async def test_empty_lines_alone_gain_no_time(host: Host, drops: list[bytes]) -> None:
+    server = await host.serve(
+        Site(), idle_deadline_s=SHORT_S, header_deadline_s=SHORT_S, linger_deadline_s=SHORT_S
+    )
     client = await host.connect(server)
 
     async def drip() -> None:
-        while True:
-            await client.send(b"\r\n")
+        for drop in itertools.cycle(drops):
+            await client.send(drop)
             await asyncio.sleep(SHORT_S / 10)
 
     dripping = asyncio.ensure_future(drip())
-    assert await client.ended() == b""
+    await until(lambda: server.counters.connections_open == 1)
+    await until(lambda: server.counters.connections_open == 0)
     dripping.cancel()
+    with contextlib.suppress(asyncio.CancelledError, OSError, RuntimeError):
+        await dripping
+
+
+async def test_a_head_behind_an_empty_line_has_its_deadline_too(host: Host) -> None:
+    server = await host.serve(Site(), header_deadline_s=SHORT_S, idle_deadline_s=60)
+    client = await host.connect(server)
+    for drop in (b"\r", b"\n", request(b"GET", b"/hello")):
+        before = server.counters.bytes_in
+        await client.send(drop)
+        await until(lambda seen=before: server.counters.bytes_in > seen)  # type: ignore[misc]
+    assert (await client.answer()).status == 200
+    await client.send(b"GET /")
+    assert (await client.answer()).status == 408
 
 
 @pytest.mark.parametrize("path", [b"/take", b"/echo?10"])

@@ -75,6 +75,7 @@ async def test_pipelined_bodies_are_told_apart_exactly(host: Host, secure: bool)
     assert (await client.answer()).body == b"hello"
 
 
+@pytest.mark.slow
 async def test_every_split_of_the_wire(host: Host) -> None:
     site = Site()
     server = await host.serve(site)

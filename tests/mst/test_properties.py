@@ -12,7 +12,7 @@ from ingot import mst
 from ingot._speedups import PURE
 from ingot.errors import Corruption
 from ingot.mst import iter_diff
-from tests.mst.support import Shelf, inverse, keys_by_layer, oracle, value
+from tests.mst.support import Shelf, inverse, keys_by_layer, node_cid, oracle, value
 
 Mutations = list[tuple[bytes, bytes | None]]
 
@@ -173,6 +173,51 @@ def test_a_wrong_salt_is_noticed_where_it_would_do_harm() -> None:
         else:
             assert applied.previous == [None]  # believed to be a layer the tree has not
     assert noticed > 10
+
+
+def test_a_join_of_nodes_with_keys_out_of_range_writes_nothing() -> None:
+    """Only a tree that nobody checked has such nodes; what came of them could not be read again."""
+    low, high = sorted(keys_by_layer()[0][:2])
+    middle = next(key for key in keys_by_layer()[1])
+    left = mst.encode_node(None, [(high, value(0), None)])
+    right = mst.encode_node(None, [(low, value(0), None)])
+    top = mst.encode_node(node_cid(left), [(middle, value(0), node_cid(right))])
+    shelf = Shelf(blocks={node_cid(block): block for block in (left, right, top)})
+    with pytest.raises(Corruption):
+        shelf.apply(node_cid(top), [(middle, None)])
+    assert len(shelf.cache) == 3
+
+
+@pytest.mark.parametrize(
+    "links", [(None, b"x"), (b"x", None)], ids=["right of the key", "left of the key"]
+)
+def test_links_at_layer_0_are_corruption(links: tuple[bytes | None, bytes | None]) -> None:
+    low = keys_by_layer()[0][0]
+    leaf = mst.encode_node(None, [(keys_by_layer()[0][1], value(0), None)])
+    left, right = (None if link is None else node_cid(leaf) for link in links)
+    top = mst.encode_node(left, [(low, value(0), right)])
+    shelf = Shelf(blocks={node_cid(block): block for block in (leaf, top)})
+    with pytest.raises(Corruption):
+        shelf.apply(node_cid(top), [(low, None)])
+
+
+def test_a_path_longer_than_any_layer_is_corruption() -> None:
+    """Keyless nodes on keyless nodes: a reader gives up where no honest tree goes."""
+    shelf = Shelf()
+    block = mst.encode_node(None, [(b"k", value(0), None)])
+    for _ in range(140):
+        shelf.blocks[node_cid(block)] = block
+        block = mst.encode_node(node_cid(block), [])
+    shelf.blocks[node_cid(block)] = block
+    root = node_cid(block)
+    with pytest.raises(Corruption):
+        shelf.run(lambda cache: mst.get(cache, root, b"k"))
+    with pytest.raises(Corruption):
+        shelf.run(lambda cache: mst.scan(cache, root, b"", None, 5))
+    with pytest.raises(Corruption):
+        shelf.run(lambda cache: mst.page(cache, root, b"", b"", None, 5))
+    with pytest.raises(Corruption):
+        shelf.apply(root, [(b"k", None)])
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,38 @@ def test_a_table_survives_digests_mined_to_share_a_prefix() -> None:
     ]
 
 
+@given(blocks)
+def test_fresh_blocks_agree(items: list[tuple[bytes, bytes]]) -> None:
+    answers = []
+    for table in (index_c.Table(), index_py.Table()):
+        for n, (cid, _) in enumerate(items[::3]):
+            table.add(cid, n + 1, 1, True)
+        answers.append(list(table.fresh(items * 2).items()))
+    assert answers[0] == answers[1]
+    known = {cid[4:] for cid, _ in items[::3]}
+    assert answers[0] == list({c: d for c, d in items if c[4:] not in known}.items())
+
+
+def test_a_table_is_warmed_without_changing_it() -> None:
+    for table in (index_c.Table(10_000), index_py.Table(10_000)):
+        table.add(RAW + bytes(32), 5, 6, False)
+        table.add(RAW + b"\xff" * 32, 7, 8, True)
+        table.warm()
+        assert table.find(RAW + bytes(32)) == (5, 6, False)
+        assert table.find(RAW + b"\xff" * 32) == (7, 8, True) and len(table) == 2
+
+
+@given(st.binary(min_size=64, max_size=2000), st.lists(digests, max_size=20))
+def test_a_run_over_rubbish_answers_something(data: bytes, wanted: list[bytes]) -> None:
+    """Damaged entries may be out of order; no look-up may leave them."""
+    count = (len(data) - 64) // 44
+    whole = b"\xff" * 64 + data[64:]
+    run = index_c.Run(whole, 64, count, 0, 1)
+    for digest in [*wanted, *(data[64 + 44 * n : 96 + 44 * n] for n in range(count))]:
+        position = run.find(RAW + digest)
+        assert position == -1 or whole[64 + 44 * position :][:32] == digest
+
+
 @given(blocks, st.integers(1, 100))
 def test_add_frames_agrees(items: list[tuple[bytes, bytes]], base: int) -> None:
     packed = frame_c.pack(items)

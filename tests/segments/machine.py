@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from random import Random
@@ -59,7 +60,11 @@ class Machine:
         assert not self.files.fds, "descriptors are left open"
 
     async def settle(self) -> None:
+        """Until nothing goes on in the background."""
         await self.store._disk.settle()
+        for preparer in self.store._preparers:
+            if preparer._task is not None:
+                await asyncio.wait([preparer._task])
 
     def commit(
         self, *contents: bytes, bodies: Sequence[BodyPosition] = ()

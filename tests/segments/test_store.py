@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
@@ -69,10 +70,18 @@ def test_commits_go_one_at_a_time(machine: Machine) -> None:
 def test_a_cancelled_commit_is_durable_and_in_the_chain(machine: Machine) -> None:
     """The bytes are with the log lane: losing interest in them changes nothing."""
 
+    submitted = asyncio.Event()
+    submit = machine.loop.lanes.log.submit
+
+    def watched(job: Any, done: Any) -> None:
+        submitted.set()
+        submit(job, done)
+
+    machine.loop.lanes.log.submit = watched  # type: ignore[method-assign]
+
     async def cancel() -> None:
         commit = asyncio.get_running_loop().create_task(machine.committing(blocks_of(b"x" * 50)))
-        while not machine.loop.lanes.log.busy:
-            await asyncio.sleep(0)
+        await submitted.wait()
         commit.cancel()
         with pytest.raises(asyncio.CancelledError):
             await commit

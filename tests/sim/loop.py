@@ -47,6 +47,20 @@ class SimLoop(asyncio.AbstractEventLoop):
         task.add_done_callback(self.tasks.discard)
         return task
 
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        future = self.create_future()
+
+        def call() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.call_soon(call)
+        return future
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._files.dead:
             self.errors.append(context.get("exception") or str(context.get("message")))

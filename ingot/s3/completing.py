@@ -1,0 +1,285 @@
+"""CompleteMultipartUpload: parts become an object, in one commit that copies no byte of them.
+
+What the client lists is judged on the parts as they are read; the commit then happens only if
+these same parts still stand. Where one was replaced in between, everything is judged again. A
+client that asks again, because it never heard the answer, hears the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ingot.body.checksums import to_text
+from ingot.bucket.assembly import assemble
+from ingot.bucket.model import Bucket
+from ingot.bucket.part import Completed, NoSuchUpload, Part, PartsChanged, Upload
+from ingot.bucket.record import Record
+from ingot.errors import Unavailable
+from ingot.limits import COMPLETE_TRIES, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
+from ingot.messages import Request, Response
+from ingot.s3 import conditions
+from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.documents import read_document
+from ingot.s3.errors import S3Error
+from ingot.s3.headers import ALGORITHMS, Index
+from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, checksum_type, type_mismatch, upload_id
+from ingot.s3.payload import (
+    NO_VALUES,
+    PREFIX,
+    SDK_ALGORITHM,
+    SIZES,
+    algorithm_of,
+    parse_checksum,
+)
+from ingot.s3.xml import Element, document, element, malformed, parse, url_encode
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+    from ingot.ports import Clock
+
+OBJECT_SIZE: Final = b"x-amz-mp-object-size"
+ELEMENTS_A_PART: Final = 12  # itself, its number, its ETag, a checksum of every kind there is
+_CHECKSUM_ELEMENTS: Final = {f"Checksum{name.upper()}": name for name in ALGORITHMS}
+
+
+class Wanted(NamedTuple):
+    """One part of the list, as the client names it."""
+
+    number: int
+    etag: str
+    checksums: list[tuple[str, str]]  # (algorithm, base64)
+
+
+class Promises(NamedTuple):
+    """What the request's head says of the object to be; None where it says nothing."""
+
+    size: int | None
+    kind: str | None
+    algorithm: str
+    digest: bytes
+
+    def check(self, upload: Upload, record: Record) -> None:
+        """Raise unless ``record`` is all that was promised."""
+        kind = COMPOSITE if upload.composite else FULL_OBJECT
+        if self.kind is not None and self.kind != kind:
+            raise S3Error(
+                "InvalidRequest",
+                f"The upload was created using the {kind} checksum mode. The complete request must "
+                "use the same checksum mode.",
+            )
+        if self.size is not None and self.size != record.body.size:
+            raise S3Error(
+                "InvalidRequest",
+                f"The provided 'x-amz-mp-object-size' header value {self.size} does not match what "
+                f"was computed: {record.body.size}",
+            )
+        if not self.algorithm:
+            return
+        if self.algorithm not in record.checksums:
+            raise type_mismatch(upload.algorithm, self.algorithm)
+        if record.checksums[self.algorithm] != self.digest:
+            raise S3Error(
+                "BadDigest",
+                f"The {self.algorithm.upper()} you specified did not match the calculated "
+                "checksum.",
+            )
+
+
+class CompleteOperations:
+    """CompleteMultipartUpload."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"CompleteMultipartUpload": self.complete}
+
+    async def complete(self, call: Call) -> Response:
+        index = call.request.index
+        promises = _promises(index)
+        condition = conditions.for_write(index)
+        open_bucket(self._store, call)
+        wanted = _parse(await read_document(_without_checksums(call)))
+        asked = _digest(wanted)
+        uploads = self._store.uploads
+        for _ in range(COMPLETE_TRIES):
+            bucket = open_bucket(self._store, call)
+            try:
+                upload = await uploads.find(bucket, call.key, upload_id(call))
+            except NoSuchUpload:
+                before = await uploads.completed(bucket, call.key, upload_id(call))
+                if before is None or before.asked != asked:
+                    raise
+                return _answer(call, before)
+            chosen = await self._choose(bucket, upload, wanted)
+            record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
+            promises.check(upload, record)
+            try:
+                done = await uploads.complete(
+                    call.bucket, upload, chosen, record, asked, condition
+                )
+            except (NoSuchUpload, PartsChanged):
+                continue  # another request was first: see what it left
+            return _answer(call, done)
+        raise Unavailable("the parts of the upload are being replaced again and again")
+
+    async def _choose(
+        self, bucket: Bucket, upload: Upload, wanted: Sequence[Wanted]
+    ) -> list[tuple[int, Part]]:
+        """The parts of the list, each as it was named and large enough."""
+        found, _ = await self._store.uploads.parts(bucket, upload)
+        standing = dict(found)
+        chosen: list[tuple[int, Part]] = []
+        for each in wanted:
+            part = standing.get(each.number)
+            if part is None or not _is_meant(each, part):
+                raise S3Error(
+                    "InvalidPart",
+                    UploadId=upload.id,
+                    PartNumber=str(each.number),
+                    ETag=each.etag,
+                )
+            chosen.append((each.number, part))
+        for number, part in chosen[:-1]:
+            if part.body.size < PART_BYTES_MIN:
+                raise S3Error(
+                    "EntityTooSmall",
+                    ProposedSize=str(part.body.size),
+                    MinSizeAllowed=str(PART_BYTES_MIN),
+                    PartNumber=str(number),
+                    ETag=part.etag,
+                )
+        size = sum([part.body.size for _, part in chosen])
+        if size > OBJECT_BYTES_MAX:
+            raise S3Error(
+                "EntityTooLarge", ProposedSize=str(size), MaxSizeAllowed=str(OBJECT_BYTES_MAX)
+            )
+        return chosen
+
+
+def _is_meant(wanted: Wanted, part: Part) -> bool:
+    if wanted.etag != part.etag:
+        return False
+    sums = part.checksums
+    return all(name in sums and to_text(sums[name]) == value for name, value in wanted.checksums)
+
+
+# -- the request --------------------------------------------------------------------------------
+
+
+def _promises(index: Index) -> Promises:
+    size = index.get(OBJECT_SIZE)
+    if size is not None and not (size.isdigit() and len(size) <= 19):
+        raise S3Error("InvalidRequest", "Value for x-amz-mp-object-size header is invalid.")
+    names = [name for name in index if _is_checksum(name)]
+    if len(names) > 1:
+        raise S3Error(
+            "InvalidRequest",
+            "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+        )
+    algorithm, digest = "", b""
+    for name in names:
+        algorithm = algorithm_of(name)
+        # A composite checksum is told with its number of parts, "digest-3", or without.
+        value = index[name].partition(b"-")[0]
+        digest = parse_checksum(name, algorithm, value, "header")
+    kind = checksum_type(index)
+    return Promises(None if size is None else int(size), kind, algorithm, digest)
+
+
+def _is_checksum(name: bytes) -> bool:
+    return name.startswith(PREFIX) and name not in NO_VALUES
+
+
+def _without_checksums(call: Call) -> Call:
+    """The request as one whose checksum headers are not of its body: here they are the object's."""
+    request = call.request
+    index = {k: v for k, v in request.index.items() if not _is_checksum(k) and k != SDK_ALGORITHM}
+    made = Call(
+        Request(
+            request.method,
+            request.target,
+            request.headers,
+            index,
+            request.body,
+            request.peer,
+            request.secure,
+        ),
+        call.request_id,
+        call.now_ms,
+    )
+    made.authenticated = call.authenticated
+    return made
+
+
+def _parse(body: bytes) -> list[Wanted]:
+    """The parts, at least one, in ascending order."""
+    if not body:
+        raise malformed()
+    root = parse(body, "CompleteMultipartUpload", PARTS_MAX * ELEMENTS_A_PART + 1)
+    wanted = [_wanted(node) for node in root.all("Part")]
+    if not 1 <= len(wanted) <= PARTS_MAX:
+        raise malformed()
+    for each in wanted:
+        if each.number < 1:
+            raise S3Error(
+                "InvalidArgument",
+                "PartNumber must be >= 1",
+                ArgumentName="PartNumber",
+                ArgumentValue=str(each.number),
+            )
+    numbers = [each.number for each in wanted]
+    if any(second <= first for first, second in zip(numbers, numbers[1:], strict=False)):
+        raise S3Error("InvalidPartOrder")
+    return wanted
+
+
+def _wanted(node: Element) -> Wanted:
+    number, etag, checksums = "", None, []
+    for child in node.children:
+        text = child.text.strip()
+        if child.name == "PartNumber":
+            number = text
+        elif child.name == "ETag":
+            etag = text.strip('"')
+        elif child.name in _CHECKSUM_ELEMENTS:
+            checksums.append((_CHECKSUM_ELEMENTS[child.name], text))
+    digits = number.removeprefix("-")
+    if etag is None or not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+        raise malformed()
+    return Wanted(int(number), etag, checksums)
+
+
+def _digest(wanted: Sequence[Wanted]) -> bytes:
+    """What tells two lists of parts apart."""
+    return sha256("".join([f"{each.number}:{each.etag}\n" for each in wanted]).encode()).digest()
+
+
+# -- the answer ---------------------------------------------------------------------------------
+
+
+def _answer(call: Call, done: Completed) -> Response:
+    request = call.request
+    host = request.index.get(b"host", b"").decode("latin-1")
+    scheme = "https" if request.secure else "http"
+    suffix = f"-{done.parts}" if done.composite else ""
+    checksums = "".join(
+        element(f"Checksum{name.upper()}", to_text(digest) + suffix)
+        for name, digest in done.checksums.items()
+    )
+    kind = COMPOSITE if done.composite else FULL_OBJECT
+    return xml_response(
+        document(
+            "CompleteMultipartUploadResult",
+            f"{element('Location', f'{scheme}://{host}/{call.bucket}/{url_encode(call.key)}')}"
+            f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
+            f"<ETag>&quot;{done.etag}&quot;</ETag>{checksums}"
+            f"<ChecksumType>{kind}</ChecksumType>",
+        )
+    )
+
+
+assert frozenset(ALGORITHMS) == frozenset(SIZES)

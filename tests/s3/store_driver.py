@@ -1,0 +1,64 @@
+"""The Driver over the real store: its own loop, a log and a registry in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ingot.messages import Request, Response
+from tests.s3.driver import Answer, Driver, drain
+from tests.support.world import World
+
+
+class StoreDriver(Driver):
+    """Use it as a context manager; ``together`` has several requests under way at once."""
+
+    def __init__(self, region: str = "eu-north-1") -> None:
+        super().__init__(region)
+        self._runner = asyncio.Runner()
+        self.world = self._runner.run(self._make())
+        for operations in {handler.__self__ for handler in self.app._handlers.values()}:
+            operations._store = self.world.store
+        self._collected: list[Request] | None = None
+
+    async def _make(self) -> World:
+        return await World(self.clock).start(None)
+
+    def __enter__(self) -> StoreDriver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self.world.stop())
+        self._runner.close()
+
+    def send(self, request: Request) -> Answer:
+        if not request.index:
+            for name, value in request.headers:
+                request.index[name] = value.strip(b" \t")
+        if self._collected is not None:
+            self._collected.append(request)
+            return Answer(Response(200))
+        return Answer(self._runner.run(self._handle(request)))
+
+    async def _handle(self, request: Request) -> Response:
+        response = await self.app.handle(request)
+        response.body = await drain(response.body)
+        return response
+
+    def together(self, *asks: Callable[[], Any]) -> list[Answer]:
+        """The answers of requests that are handled at the same time."""
+        self._collected = []
+        for ask in asks:
+            ask()
+        requests, self._collected = self._collected, None
+
+        async def all_of_them() -> list[Response]:
+            return await asyncio.gather(*[self._handle(request) for request in requests])
+
+        return [Answer(response) for response in self._runner.run(all_of_them())]
+
+    def keys(self, bucket: str = "bucket") -> list[bytes]:
+        store = self.world.store
+        page = self._runner.run(store.page(store.bucket(bucket), b"", b"", None, 1000))
+        return [key for key, _ in page.items]
