@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -249,20 +248,21 @@ def run_fsck(config: Config, arguments: argparse.Namespace) -> int:
 
 
 async def _fsck(config: Config, read_bodies: bool) -> int:
-    """Through a whole gateway, so that recovery, the lease and the registry are those of a start;
-    it listens on a free local port that nobody is told of."""
+    """Through a gateway that takes no requests, so that recovery, lease and registry are those of
+    a start."""
     from ingot.bucket.fsck import Fsck
     from ingot.server import Server
 
     _existing(config)
     with _only_user(config):
         pass  # a gateway that runs is an error here, and nothing to wait for
-    server = Server(
-        dataclasses.replace(config, listen="127.0.0.1:0", tls_certificate=None, tls_key=None)
-    )
-    async with server:
+    server = Server(config)
+    await server.start(listening=False)
+    try:
         found = await Fsck(server.segments, _say, read_bodies).check(server.store.buckets())
         problems = [*server.report, *found.damage]
+    finally:
+        await server.stop()
     _say(
         f"{found.buckets} buckets, {found.keys} keys, {found.bytes} bytes read: "
         + (f"{len(problems)} problems" if problems else "all good")

@@ -59,7 +59,9 @@ IDLE_DEADLINE_S: Final = 120.0  # between requests
 BODY_STALL_S: Final = 30.0  # no byte for this long: 400 RequestTimeout
 BODY_RATE_MIN: Final = 1 * KIB  # bytes a second, averaged after the first BODY_STALL_S
 SEND_STALL_S: Final = 60.0  # a client that reads nothing for this long
-DRAIN_BYTES_MAX: Final = 256 * KIB  # of an unread body, so that a refused request keeps its connection
+DRAIN_BYTES_MAX: Final = (
+    256 * KIB
+)  # of an unread body, so that a refused request keeps its connection
 RECV_BYTES: Final = 256 * KIB  # the shared receive buffer
 XML_BYTES_MAX: Final = 4 * MIB
 XML_DEPTH_MAX: Final = 16
@@ -82,7 +84,9 @@ LISTEN_BACKLOG: Final = 1024
 # -- multipart uploads --------------------------------------------------------------------------
 PARTS_MAX: Final = 10_000
 PART_BYTES_MIN: Final = 5 * MIB  # of any part but the last
-PART_ENTRIES_MAX: Final = 16  # of its body that a part brings to its object; more get their own node
+PART_ENTRIES_MAX: Final = (
+    16  # of its body that a part brings to its object; more get their own node
+)
 COMPLETED_KEPT_MS: Final = 6 * 3600 * 1000  # so long a repeated Complete hears the same answer
 COMPLETED_PRUNED_MAX: Final = 32  # markers of completed uploads that one mutation looks at
 COMPLETE_TRIES: Final = 8  # of a Complete whose parts are replaced meanwhile; then 503

@@ -170,9 +170,7 @@ class Registry(Protocol):
         """Write the store id into an unclaimed database; ConfigError when another one is there."""
         ...
 
-    async def acquire(
-        self, owner: str, ttl_s: float, dead: bytes | None = None
-    ) -> bytes | None:
+    async def acquire(self, owner: str, ttl_s: float, dead: bytes | None = None) -> bytes | None:
         """Take the lease if it is free, expired by the database's clock, or held under the token
         ``dead`` (of a holder known to have ended): the new token, else None."""
         ...

@@ -72,7 +72,7 @@ class Server:
         self.segments: SegmentStore
         self.store: Store
         self.pipeline: Pipeline
-        self.http: HttpServer
+        self.http: HttpServer | None = None
         self._registry: Registry
         self._stack: contextlib.AsyncExitStack | None = None
         self._token = b""
@@ -80,12 +80,15 @@ class Server:
 
     # -- life ------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, listening: bool = True) -> None:
         """ConfigError where a setting, the directory or the database is not right; waits as a
-        standby, saying so, while another gateway has the store."""
+        standby, saying so, while another gateway has the store. Without ``listening`` the store is
+        opened for tools and no request is taken."""
         assert self._stack is None, "started already"
         async with contextlib.AsyncExitStack() as stack:
-            await self._start(stack)
+            store, accounts = await self._open(stack)
+            if listening:
+                await self._listen(store, accounts, stack)
             self._stack = stack.pop_all()
 
     async def stop(self, deadline_s: float = limits.STOP_DEADLINE_S) -> None:
@@ -95,7 +98,8 @@ class Server:
         if stack is None or os.getpid() != self._process:
             return
         try:
-            await self.http.drain(deadline_s)
+            if self.http is not None:
+                await self.http.drain(deadline_s)
             async with asyncio.timeout(deadline_s):
                 await self.pipeline.stop()
         except TimeoutError:
@@ -123,9 +127,8 @@ class Server:
 
     # -- start, in order ---------------------------------------------------------------------------
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        config = self.config
-        directory = DataDirectory(config.data_dir)
+    async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Store, CredentialStore]:
+        directory = DataDirectory(self.config.data_dir)
         directory.prepare()
         await self._lock(directory, stack)
         mark = directory.mark()
@@ -133,19 +136,23 @@ class Server:
         registry = await self._open_registry(directory, stack)
         await self._claim(registry, mark, directory)
         self._token = await self._acquire(registry, directory, stack)
-        store = await self._open_store(registry, directory, mark, stack)
+        return await self._open_store(registry, directory, mark, stack), accounts
+
+    async def _listen(
+        self, store: Store, accounts: CredentialStore, stack: contextlib.AsyncExitStack
+    ) -> None:
+        config = self.config
         app = App(store, accounts, config.region, self.clock)
-        self.http = HttpServer(
+        http = self.http = HttpServer(
             app.handle,
             limits=config.http_limits(),
             bad_request=app.bad_request,
             ssl_context=self._tls(),
             clock=self.clock,
         )
-        host, _, port = config.listen.rpartition(":")
-        await self.http.start(host.strip("[]"), int(port))
-        stack.push_async_callback(self.http.close)
-        self.url = _url(self.http.address, secure=bool(config.tls_certificate))
+        await http.start(*config.address)
+        stack.push_async_callback(http.close)
+        self.url = _url(http.address, secure=bool(config.tls_certificate))
 
     async def _lock(self, directory: DataDirectory, stack: contextlib.AsyncExitStack) -> None:
         said = False
@@ -174,8 +181,11 @@ class Server:
         if registry is None:
             from ingot.registry.postgres import Postgres
 
+            cached = self.config.postgres_statement_cache
             if self.deps.pool is not None:
-                registry = Postgres(pool=self.deps.pool)
+                registry = Postgres(
+                    pool=self.deps.pool, statement_cache_size=cached, logger=self.deps.logger
+                )
             else:
                 dsn = self.config.postgres
                 if dsn is None:
@@ -184,14 +194,12 @@ class Server:
                     embedded = EmbeddedPostgres(directory.path)
                     dsn = await embedded.start()
                     stack.push_async_callback(embedded.stop)
-                registry = Postgres(dsn=dsn)
+                registry = Postgres(dsn=dsn, statement_cache_size=cached, logger=self.deps.logger)
         await registry.open()
         stack.push_async_callback(registry.close)
         return registry
 
-    async def _claim(
-        self, registry: Registry, mark: StoreMark, directory: DataDirectory
-    ) -> None:
+    async def _claim(self, registry: Registry, mark: StoreMark, directory: DataDirectory) -> None:
         theirs = await registry.store_id()
         if theirs is None and _holds_segments(directory):
             raise ConfigError(
@@ -323,6 +331,8 @@ class Server:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self.pipeline.expire()
+            used, most = sum(row.bytes for row in self.segments.rows()), self.config.log_bytes_max
+            self.store.full = f"the segments hold {used} of {most} bytes" if used >= most else ""
             if self.pipeline.failed is not None:
                 self.failed.set()
             if self.clock.monotonic() - pruned >= PRUNE_S:

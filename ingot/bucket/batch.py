@@ -152,6 +152,7 @@ class Plan:
     after: dict[bytes, Bucket | None] = field(default_factory=dict)
     answers: list[tuple[Mutation, list[Answer]]] = field(default_factory=list)
     left: list[tuple[list[Mutation], list[Cid]]] = field(default_factory=list)
+    removed: list[Cid] = field(default_factory=list)  # nodes that the new roots do not reach
 
 
 class Planner:
@@ -241,6 +242,7 @@ class Planner:
         for applied in (of_objects, of_uploads):
             if applied is not None:
                 plan.blocks += applied.blocks
+                plan.removed += applied.removed
         plan.after[bucket.id] = replace(bucket, head=after)
         plan.moves.append(HeadMove(bucket.id, bucket.name, head, after))
 

@@ -88,8 +88,10 @@ def make_upload_id(key: bytes, created_ms: int, random: bytes) -> str:
 def id_fits(key: bytes, upload_id: str) -> bool:
     """Whether ``upload_id`` is one that was made for ``key``; what is open only the tree knows."""
     stem = upload_id[: _TIME_CHARACTERS + _RANDOM_CHARACTERS]
-    return upload_id.isascii() and len(upload_id) == ID_CHARACTERS and (
-        upload_id[len(stem) :] == _check(key, stem)
+    return (
+        upload_id.isascii()
+        and len(upload_id) == ID_CHARACTERS
+        and (upload_id[len(stem) :] == _check(key, stem))
     )
 
 

@@ -72,6 +72,7 @@ class Pipeline:
         self.commits = 0
         self.mutations = 0
         self.failed: IngotError | None = None
+        self._nodes = nodes
         self._planner = Planner(nodes, etag_of)
         self._log = commits
         self._registry = registry
@@ -97,9 +98,7 @@ class Pipeline:
 
     # -- life ------------------------------------------------------------------------------------
 
-    def start(
-        self, lease: bytes, buckets: Iterable[Bucket], newest: CommitRecord | None
-    ) -> None:
+    def start(self, lease: bytes, buckets: Iterable[Bucket], newest: CommitRecord | None) -> None:
         """``newest`` is the last commit of the log, whose heads ``buckets`` have."""
         self._lease = lease
         self._sequence = newest.sequence if newest is not None else 0
@@ -325,6 +324,7 @@ class Pipeline:
                 del tips[move.name]
             else:
                 tips[move.name] = bucket
+        self._nodes.cache.discard(plan.removed)  # whoever still lists an old root reads them again
         for mutation, answers in plan.answers:
             if not mutation.waiter.done():
                 mutation.waiter.set_result(answers)

@@ -79,6 +79,7 @@ class Store:
     ) -> None:
         self.pipeline = pipeline
         self.lease_until = 0.0  # boottime; moved on by every confirmed renewal
+        self.full = ""  # why no more bytes are taken, when they are not; deletions still are
         self._segments = segments
         self._nodes = nodes
         self._ingest = ingest
@@ -175,6 +176,7 @@ class Store:
     async def ingest(self, stream: BodyStream, algorithms: tuple[str, ...]) -> Body:
         """Take a body in: chunk it, hash it (sha256, md5 and ``algorithms``), make its large chunks
         durable. Nothing is visible until a record with this body is put."""
+        self._has_room()
         small = stream.take()
         if small is not None and len(small) <= limits.LOG_CHUNK_BYTES_MAX:
             return ingest_small(small, algorithms)
@@ -189,9 +191,7 @@ class Store:
         body.pin = Pin(self._pins, [cid for cid, _ in body.chunks])
         return body
 
-    async def slice(
-        self, body: Body, start: int, stop: int, algorithms: tuple[str, ...]
-    ) -> Body:
+    async def slice(self, body: Body, start: int, stop: int, algorithms: tuple[str, ...]) -> Body:
         """The bytes [start, stop) of a stored body as a body with digests of its own. By reference
         where they are whole chunks, else taken in again."""
         source = self.pin(replace(body))
@@ -219,6 +219,7 @@ class Store:
     async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> Cid:
         """Commit ``record`` at its key. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
         absent key), KeyRefused."""
+        self._has_room()
         target = self._writable(bucket)
         block = encode_record(record)
         cid = cid_of(block)
@@ -254,6 +255,10 @@ class Store:
         if answers and isinstance(answers[0], NoSuchBucket):
             raise answers[0]
         return answers
+
+    def _has_room(self) -> None:
+        if self.full:
+            raise Unavailable(f"no room for more: {self.full}", 60)
 
     def _writable(self, name: str) -> Bucket:
         bucket = self.bucket(name)

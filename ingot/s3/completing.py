@@ -118,9 +118,7 @@ class CompleteOperations:
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
             try:
-                done = await uploads.complete(
-                    call.bucket, upload, chosen, record, asked, condition
-                )
+                done = await uploads.complete(call.bucket, upload, chosen, record, asked, condition)
             except (NoSuchUpload, PartsChanged):
                 continue  # another request was first: see what it left
             return _answer(call, done)

@@ -86,9 +86,7 @@ class MultipartOperations:
         upload = await self._store.uploads.create(call.bucket, upload)
         names = f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
         response = xml_response(
-            document(
-                "InitiateMultipartUploadResult", f"{names}<UploadId>{upload.id}</UploadId>"
-            )
+            document("InitiateMultipartUploadResult", f"{names}<UploadId>{upload.id}</UploadId>")
         )
         if algorithm:
             response.headers.append((b"x-amz-checksum-algorithm", algorithm.upper().encode()))
@@ -168,8 +166,9 @@ class MultipartOperations:
 
 
 def upload_id(call: Call) -> str:
-    """The request's; what is no id of ours names no upload."""
-    return (call.parameter(b"uploadId") or b"").decode("utf-8", "replace")
+    """The request's; "" for one that an answer could not even repeat. It names no upload either."""
+    text = (call.parameter(b"uploadId") or b"").decode("utf-8", "replace")
+    return text if text.isprintable() else ""
 
 
 def part_number(call: Call) -> int:
@@ -252,9 +251,7 @@ def _parse_range(value: bytes) -> tuple[int, int]:
     )
 
 
-def _bounds(
-    bounds: tuple[int, int] | None, header: bytes | None, size: int
-) -> tuple[int, int]:
+def _bounds(bounds: tuple[int, int] | None, header: bytes | None, size: int) -> tuple[int, int]:
     """The bytes [start, stop) of a source of ``size``."""
     start, stop = 0, size
     if bounds is not None:

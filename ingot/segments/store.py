@@ -176,6 +176,13 @@ class SegmentStore:
     def find(self, cid: Cid) -> Location | None:
         return self._index.locate(cid)
 
+    def where(self, cid: Cid) -> str:
+        """Where the block lies, in words for an operator."""
+        found = self._index.locate(cid)
+        if found is None:
+            return "in no segment"
+        return f"{format.file_name(found.stream, found.number)} at byte {found.offset}"
+
     def __contains__(self, cid: Cid) -> bool:
         return self._index.lookup(cid) is not None
 

@@ -127,8 +127,10 @@ def main() -> None:
         print(f"what was left, with the gateway's log: {directory}", flush=True)
         raise
     shutil.rmtree(directory)
-    print(f"{options.rounds} rounds; starts: median {sorted(starts)[len(starts) // 2]:.2f} s, "
-          f"slowest {max(starts):.2f} s")
+    print(
+        f"{options.rounds} rounds; starts: median {sorted(starts)[len(starts) // 2]:.2f} s, "
+        f"slowest {max(starts):.2f} s"
+    )
 
 
 if __name__ == "__main__":

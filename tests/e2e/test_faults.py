@@ -46,7 +46,9 @@ def test_postgres_away_and_back(private_postgres: EmbeddedPostgres, private_path
         writers = [threading.Thread(target=write) for _ in range(8)]
         for writer in writers:
             writer.start()
-        assert client.get("/box/before").body == b"1", "reads need no Postgres while the lease holds"
+        assert client.get("/box/before").body == b"1", (
+            "reads need no Postgres while the lease holds"
+        )
         for writer in writers:
             writer.join()
         assert {answer.status for answer in answers} == {503}

@@ -7,19 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 from ingot.messages import Request, Response
-from tests.s3.driver import Answer, Driver, drain
+from ingot.s3.app import App
+from tests.s3.driver import OTHER, OWNER, REGION, Answer, Driver, drain
 from tests.support.world import World
 
 
 class StoreDriver(Driver):
     """Use it as a context manager; ``together`` has several requests under way at once."""
 
-    def __init__(self, region: str = "eu-north-1") -> None:
+    def __init__(self, region: str = REGION) -> None:
         super().__init__(region)
         self._runner = asyncio.Runner()
         self.world = self._runner.run(self._make())
-        for operations in {handler.__self__ for handler in self.app._handlers.values()}:
-            operations._store = self.world.store
+        self.app = App(
+            self.world.store,
+            {account.access_key: account for account in (OWNER, OTHER)},
+            region,
+            self.clock,
+            access_log=self.entries.append,
+        )
         self._collected: list[Request] | None = None
 
     async def _make(self) -> World:

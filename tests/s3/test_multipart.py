@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from binascii import b2a_base64
 from urllib.parse import quote
 
@@ -33,7 +34,9 @@ def create(driver, key="key", bucket="bucket", **headers):
     pairs = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = driver.ask("POST", f"/{bucket}/{quote(key)}", "uploads", pairs)
     assert answer.status == 200, answer.body
-    return answer.text("UploadId")
+    # Not by an XML parser: some keys hold what XML cannot carry.
+    found = re.search(rb"<UploadId>(.+)</UploadId>", answer.body)
+    return found[1].decode()
 
 
 def part(driver, upload, number, data, key="key", **headers):
@@ -46,7 +49,7 @@ def etag(data):
     return hashlib.md5(data).hexdigest()
 
 
-def listed(*parts, **checksums):
+def listed(*parts):
     """The document of a Complete; ``parts`` are (number, etag) or (number, etag, more elements)."""
     entries = "".join(
         f"<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag>{''.join(more)}</Part>"
@@ -267,7 +270,7 @@ def test_mpu_3_digests_of_a_part(driver):
     assert parts_of(driver, upload).texts("Part/ETag") == [f'"{etag(TAIL)}"']
 
 
-def test_mpu_3_a_part_in_signed_chunks(driver):
+def test_mpu_3_a_part_in_chunks_with_a_trailer(driver):
     """aws-chunked with a trailer: what SDKs send over TLS."""
     upload = create(driver, x_amz_checksum_algorithm="CRC32")
     value = to_text(one_shot("crc32", TAIL))
@@ -475,8 +478,11 @@ def test_mpu_6_complete(driver):
         (b"<!DOCTYPE x><CompleteMultipartUpload/>", "MalformedXML"),
         (listed(("x", "e")), "MalformedXML"),
         (listed(("", "e")), "MalformedXML"),
-        (b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber></Part>"
-         b"</CompleteMultipartUpload>", "MalformedXML"),
+        (
+            b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber></Part>"
+            b"</CompleteMultipartUpload>",
+            "MalformedXML",
+        ),
         (listed((0, "e")), "InvalidArgument"),
         (listed((-1, "e")), "InvalidArgument"),
         (listed((2, "e"), (1, "e")), "InvalidPartOrder"),
@@ -652,20 +658,6 @@ def test_mpu_7_a_repeated_complete_hears_the_same(driver):
     assert parts_of(driver, upload).code == "NoSuchUpload"
 
 
-def test_mpu_7_answers_are_not_kept_for_ever(driver):
-    upload = create(driver)
-    part(driver, upload, 1, TAIL)
-    complete(driver, upload, (1, etag(TAIL)))
-    driver.clock.ms += 48 * 3600 * 1000
-    query = f"uploadId={upload}"
-    late = {"x-amz-date": "ignored"}  # signed by botocore at the real time, judged by ours
-    assert driver.ask("POST", "/bucket/key", query, late).code == "RequestTimeTooSkewed"
-    driver.clock.ms -= 48 * 3600 * 1000
-    store = driver.world.store
-    bucket = store.bucket("bucket")
-    assert driver._runner.run(store.uploads.completed(bucket, b"key", upload)) is not None
-
-
 def test_mpu_7_concurrent_completes_all_hear_the_winner(driver):
     upload = create(driver)
     part(driver, upload, 1, TAIL)
@@ -674,18 +666,20 @@ def test_mpu_7_concurrent_completes_all_hear_the_winner(driver):
     assert len({answer.body for answer in answers}) == 1
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_mpu_7_complete_against_abort(driver, seed):
+@pytest.mark.parametrize("order", ["CA", "AC", "CCA", "ACC", "CAA", "ACACAC"])
+def test_mpu_7_complete_against_abort(driver, order):
     upload = create(driver)
     part(driver, upload, 1, TAIL)
-    asks = [lambda: complete(driver, upload, (1, etag(TAIL))), lambda: abort(driver, upload)]
-    for ask in asks if seed % 2 else asks[::-1]:
-        asks.append(ask) if seed > 2 else None
-    answers = driver.together(*asks)
+    asks = {
+        "C": lambda: complete(driver, upload, (1, etag(TAIL))),
+        "A": lambda: abort(driver, upload),
+    }
+    answers = driver.together(*[asks[each] for each in order])
     statuses = [answer.status for answer in answers]
-    completed = [s for s in statuses if s == 200]
-    aborted = [s for s in statuses if s == 204]
-    assert (len(aborted) == 1) != bool(completed), statuses
+    completed, aborted = statuses.count(200), statuses.count(204)
+    assert (aborted == 1 and completed == 0) or (
+        aborted == 0 and completed == order.count("C")  # all of them hear the one that won
+    )
     assert set(statuses) <= {200, 204, 404}
     assert (driver.keys() == [b"key"]) == bool(completed)
 
@@ -880,14 +874,15 @@ def test_mpu_11_pages_of_uploads(driver, limit, delimiter):
         part(driver, upload, 1, b"x", key=key)
     found, after = [], ""
     while True:
-        page = listing(driver, f"&max-uploads={limit}&delimiter={quote(delimiter)}{after}")
+        page = listing(driver, f"&max-uploads={limit}&delimiter={quote(delimiter, '')}{after}")
+        assert page.status == 200
         found += page.texts("Upload/Key") + page.texts("CommonPrefixes/Prefix")
         assert len(page.texts("Upload")) + len(page.texts("CommonPrefixes")) <= limit
         if page.text("IsTruncated") == "false":
             assert page.text("NextKeyMarker") is None
             break
         after = (
-            f"&key-marker={quote(page.text('NextKeyMarker'))}"
+            f"&key-marker={quote(page.text('NextKeyMarker'), '')}"
             f"&upload-id-marker={page.text('NextUploadIdMarker')}"
         )
     if delimiter:
@@ -988,9 +983,7 @@ def test_mpu_14_the_layout_survives_a_copy(driver):
 def test_with_boto3(driver):
     client = driver.client()
     upload = client.create_multipart_upload(Bucket="bucket", Key="k")["UploadId"]
-    made = client.upload_part(
-        Bucket="bucket", Key="k", UploadId=upload, PartNumber=1, Body=TAIL
-    )
+    made = client.upload_part(Bucket="bucket", Key="k", UploadId=upload, PartNumber=1, Body=TAIL)
     listed_parts = client.list_parts(Bucket="bucket", Key="k", UploadId=upload)["Parts"]
     assert [each["ETag"] for each in listed_parts] == [made["ETag"]]
     client.complete_multipart_upload(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ingot._speedups import frame
 from ingot.errors import Corruption, NotFound, Unavailable
 from ingot.segments import format
 from ingot.segments.audit import Auditor
@@ -242,6 +243,54 @@ def test_bytes_made_to_look_like_commits_are_a_clients_bytes(machine: Machine) -
     found = machine.start()
     assert sequences(found) == [1, 2] and not found.problems
     assert all(machine.read(content) == content for content in contents)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine whose segments are many times as long as recovery's window."""
+    monkeypatch.setattr(frame, "FRAME_BYTES_MAX", 8000)
+    machine = Machine(
+        seal_bytes=400_000, segment_bytes_max=500_000, log_ahead_bytes=410_000, scan_bytes=16_000
+    )
+    machine.start()
+    yield machine
+    machine.crash()
+
+
+@pytest.mark.parametrize("damaged", [0, 7, 30, 58])
+def test_a_segment_longer_than_the_window(long: Machine, damaged: int) -> None:
+    contents = committed(long, 60, 6000)
+    long.crash()
+    long.spoil(LOG_1, offset_of(long, contents[damaged]) + 3000)
+    found = long.start()
+    assert found.newest is not None and found.newest[1].sequence == 60
+    assert len(found.problems) == 1 and f"commit {damaged + 1} and" in found.problems[0]
+    good = contents[:damaged] + contents[damaged + 1 :]
+    assert all(long.read(content) == content for content in good)
+
+
+def test_a_batch_longer_than_the_window(long: Machine) -> None:
+    contents = [long.random.randbytes(6000) for _ in range(40)]
+    long.commit(*contents)
+    long.commit(b"after")
+    long.crash()
+    assert sequences(long.start()) == [1, 2]
+    assert all(long.read(content) == content for content in contents)
+
+
+def test_bytes_made_to_look_like_many_frames_do_not_hold_a_start_up(long: Machine) -> None:
+    """Each of them would be hashed as a long frame; the search has a budget and says so."""
+    first = committed(long, 1)[0]
+    fakes = b"".join(b"\xf0\x3d\x01\x55\x12\x20" + n.to_bytes(4, "big") for n in range(700))
+    for n in range(50):
+        long.commit(bytes([n]) + fakes)
+    long.crash()
+    for n in range(50):
+        content = bytes([n]) + fakes
+        long.spoil(LOG_1, offset_of(long, content))
+    found = long.start()
+    assert any("was given up" in text for text in found.problems)
+    assert long.read(first) == first
 
 
 # -- files that are not as they should be ----------------------------------------------------------

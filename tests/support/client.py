@@ -96,7 +96,9 @@ class Client:
         all_headers.setdefault("x-amz-content-sha256", payload)
         all_headers |= {"host": f"{self.host}:{self.port}", "x-amz-date": now}
         names = ";".join(sorted(all_headers))
-        pairs = sorted(piece if "=" in piece else piece + "=" for piece in query.split("&") if piece)
+        pairs = sorted(
+            piece if "=" in piece else piece + "=" for piece in query.split("&") if piece
+        )
         lines = [method, path, "&".join(pairs)]
         lines += [f"{name}:{all_headers[name]}" for name in sorted(all_headers)]
         lines += ["", names, all_headers["x-amz-content-sha256"]]
