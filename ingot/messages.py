@@ -22,7 +22,7 @@ class BodyStream(Protocol):
     """Content-Length; None when the body came with ``Transfer-Encoding: chunked``."""
 
     async def readinto(self, view: memoryview) -> int:
-        """Fill ``view`` from its start with what is there; wait for one byte at least; 0 is the end."""
+        """Fill ``view`` from its start with what is there, one byte at least; 0 is the end."""
         ...
 
     def take(self) -> bytes | None:

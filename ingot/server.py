@@ -1,7 +1,7 @@
 """The composition root: builds every part of a gateway from ``Config`` and ``Deps`` and wires them.
 
-``start`` returns when requests are accepted, and raises, with everything released again, when that
-cannot be. ``stop`` finishes requests, commits what was taken, seals, gives the lease back. Importing
+``start`` returns when requests are accepted, and raises, with everything released, when that cannot
+be. ``stop`` finishes requests, commits what was taken, seals, gives the lease back. Importing
 this module starts nothing; two servers can live in one process.
 """
 

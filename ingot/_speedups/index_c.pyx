@@ -273,7 +273,8 @@ cdef class Table:
         return out[: number * ENTRY], at if at < end else 0
 
     cdef Py_ssize_t _find(self, Bytes digest) noexcept nogil:
-        cdef Py_ssize_t at = share(load_big(digest), self.capacity), end = self.capacity + self.spare
+        cdef Py_ssize_t at = share(load_big(digest), self.capacity)
+        cdef Py_ssize_t end = self.capacity + self.spare
         cdef int order
         while at < end and self.slots[at].offset:
             order = memcmp(self.slots[at].digest, digest, 32)

@@ -73,7 +73,7 @@ class Checkpoints:
         self._due = True
 
     def write(self, plan: Plan, sequence: int) -> Cid | None:
-        """Add the checkpoint to commit ``sequence`` where it is due; returns the newest one's CID."""
+        """Add the checkpoint to commit ``sequence`` if it is due; returns the newest one's CID."""
         self._after = {**self._changed, **plan.after}
         self._written = None
         if not self._due:

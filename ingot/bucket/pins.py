@@ -1,8 +1,8 @@
 """CIDs that requests in flight wrote or will refer to, kept from compaction until the outcome.
 
-A pin lives as long as its ``Pin`` object, and a request holds that by holding the body: when the last
-reference goes, so does the pin. Pins alive when a segment seals are roots of that segment for ever, so
-they are written into the next commit record (design section 4).
+A pin lives as long as its ``Pin`` object, and a request holds that by holding the body: when the
+last reference goes, so does the pin. Pins alive when a segment seals are roots of that segment for
+ever, so they are written into the next commit record (design section 4).
 """
 
 from __future__ import annotations

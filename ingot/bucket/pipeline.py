@@ -96,7 +96,7 @@ class Pipeline:
         self._lease = b""
         self._sequence = 0
 
-    # -- life ------------------------------------------------------------------------------------
+    # -- life -------------------------------------------------------------------------------------
 
     def start(self, lease: bytes, buckets: Iterable[Bucket], newest: CommitRecord | None) -> None:
         """``newest`` is the last commit of the log, whose heads ``buckets`` have."""
@@ -145,7 +145,7 @@ class Pipeline:
             for mutation, _ in plan.answers:
                 yield mutation
 
-    # -- stage 1: queue and collect -----------------------------------------------------------------
+    # -- stage 1: queue and collect ---------------------------------------------------------------
 
     def deadline(self) -> float:
         return self._clock.monotonic() + self._commit_deadline_s
@@ -195,7 +195,7 @@ class Pipeline:
             batch.append(queue.popleft())
         return batch
 
-    # -- stages 2 to 4: plan, append, sync ------------------------------------------------------------
+    # -- stages 2 to 4: plan, append, sync --------------------------------------------------------
 
     async def _run(self) -> None:
         try:
@@ -281,7 +281,7 @@ class Pipeline:
         finally:
             self._loading_count -= len(group)
 
-    # -- stages 5 and 6: swap, acknowledge ------------------------------------------------------------
+    # -- stages 5 and 6: swap, acknowledge --------------------------------------------------------
 
     async def _swap(self, plan: Plan, sequence: int) -> None:
         """Repeat the swap until the registry holds these heads, or others."""

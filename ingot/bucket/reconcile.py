@@ -2,8 +2,8 @@
 
 - The registry is behind the log: the missing commits are swapped forward from their records.
 - The registry is ahead: commits are missing from the log. Their buckets are read-only and reported.
-- The registry is unexpectedly empty: nothing is served, nothing deleted; ``ingot restore`` is named.
-- Both at one sequence with different heads: the bucket is read-only and reported; where that keeps
+- The registry is unexpectedly empty: nothing is served or deleted; ``ingot restore`` is named.
+- Both at one sequence with different heads: the bucket is read-only and reported; where it keeps
   missing commits from being swapped forward, Corruption, and nothing is served.
 """
 

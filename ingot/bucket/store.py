@@ -271,7 +271,7 @@ class Store:
 
 
 class EtagReader:
-    """The ETag of a record by its CID, for conditions; raises Missing where it must be waited for."""
+    """The ETag of a record by its CID, for conditions; Missing where it must be waited for."""
 
     def __init__(self, segments: Segments) -> None:
         self._segments = segments

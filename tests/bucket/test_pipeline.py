@@ -239,7 +239,7 @@ async def test_registry_away_and_back(world: World) -> None:
     world.registry.database.reachable = False
     waiting = asyncio.create_task(world.put(b"k", "1"))
     while not world.pipeline.registry_away:
-        await asyncio.sleep(0.01)
+        await turns(1)
     with pytest.raises(Unavailable, match="Postgres"):
         await world.put(b"k2", "2")
     assert not waiting.done()

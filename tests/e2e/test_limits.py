@@ -32,25 +32,3 @@ def test_full_log_takes_no_bytes_but_serves_and_deletes(client: Any) -> None:
     assert client.delete("/box/kept").status == 204
     client.gateway.server.store.full = ""
     assert client.put("/box/more", b"2").status == 200
-
-
-def test_mined_keys_are_refused_and_nobody_elses_put(client: Any) -> None:
-    """Keys of layer 0 only make one wide node; past its limit they are refused, one by one."""
-    from ingot import mst
-
-    server = client.gateway.server
-    keys: list[bytes] = []
-    number = 0
-    while len(keys) < limits.NODE_ENTRIES_MAX + 1:
-        key = b"wide/%08d" % number
-        number += 1
-        if mst.key_layer(key) == 0:
-            keys.append(key)
-    bucket = server.store.bucket("box")
-    value = b"\x01\x71\x12\x20" + bytes(32)
-    cache = server.store._nodes.cache
-    root = bucket.head.objects
-    filled = mst.apply(cache, root, [(key, value) for key in sorted(keys[:-1])])
-    assert not filled.refused
-    over = mst.apply(cache, filled.root, [(keys[-1], value)])
-    assert over.refused == [0]

@@ -1,4 +1,4 @@
-"""What the kernel saw: 64 clients share syncs, and no swap is sent before its batch is on the disk."""
+"""What the kernel saw: 64 clients share syncs, and no swap goes out before its batch is synced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 CLIENTS = 64
 PUTS = 40
 CALL = re.compile(
-    r"^(?P<thread>\d+) +(?:(?P<name>\w+)\((?P<rest>.*)|<\.\.\. (?P<resumed>\w+) resumed>(?P<end>.*))$"
+    r"^(?P<thread>\d+) +(?:(?P<name>\w+)\((?P<rest>.*)|<\.\.\. (?P<resumed>\w+) resumed>.*)$"
 )
 
 

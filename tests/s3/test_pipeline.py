@@ -97,9 +97,9 @@ def test_http_10_expected_owner(driver, method, path, query):
 
 
 def test_not_built_is_501_and_well_formed(driver):
-    answer = driver.ask("POST", "/bucket/key", "uploads")
+    answer = driver.ask("POST", "/bucket", "metadataTable")
     assert (answer.status, answer.code) == (501, "NotImplemented")
-    assert driver.ask("POST", "/bucket/key", "uploads", account=None).status == 403
+    assert driver.ask("POST", "/bucket", "metadataTable", account=None).status == 403
 
 
 def test_unrouted_is_authenticated_before_it_hears_why(driver):

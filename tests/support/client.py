@@ -1,4 +1,4 @@
-"""A small blocking S3 client for tests: raw requests, signed here, nothing retried, nothing hidden."""
+"""A small blocking S3 client for tests: raw requests, signed here, nothing retried or hidden."""
 
 from __future__ import annotations
 
