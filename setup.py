@@ -1,7 +1,7 @@
 """Builds the extensions: every ``ingot/_speedups/*_c.pyx``, each carrying its own libraries.
 
 Switches, from the environment: INGOT_DEBUG=1 (assertions, bounds checks, no optimising),
-INGOT_ASAN=1 (address and undefined-behaviour sanitizers), INGOT_TRACE=1 (line tracing for coverage).
+INGOT_ASAN=1 (address and undefined-behaviour sanitizers), INGOT_TRACE=1 (lines, for coverage).
 """
 
 import glob
