@@ -4,6 +4,7 @@ bounds."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -579,8 +580,8 @@ async def test_of_many_completes_and_aborts_one_succeeds(world: World) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_random_histories_equal_a_model(seed: int) -> None:
-    """Clients put parts, complete and abort the same few uploads at once. Whatever interleaving
-    happened, it is one that could have happened one by one."""
+    """Clients put parts, complete and abort the same few uploads at once, and now and then an
+    append fails. Whatever interleaving happened, it is one that could have happened one by one."""
     rng = random.Random(seed)
     world = await World().start()
     open_uploads = [await create(world, b"k%d" % number) for number in range(4)]
@@ -593,7 +594,7 @@ async def test_random_histories_equal_a_model(seed: int) -> None:
         written.setdefault(upload.id, set()).add(data)
         try:
             await put(world, upload, number, data)
-        except NoSuchUpload:
+        except (NoSuchUpload, Unavailable):
             return
         assert not over, "a part was taken after its upload had ended"
 
@@ -605,7 +606,7 @@ async def test_random_histories_equal_a_model(seed: int) -> None:
         body = b"".join([p.body.inline or b"" for _, p in parts])
         try:
             await complete(world, upload, parts)
-        except (NoSuchUpload, PartsChanged):
+        except (NoSuchUpload, PartsChanged, Unavailable):
             return
         assert not over and upload.id not in ended, "two ends of one upload"
         ended[upload.id] = "completed"
@@ -614,7 +615,7 @@ async def test_random_histories_equal_a_model(seed: int) -> None:
     async def drop(upload: Upload) -> None:
         try:
             await world.store.uploads.abort("b", upload)
-        except NoSuchUpload:
+        except (NoSuchUpload, Unavailable):
             return
         assert upload.id not in ended, "two ends of one upload"
         ended[upload.id] = "aborted"
@@ -623,6 +624,8 @@ async def test_random_histories_equal_a_model(seed: int) -> None:
         for step in range(25):
             at = rng.randrange(len(open_uploads))
             upload, action = open_uploads[at], rng.random()
+            if rng.random() < 0.03:
+                world.log.failures.append(Unavailable("no space left"))
             if action < 0.6:
                 await part(upload, rng.randint(1, 3), b"%d-%d;" % (number, step))
             elif action < 0.75:
@@ -630,7 +633,8 @@ async def test_random_histories_equal_a_model(seed: int) -> None:
             elif action < 0.85:
                 await drop(upload)
             else:
-                open_uploads[at] = await create(world, upload.key, NOW + step)
+                with contextlib.suppress(Unavailable):
+                    open_uploads[at] = await create(world, upload.key, NOW + step)
 
     await soon(asyncio.gather(*[client(number) for number in range(10)]))
     for key in [b"k%d" % number for number in range(4)]:

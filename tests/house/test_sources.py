@@ -16,15 +16,6 @@ ALLOWED = (
     *("libc", "cpython", "posix", "cython", "ingot.errors", "ingot.limits", "ingot._speedups"),
     *("hashlib", "functools", "__future__", "collections", "typing", "os", "errno", "warnings"),
 )
-    "hashlib",
-    "functools",
-    "__future__",
-    "collections.abc",
-    "typing",
-    "os",
-    "errno",
-    "warnings",
-)
 TOP_LEVEL = {"pyproject.toml", "setup.py", "ingot", "tests", "perf", "migrations", "README.md"}
 
 

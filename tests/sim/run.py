@@ -19,16 +19,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--start", type=int, default=1)
     parser.add_argument("--cycles", type=int, default=5)
+    parser.add_argument("--mood", choices=["", "paged", "killed"], default="")
     parser.add_argument("--keep-going", action="store_true")
     arguments = parser.parse_args()
     logging.disable()  # the store reports what the faults do to it
     began, crashes, commits, failures = time.monotonic(), 0, 0, 0
     for seed in range(arguments.start, arguments.start + arguments.seeds):
         try:
-            world = run_seed(seed, arguments.cycles)
+            world = run_seed(seed, arguments.cycles, arguments.mood)
         except Exception:
             traceback.print_exc()
-            print(f"replay: python -m tests.sim.run --start {seed} --seeds 1", flush=True)
+            options = f"--start {seed} --mood '{arguments.mood}' --cycles {arguments.cycles}"
+            print(f"replay: python -m tests.sim.run --seeds 1 {options}", flush=True)
             failures += 1
             if not arguments.keep_going:
                 return 1

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
@@ -104,28 +104,35 @@ class Truth:
 class Faults:
     """Fails a share of the calls of some kinds."""
 
-    def __init__(self, random: Random, rate: float, reads: bool) -> None:
-        self.random, self.rate, self.reads = random, rate, reads
+    def __init__(self, random: Random, rate: float) -> None:
+        self.random, self.rate = random, rate
         self.on = True
         self.count = 0
+        self.then: Callable[[], None] = lambda: None
 
     def __call__(self, call: str, name: str) -> int:
         if not self.on or self.random.random() >= self.rate:
             return 0
-        if call in ("pread", "pread_now", "size", "open", "map", "listdir") and not self.reads:
+        if call in ("pread", "pread_now", "size", "open", "map", "listdir"):
             return 0
         self.count += 1
+        self.then()
         if call in ("pwrite", "create", "rename", "sync_directory"):
             return self.random.choice((errno.EIO, errno.ENOSPC))
         return errno.EIO
 
 
 class World:
-    """A disk, what must be on it, and a store that comes and goes."""
+    """A disk, what must be on it, and a store that comes and goes.
 
-    def __init__(self, seed: int, settings: SegmentSettings = SETTINGS) -> None:
+    ``mood`` bends a life towards something rare: "paged" to pages that lose whole frames, "killed"
+    to processes that die right after the disk refused something, and a power failure after that.
+    """
+
+    def __init__(self, seed: int, mood: str = "") -> None:
         self.random = Random(seed)
-        self.settings = settings
+        self.mood = mood
+        self.settings = SETTINGS
         self.files = SimFiles(self.random)
         self.clock = SimClock()
         self.truth = Truth()
@@ -134,16 +141,19 @@ class World:
         self.crashes = 0
         self.commits = 0
         rate = self.random.choice((0.0, 0.0, 0.0, 0.005, 0.03))
-        self.faults = Faults(self.random, rate, reads=False)
+        self.faults = Faults(self.random, rate)
+        if mood == "killed":
+            self.faults = Faults(self.random, 0.02)
+            self.faults.then = self._cut_soon
         self.recycled = self.random.random() < 0.3
         # Now and then batches whose frames end where pages do, each in a recycled segment of its
         # own: a page that never got to the platter then leaves whole frames of another batch.
-        self.paged = self.random.random() < 0.1
+        self.paged = mood == "paged" or self.random.random() < 0.1
         if self.paged:
             self.recycled = True
-            self.settings = replace(settings, seal_bytes=4096)
+            self.settings = replace(SETTINGS, seal_bytes=4096)
         elif self.random.random() < 0.2:
-            self.settings = replace(settings, body_ahead_bytes=20_000)
+            self.settings = replace(SETTINGS, body_ahead_bytes=20_000)
         self.loop: SimLoop
         self.store: SegmentStore
 
@@ -181,6 +191,9 @@ class World:
         self.faults.on = True
         self._end()
 
+    def _cut_soon(self) -> None:
+        self.files.cut_at = self.files.calls + self.random.randint(1, 4)
+
     def _boot(self) -> None:
         self.loop = SimLoop(self.files, self.random)
         self.turn = asyncio.Lock()  # commits go one at a time
@@ -189,6 +202,8 @@ class World:
         """The process is gone, and now and then the power with it."""
         self.crashes += 1
         power = self.random.random() < 0.6
+        if self.mood == "killed":
+            power = self.crashes % 2 == 0
         self.loop.bury()
         if power:
             self.files.power_failure()
@@ -332,9 +347,9 @@ class World:
                 assert self.faults.count > before, f"reading failed on a good disk: {error}"
 
 
-def run_seed(seed: int, cycles: int = 5) -> World:
+def run_seed(seed: int, cycles: int = 5, mood: str = "") -> World:
     """One life; AssertionError or another failure tells what broke."""
-    world = World(seed)
+    world = World(seed, mood)
     largest = frame.FRAME_BYTES_MAX
     try:
         # Recovery's window holds two of the largest frames: small ones make it move.
