@@ -104,14 +104,16 @@ class Truth:
 class Faults:
     """Fails a share of the calls of some kinds."""
 
-    def __init__(self, random: Random, rate: float) -> None:
-        self.random, self.rate = random, rate
+    def __init__(self, random: Random, rate: float, only: str = "") -> None:
+        self.random, self.rate, self.only = random, rate, only
         self.on = True
         self.count = 0
         self.then: Callable[[], None] = lambda: None
 
     def __call__(self, call: str, name: str) -> int:
-        if not self.on or self.random.random() >= self.rate:
+        if not self.on or (self.only and call != self.only):
+            return 0
+        if self.random.random() >= self.rate:
             return 0
         if call in ("pread", "pread_now", "size", "open", "map", "listdir"):
             return 0
@@ -126,7 +128,7 @@ class World:
     """A disk, what must be on it, and a store that comes and goes.
 
     ``mood`` bends a life towards something rare: "paged" to pages that lose whole frames, "killed"
-    to processes that die right after the disk refused something, and a power failure after that.
+    to processes that die right after the disk refused a sync, and a power failure after that.
     """
 
     def __init__(self, seed: int, mood: str = "") -> None:
@@ -143,7 +145,7 @@ class World:
         rate = self.random.choice((0.0, 0.0, 0.0, 0.005, 0.03))
         self.faults = Faults(self.random, rate)
         if mood == "killed":
-            self.faults = Faults(self.random, 0.02)
+            self.faults = Faults(self.random, 0.1, only="fdatasync")
             self.faults.then = self._cut_soon
         self.recycled = self.random.random() < 0.3
         # Now and then batches whose frames end where pages do, each in a recycled segment of its
