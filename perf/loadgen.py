@@ -187,7 +187,9 @@ class Requests:
         self.body_size = 0
         if plan.operation == "put":
             self.body_size = plan.size
-            self.body = random.Random(plan.seed).randbytes(plan.size + OFFSETS)
+            source, whole = random.Random(plan.seed), plan.size + OFFSETS  # randbytes ends at 256 MiB
+        pieces = [source.randbytes(min(OFFSETS, whole - at)) for at in range(0, whole, OFFSETS)]
+        self.body = b"".join(pieces)
         self.body_at = array("Q")
         self.ends = array("Q", [0])
         heads = []

@@ -283,7 +283,7 @@ cdef void drive(
             load.fatal = errno
             return
         load.now = clock()
-        if load.now > load.stop_at + <uint64_t>120000000000:
+        if load.now > load.stop_at + <uint64_t>600000000000:
             load.broken += load.active
             return
         for at in range(count):

@@ -29,7 +29,12 @@ from ingot.http.parser import BARE_LF, END_OF_HEAD, Framing
 from ingot.http.shared import Shared
 from ingot.http.wire import NEVER, Wire
 from ingot.http.writer import CLOSE, KEEP_ALIVE
-from ingot.limits import REQUESTS_PER_WAKE, SEND_TURN_BYTES
+from ingot.limits import (
+    REQUESTS_PER_WAKE,
+    SEND_TOGETHER_BYTES_MAX,
+    SEND_TURN_BYTES,
+    SENDS_TOGETHER_MIN,
+)
 from ingot.messages import Request, Response
 from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, SocketClosed, Stalled
 from ingot.net.tls import TlsSocket
@@ -45,6 +50,7 @@ class Connection(Wire):
         "_busy",
         "_head_due",
         "_peer",
+        "_posted",
         "_scanned",
         "_task",
         "closed",
@@ -57,6 +63,7 @@ class Connection(Wire):
         self._task: asyncio.Task[None] | None = None  # of an exchange that had to wait
         self._head_due = False  # the deadline is that of a head; it is set once for each
         self._scanned = 0  # of ``pending``, while it holds part of a head
+        self._posted = b""  # an answer that goes out at the end of this turn of the loop
         self.closed = False
         shared.connections.add(self)
         shared.counters.connections_open += 1
@@ -262,6 +269,8 @@ class Connection(Wire):
             keep = keep and (body is NO_BODY or self._reusable(body))
             try:
                 start, rest, keep = self._encoded(request, framing, response, keep)
+                if rest is None and keep and self._post(start, body):
+                    return
                 if rest is None:
                     sent = self._socket.send_now(start)
                     shared.counters.bytes_out += sent
@@ -280,6 +289,53 @@ class Connection(Wire):
             keep = False  # nobody is left to answer
         finally:
             body.detach()
+            if not self._posted:
+                self._finish(keep)
+
+    def _post(self, answer: bytes, body: NoBody | ReceivedBody) -> bool:
+        """Have an answer after which nothing is left to do sent with those of other connections.
+
+        A client that sleeps is woken by the first answer it gets: one wake-up for many answers
+        costs both sides less than one for each.
+        """
+        shared = self._shared
+        if (
+            len(shared.connections) < SENDS_TOGETHER_MIN
+            or len(answer) > SEND_TOGETHER_BYTES_MAX
+            or self.pending
+            or self._socket.secure
+            or self.closed
+            or (body is not NO_BODY and body.left != 0)
+        ):
+            return False
+        self._posted = answer
+        shared.post(self)
+        return True
+
+    def send_posted(self) -> None:
+        """Send what was posted; called by ``Shared`` before the loop waits again."""
+        answer, self._posted = self._posted, b""
+        if self.closed:
+            return
+        try:
+            sent = self._socket.send_now(answer)
+        except _GONE:
+            self.close()
+            return
+        self._shared.counters.bytes_out += sent
+        if sent == len(answer):
+            self._finish(True)
+        else:
+            self._run(self._send_rest(memoryview(answer)[sent:]))
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        keep = False
+        try:
+            await self._send(rest)
+            keep = True
+        except _GONE:
+            pass  # nobody is left to answer
+        finally:
             self._finish(keep)
 
     def _finish(self, keep: bool) -> None:
@@ -288,7 +344,7 @@ class Connection(Wire):
             return
         self._busy = self._head_due = False
         self.deadline = self._shared.after(self._shared.limits.idle_deadline_s)
-        if self._task is not None:
+        if self._task is not None or not self._socket.reading:
             self._task = None
             if self.pending or self._socket.has_pending:
                 self._yield_turn()

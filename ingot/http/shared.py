@@ -72,12 +72,27 @@ class Shared:
         self.buffer = bytearray(limits.RECV_BYTES)
         self.view = memoryview(self.buffer)
         self.head_view = memoryview(self.buffer)[: limits.HEAD_READ_BYTES]
+        self._posted: list[Connection] = []
         self.tick_s = http_limits.tick_s
         self.now = clock.monotonic()
 
     def after(self, seconds: float) -> float:
         """A deadline: no sooner than ``seconds`` from now, at most two ticks later."""
         return self.now + seconds + self.tick_s
+
+    def post(self, connection: Connection) -> None:
+        """Have the connection send its answer before the loop waits again, or now, if many do."""
+        posted = self._posted
+        if not posted:
+            self.loop.call_soon(self._send_posted)
+        posted.append(connection)
+        if len(posted) >= limits.SENDS_TOGETHER_MAX:
+            self._send_posted()
+
+    def _send_posted(self) -> None:
+        posted, self._posted = self._posted, []
+        for connection in posted:
+            connection.send_posted()
 
     def tick(self) -> None:
         """Look at every connection's deadline."""
