@@ -22,7 +22,7 @@ from typing import Any
 from ingot import limits
 from ingot.body.ingest import Ingest
 from ingot.bucket.checkpoint import Checkpoints
-from ingot.bucket.nodes import Nodes
+from ingot.bucket.nodes import Nodes, Published
 from ingot.bucket.pins import Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.reconcile import reconcile
@@ -263,7 +263,8 @@ class Server:
         self.report = [*recovered.problems, *outcome.report]
         for line in self.report:
             self.log.error("%s", line)
-        nodes = Nodes(self.segments, config.node_cache_bytes)
+        blocks = Published(self.segments)
+        nodes = Nodes(blocks, config.node_cache_bytes)
         pins = Pins()
         checkpoints = Checkpoints(nodes, mark.store, mark.incarnation, self.clock)
         self.pipeline = Pipeline(
@@ -271,7 +272,7 @@ class Server:
             self.segments,
             registry,
             self.clock,
-            EtagReader(self.segments),
+            EtagReader(blocks),
             pins,
             checkpoints,
             config.batch_mutations,

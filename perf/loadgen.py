@@ -187,9 +187,9 @@ class Requests:
         self.body_size = 0
         if plan.operation == "put":
             self.body_size = plan.size
-            source, whole = random.Random(plan.seed), plan.size + OFFSETS  # randbytes ends at 256 MiB
-        pieces = [source.randbytes(min(OFFSETS, whole - at)) for at in range(0, whole, OFFSETS)]
-        self.body = b"".join(pieces)
+            source, whole = random.Random(plan.seed), plan.size + OFFSETS
+            pieces = [source.randbytes(min(OFFSETS, whole - at)) for at in range(0, whole, OFFSETS)]
+            self.body = b"".join(pieces)  # randbytes makes 256 MiB at most
         self.body_at = array("Q")
         self.ends = array("Q", [0])
         heads = []

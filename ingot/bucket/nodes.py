@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from ingot import mst
-from ingot.errors import Missing, Unavailable
+from ingot.codec.cid import to_text
+from ingot.errors import Corruption, Missing, NotFound, Unavailable
 from ingot.messages import Cid
+from ingot.ports import BlockSource
 
 T = TypeVar("T")
 
@@ -26,6 +28,35 @@ class Blocks(Protocol):
 
     def read_now(self, cid: Cid) -> bytes | None: ...
     async def read(self, cid: Cid) -> bytes: ...
+
+
+class Published:
+    """Blocks that published heads name: one that is nowhere is damage, not a key that is absent."""
+
+    def __init__(self, blocks: BlockSource) -> None:
+        self._blocks = blocks
+
+    def read_now(self, cid: Cid) -> bytes | None:
+        try:
+            return self._blocks.read_now(cid)
+        except NotFound as error:
+            raise lost(cid) from error
+
+    async def read(self, cid: Cid) -> bytes:
+        try:
+            return await self._blocks.read(cid)
+        except NotFound as error:
+            raise lost(cid) from error
+
+    async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
+        try:
+            await self._blocks.read_part(cid, start, into)
+        except NotFound as error:
+            raise lost(cid) from error
+
+
+def lost(cid: Cid) -> Corruption:
+    return Corruption(f"block {to_text(cid)}", "to be in a segment", "that none has it")
 
 
 class Nodes:

@@ -31,7 +31,7 @@ from ingot.bucket.model import (
     Page,
     PreconditionFailed,
 )
-from ingot.bucket.nodes import Nodes
+from ingot.bucket.nodes import Nodes, Published
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.record import Record, Summary, cid_of, decode_record, encode_record, summarize
@@ -39,7 +39,7 @@ from ingot.bucket.slices import StoredBody, Unwritten, whole_chunks
 from ingot.bucket.uploads import Uploads
 from ingot.errors import Corruption, Missing, Unavailable
 from ingot.messages import Body, BodyPosition, BodyStream, Cid
-from ingot.ports import Clock
+from ingot.ports import BlockSource, Clock
 
 __all__ = [
     "Bucket",
@@ -81,6 +81,7 @@ class Store:
         self.lease_until = 0.0  # boottime; moved on by every confirmed renewal
         self.full = ""  # why no more bytes are taken, when they are not; deletions still are
         self._segments = segments
+        self._blocks = Published(segments)
         self._nodes = nodes
         self._ingest = ingest
         self._pins = pins
@@ -141,9 +142,9 @@ class Store:
             value = await self._nodes.run(lambda: mst.get(cache, root, key))
         if value is None:
             return None
-        block = self._segments.read_now(value)
+        block = self._blocks.read_now(value)
         if block is None:
-            block = await self._segments.read(value)
+            block = await self._blocks.read(value)
         return decode_record(block)
 
     async def page(
@@ -155,7 +156,7 @@ class Store:
         items, truncated = await self._nodes.run(
             lambda: mst.page(cache, root, prefix, delimiter, after, limit)
         )
-        read_now, read = self._segments.read_now, self._segments.read
+        read_now, read = self._blocks.read_now, self._blocks.read
         found: list[tuple[bytes, Summary | None]] = []
         for key, value in items:
             if value is None:
@@ -169,7 +170,7 @@ class Store:
 
     def read(self, body: Body, start: int, stop: int) -> AsyncGenerator[memoryview | bytes, None]:
         """The bytes [start, stop) in pieces; each valid until the next step."""
-        return read_range(self._segments, body, start, stop, self._read_pool)
+        return read_range(self._blocks, body, start, stop, self._read_pool)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -199,7 +200,7 @@ class Store:
             return ingest_small(source.inline[start:stop], algorithms)
         assert start < stop, "only an inline body can be empty"
         size = stop - start
-        chunks = await whole_chunks(self._segments, source, start, stop)
+        chunks = await whole_chunks(self._blocks, source, start, stop)
         async with aclosing(self.read(source, start, stop)) as pieces:
             stream = StoredBody(pieces, size)
             if chunks is None:
@@ -273,11 +274,11 @@ class Store:
 class EtagReader:
     """The ETag of a record by its CID, for conditions; Missing where it must be waited for."""
 
-    def __init__(self, segments: Segments) -> None:
-        self._segments = segments
+    def __init__(self, blocks: BlockSource) -> None:
+        self._blocks = blocks
 
     def __call__(self, cid: Cid) -> str:
-        block = self._segments.read_now(cid)
+        block = self._blocks.read_now(cid)
         if block is None:
             raise Missing([cid])
         return summarize(block).etag

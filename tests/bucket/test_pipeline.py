@@ -416,3 +416,10 @@ async def test_random_history_equals_a_model(seed: int) -> None:
     await world.stop()
     page = await world.store.page(world.store.bucket("b"), b"", b"", None, 1000)
     assert [key for key, _ in page.items] == sorted(k for k, e in model.items() if e is not None)
+
+
+async def test_a_lost_block_is_damage_not_an_absent_key(world: World) -> None:
+    cid = await world.put(b"k", "1")
+    del world.log.blocks[cid]
+    with pytest.raises(Corruption, match="in a segment"):
+        await world.etag(b"k")

@@ -36,7 +36,7 @@ from ingot.bucket.part import (
     part_key,
 )
 from ingot.bucket.record import Record
-from ingot.errors import NotFound, Unavailable
+from ingot.errors import Corruption, NotFound, Unavailable
 from ingot.limits import COMPLETED_KEPT_MS, COMPLETED_PRUNED_MAX, MIB
 from ingot.messages import Body
 from tests.body.support import Arrived, Stream, content
@@ -547,7 +547,7 @@ async def test_a_slice_gives_its_pins_and_buffers_back(world: World) -> None:
     body = await world.store.ingest(Stream(content(2 * MIB)), ())
     last = body.chunks[-1][0]
     held = world.log.blocks.pop(last)
-    with pytest.raises(NotFound):
+    with pytest.raises(Corruption):
         await world.store.slice(body, 0, 2 * MIB, ())
     world.log.blocks[last] = held
     made = await world.store.slice(body, 0, 2 * MIB, ())
