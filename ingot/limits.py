@@ -113,7 +113,8 @@ HEADS_KEPT: Final = 1000  # root history a bucket keeps in the registry
 REGISTRY_CONNECT_S: Final = 5.0  # one attempt to connect and prepare
 REGISTRY_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # then the last again
 REGISTRY_CALL_S: Final = 5.0  # everything small but the swap; a renewal is one of these
-REGISTRY_SCAN_S: Final = 60.0  # reading all buckets, migrating, one batch of pruning
+REGISTRY_SCAN_S: Final = 60.0  # reading all buckets, migrating
+REGISTRY_PRUNE_S: Final = 2.0  # one batch of pruning, behind which a renewal waits
 PRUNE_ROWS: Final = 10_000  # head rows a batch of pruning deletes
 
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES

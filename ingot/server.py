@@ -100,10 +100,11 @@ class Server:
         try:
             if self.http is not None:
                 await self.http.drain(deadline_s)
-            async with asyncio.timeout(deadline_s):
-                await self.pipeline.stop()
-        except TimeoutError:
-            self.pipeline.fail(Unavailable("stopped before the registry answered"))
+            stopping = asyncio.ensure_future(self.pipeline.stop())
+            await asyncio.wait([stopping], timeout=deadline_s)
+            if not stopping.done():
+                self.pipeline.fail(Unavailable("stopped before the registry answered"))
+            await stopping
         finally:
             await stack.aclose()
 
@@ -230,9 +231,12 @@ class Server:
                 said = True
                 self.log.warning("standby: the store is held by %s", await registry.holder())
             await asyncio.sleep(STANDBY_POLL_S)
-        directory.keep_lease(token)
-        self._lease_sent = sent
         stack.push_async_callback(self._release, registry, token)
+        self._lease_sent = sent
+        try:
+            directory.keep_lease(token)
+        except OSError as error:  # then the next start waits until the lease has expired
+            self.log.warning("%s cannot be written: %s", directory.path, error.strerror)
         return token
 
     async def _release(self, registry: Registry, token: bytes) -> None:
@@ -258,8 +262,10 @@ class Server:
         recovered = await self.segments.open(mark.store, mark.incarnation)
         stack.push_async_callback(self.segments.close)
         newest = recovered.newest[1] if recovered.newest is not None else None
-        outcome = await reconcile(self.segments, newest, registry, self._token)
-        self.segments.resume_after(await registry.newest_commit())
+        in_log = self.segments.sequence
+        outcome = await reconcile(self.segments, newest, registry, self._token, in_log)
+        used_up = await registry.newest_commit()
+        self.segments.resume_after(used_up)
         self.report = [*recovered.problems, *outcome.report]
         for line in self.report:
             self.log.error("%s", line)
@@ -279,7 +285,7 @@ class Server:
         )
         self.store = Store(self.segments, nodes, self.pipeline, Ingest(lanes), pins, self.clock)
         self.store.lease_until = self._lease_sent + limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
-        self.pipeline.start(self._token, outcome.buckets, newest)
+        self.pipeline.start(self._token, outcome.buckets, newest, self.segments.sequence)
         stack.push_async_callback(self.pipeline.stop)
         rows: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -322,7 +328,7 @@ class Server:
                 self.pipeline.fail(error)
                 self.failed.set()
                 return
-            except Unavailable as error:
+            except Exception as error:  # whatever it is, it may be repaired: try on
                 self.log.warning("the lease could not be renewed: %s", error)
                 continue
             self.store.lease_until = sent + limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
@@ -338,8 +344,10 @@ class Server:
                 self.failed.set()
             if self.clock.monotonic() - pruned >= PRUNE_S:
                 pruned = self.clock.monotonic()
-                with contextlib.suppress(Unavailable):  # the next round will do
+                try:
                     await registry.prune(limits.HEADS_KEPT)
+                except Exception as error:  # the next round will do
+                    self.log.warning("old heads were not pruned: %s", error)
 
 
 class RunningServer:
@@ -418,6 +426,9 @@ async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
                 break
             except Unavailable:
                 await asyncio.sleep(HOUSEKEEPING_S)
+            except Exception:  # one row that cannot be written must not stop those behind it
+                logging.getLogger("ingot").exception("the state of a segment was not recorded")
+                break
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ingot import limits
@@ -30,7 +30,7 @@ from ingot.bucket.checkpoint import Checkpoints
 from ingot.bucket.model import Bucket
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pins
-from ingot.errors import IngotError, LeaseLost, RootMoved, Unavailable
+from ingot.errors import FormatError, IngotError, LeaseLost, RootMoved, Unavailable
 from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
 from ingot.ports import Clock, Registry
 
@@ -53,6 +53,13 @@ class CommitLog(Protocol):
     async def read(self, cid: Cid) -> bytes: ...
 
 
+class Etags(Protocol):
+    """The ETag of a record by its CID; Missing where it must be waited for, then ``hold``."""
+
+    def __call__(self, cid: Cid) -> str: ...
+    def hold(self, cid: Cid, block: bytes) -> None: ...
+
+
 class Pipeline:
     """Collects mutations and commits them; ``tips`` are the buckets that readers may see."""
 
@@ -62,7 +69,7 @@ class Pipeline:
         commits: CommitLog,
         registry: Registry,
         clock: Clock,
-        etag_of: Callable[[Cid], str],
+        etag_of: Etags,
         pins: Pins,
         checkpoints: Checkpoints,
         batch_mutations: int = limits.BATCH_MUTATIONS_MAX,
@@ -73,6 +80,7 @@ class Pipeline:
         self.mutations = 0
         self.failed: IngotError | None = None
         self._nodes = nodes
+        self._etag_of = etag_of
         self._planner = Planner(nodes, etag_of)
         self._log = commits
         self._registry = registry
@@ -84,7 +92,8 @@ class Pipeline:
         self._working: dict[bytes, Bucket] = {}
         self._names: dict[str, bytes] = {}
         self._queue: deque[Mutation] = deque()
-        self._loading_count = 0  # mutations that left a batch and wait for blocks
+        self._away: dict[int, list[Mutation]] = {}  # groups that wait for blocks, by their number
+        self._away_number = 0
         self.registry_away = False
         self._away_since = 0.0
         self._wake: asyncio.Event = asyncio.Event()
@@ -98,10 +107,17 @@ class Pipeline:
 
     # -- life -------------------------------------------------------------------------------------
 
-    def start(self, lease: bytes, buckets: Iterable[Bucket], newest: CommitRecord | None) -> None:
-        """``newest`` is the last commit of the log, whose heads ``buckets`` have."""
+    def start(
+        self,
+        lease: bytes,
+        buckets: Iterable[Bucket],
+        newest: CommitRecord | None,
+        sequence: int = 0,
+    ) -> None:
+        """``newest`` is the last commit of the log, whose heads ``buckets`` have; ``sequence`` the
+        last number that is used up."""
         self._lease = lease
-        self._sequence = newest.sequence if newest is not None else 0
+        self._sequence = max(sequence, newest.sequence if newest is not None else 0)
         for bucket in buckets:
             self.tips[bucket.name] = bucket
             self._working[bucket.id] = bucket
@@ -144,6 +160,8 @@ class Pipeline:
         for plan in self._under_way:
             for mutation, _ in plan.answers:
                 yield mutation
+        for group in self._away.values():
+            yield from group
 
     # -- stage 1: queue and collect ---------------------------------------------------------------
 
@@ -158,7 +176,7 @@ class Pipeline:
             raise Unavailable("the gateway is stopping")
         if self.registry_away:
             raise Unavailable("the registry (Postgres) cannot be reached", retry_after_s=2)
-        if len(self._queue) + self._loading_count >= limits.QUEUE_MUTATIONS_MAX:
+        if len(self._queue) + sum(map(len, self._away.values())) >= limits.QUEUE_MUTATIONS_MAX:
             raise Unavailable("too many writes are waiting")
         self._queue.append(mutation)
         if len(self._queue) == 1:
@@ -263,23 +281,36 @@ class Pipeline:
 
     def _leave(self, group: list[Mutation], cids: list[Cid]) -> None:
         """These wait for blocks; the others go on."""
-        self._loading_count += len(group)
-        task = asyncio.create_task(self._load(group, cids), name="ingot-load")
+        self._away_number += 1
+        self._away[self._away_number] = group
+        work = self._load(self._away_number, group, cids)
+        task = asyncio.create_task(work, name="ingot-load")
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
 
-    async def _load(self, group: list[Mutation], cids: list[Cid]) -> None:
+    async def _load(self, number: int, group: list[Mutation], cids: list[Cid]) -> None:
+        """Read what the group lacks and keep it, for it may never be readable without waiting: a
+        node goes into the cache, a record's ETag is remembered. Then back to the head of the queue,
+        but for those whose waiters have their answer."""
         try:
             for cid in cids:
-                await self._log.read(cid)  # afterwards it can be read without waiting
+                block = await self._log.read(cid)
+                try:
+                    self._nodes.cache.add(cid, block)
+                except FormatError:
+                    self._etag_of.hold(cid, block)
         except IngotError as error:
             for mutation in group:
                 _refuse(mutation, error)
+        except Exception as error:
+            log.exception("loading blocks for a batch broke")
+            for mutation in group:
+                _refuse(mutation, Unavailable(f"internal error: {error!r}"))
         else:
-            self._queue.extendleft(reversed(group))
+            self._queue.extendleft(m for m in reversed(group) if not m.waiter.done())
             self._wake.set()
         finally:
-            self._loading_count -= len(group)
+            del self._away[number]
 
     # -- stages 5 and 6: swap, acknowledge --------------------------------------------------------
 
@@ -291,6 +322,11 @@ class Pipeline:
                 try:
                     if attempt == 0 or not await self._registry.swapped(plan.moves):
                         await self._registry.swap(self._lease, sequence, plan.moves)
+                    break
+                except RootMoved:
+                    # A swap whose answer was lost may have been committed since we asked.
+                    if attempt == 0 or not await self._registry.swapped(plan.moves):
+                        raise
                     break
                 except Unavailable as error:
                     if not self.registry_away:

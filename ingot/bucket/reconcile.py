@@ -44,11 +44,17 @@ class Reconciled:
 
 
 async def reconcile(
-    history: CommitHistory, newest: CommitRecord | None, registry: Registry, lease: bytes
+    history: CommitHistory,
+    newest: CommitRecord | None,
+    registry: Registry,
+    lease: bytes,
+    in_log: int | None = None,
 ) -> Reconciled:
-    """``newest`` is the newest commit of the log. Raises ConfigError where nothing may be served,
+    """``newest`` is the newest commit of the log; ``in_log`` its sequence, known even where
+    the record itself is damaged. Raises ConfigError where nothing may be served,
     Corruption where log and registry contradict each other, Unavailable without the registry."""
-    in_log = newest.sequence if newest is not None else 0
+    if in_log is None:
+        in_log = newest.sequence if newest is not None else 0
     rows = await registry.buckets()
     in_registry = await registry.newest_commit()
     if in_registry == 0 and in_log > UNDER_WAY_MAX:

@@ -276,8 +276,17 @@ class EtagReader:
 
     def __init__(self, blocks: BlockSource) -> None:
         self._blocks = blocks
+        self._held: dict[Cid, str] = {}  # of records that could not be read without waiting
+
+    def hold(self, cid: Cid, block: bytes) -> None:
+        while len(self._held) >= limits.QUEUE_MUTATIONS_MAX:
+            del self._held[next(iter(self._held))]
+        self._held[cid] = summarize(block).etag
 
     def __call__(self, cid: Cid) -> str:
+        held = self._held.get(cid)
+        if held is not None:
+            return held
         block = self._blocks.read_now(cid)
         if block is None:
             raise Missing([cid])

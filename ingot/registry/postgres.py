@@ -30,6 +30,7 @@ from ingot.limits import (
     PRUNE_ROWS,
     REGISTRY_CALL_S,
     REGISTRY_CONNECT_S,
+    REGISTRY_PRUNE_S,
     REGISTRY_RECONNECT_S,
     REGISTRY_SCAN_S,
     SWAP_TIMEOUT_S,
@@ -268,7 +269,7 @@ class Postgres:
 
         dropped = 0
         while True:  # the second connection is free between the batches, for a renewal
-            count = int((await self._call(work, REGISTRY_SCAN_S)).rpartition(" ")[2])
+            count = int((await self._call(work, REGISTRY_PRUNE_S)).rpartition(" ")[2])
             dropped += count
             if count < PRUNE_ROWS:
                 return dropped

@@ -153,6 +153,11 @@ class SegmentStore:
         """Return when everything up to ``positions`` is durable; Unavailable when it is lost."""
         await self._body.sync(positions)
 
+    @property
+    def sequence(self) -> int:
+        """Of the newest commit that is here, or that is known to have been."""
+        return self._log.sequence
+
     def resume_after(self, sequence: int) -> None:
         """The registry knows of commits up to ``sequence`` that are missing here: do not use their
         numbers again. The chain goes on from the newest commit that is here."""

@@ -423,3 +423,43 @@ async def test_a_lost_block_is_damage_not_an_absent_key(world: World) -> None:
     del world.log.blocks[cid]
     with pytest.raises(Corruption, match="in a segment"):
         await world.etag(b"k")
+
+
+async def test_blocks_that_are_never_readable_now_do_not_stop_writes(world: World) -> None:
+    """As on a file system that cannot say whether a read would wait."""
+    cid = await world.put(b"k", "1")
+    root = world.store.bucket("b").head.objects
+    assert root is not None
+    world.log.read_now = lambda _: None  # type: ignore[method-assign]
+    blocks = dict(world.log.blocks)
+
+    async def read(wanted: bytes) -> bytes:
+        await asyncio.sleep(0)
+        return blocks[wanted]
+
+    world.log.read = read  # type: ignore[method-assign]
+    world.nodes.cache.discard([root])
+    await soon(world.put(b"k2", "2"))
+    await soon(world.put(b"k", "3", Condition(if_match=("1",))))
+    assert cid in blocks
+
+
+async def test_waiters_that_left_a_batch_hear_of_a_failure(world: World) -> None:
+    await world.put(b"k", "1")
+    root = world.store.bucket("b").head.objects
+    assert root is not None
+    never = asyncio.Event()
+
+    async def read(_: bytes) -> bytes:
+        await never.wait()
+        return world.log.blocks[root]
+
+    world.log.read_now = lambda _: None  # type: ignore[method-assign]
+    world.log.read = read  # type: ignore[method-assign]
+    world.nodes.cache.discard([root])
+    waiting = asyncio.create_task(world.put(b"k2", "2"))
+    await turns()
+    world.pipeline.fail(Unavailable("the lease was lost"))
+    with pytest.raises(Unavailable):
+        await soon(waiting)
+    never.set()
