@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from . import cbor_py as cbor
     from . import digest_py as digest
     from . import frame_py as frame
+    from . import head_py as head
     from . import index_py as index
     from . import lane_py as lane
     from . import layout_py as layout
     from . import mst_py as mst
     from . import sigv4_py as sigv4
 
-__all__ = ["PURE", "cbor", "digest", "frame", "index", "lane", "layout", "mst", "sigv4"]
+__all__ = ["PURE", "cbor", "digest", "frame", "head", "index", "lane", "layout", "mst", "sigv4"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -14,12 +14,22 @@ from typing import Any
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memmove, memset
+from posix.types cimport off_t
 
 from ingot.errors import FormatError
 from ingot.limits import NODE_BYTES_READ_MAX
+
+cdef extern from "<sys/uio.h>" nogil:
+    int RWF_NOWAIT
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    Py_ssize_t preadv2(int fd, const iovec* parts, int count, off_t offset, int flags)
 
 cdef extern from *:
     """
@@ -76,6 +86,7 @@ cdef enum:
     PROBES = 6
     SLOTS_MIN = 64
     INTERPOLATIONS_MAX = 12
+    GIL_BYTES_MAX = 32768  # copied from the page cache faster than the GIL changes hands
 
 cdef uint32_t VERIFIED = 0x80000000
 cdef Py_ssize_t DATA_MAX = NODE_BYTES_READ_MAX
@@ -342,6 +353,27 @@ cdef class Table:
         return 0
 
 
+def read_resident(fd: int, length: int, offset: int) -> bytes | None:
+    """The bytes of a file if all of them are in memory (RWF_NOWAIT), else None; OSError."""
+    cdef int number = fd
+    cdef Py_ssize_t size = length, got = -1
+    cdef off_t at = offset
+    cdef iovec part
+    cdef bytes data
+    if size < 0:
+        raise ValueError("a negative length")
+    data = PyBytes_FromStringAndSize(NULL, size)
+    part.iov_base, part.iov_len = PyBytes_AS_STRING(data), size
+    if size <= GIL_BYTES_MAX:
+        got = preadv2(number, &part, 1, at, RWF_NOWAIT)
+    else:
+        with nogil:
+            got = preadv2(number, &part, 1, at, RWF_NOWAIT)
+    if got < 0 and errno != EAGAIN:
+        PyErr_SetFromErrno(OSError)
+    return data if got == size else None
+
+
 cdef class Run:
     """A sorted run over ``buffer``, which holds ``count`` entries at ``entries`` and a filter of
     ``blocks`` blocks at ``filter``. Keeps one bit an entry: hashed since the start."""
@@ -407,6 +439,21 @@ cdef class Run:
         """(segment, offset, length) at ``position``."""
         cdef Bytes p = self.entries + self._check(position) * ENTRY
         return load_word(p + 32), load_word(p + 36), load_word(p + 40)
+
+    def lookup(self, cid: Buffer) -> tuple[int, int, int, bool] | None:
+        """(segment, offset, length, verified) of the block's first entry."""
+        cdef Py_buffer view
+        cdef Bytes digest = digest_of(cid, &view)
+        cdef Bytes p
+        cdef Py_ssize_t at = -1
+        if self.count and self._maybe(digest):
+            at = self._search(digest)
+        PyBuffer_Release(&view)
+        if at < 0:
+            return None
+        p = self.entries + at * ENTRY
+        verified = (self.bits[at >> 3] >> (at & 7)) & 1 == 1
+        return load_word(p + 32), load_word(p + 36), load_word(p + 40), verified
 
     def verified(self, position: int) -> bool:
         """Whether the block was hashed since the start."""

@@ -1,6 +1,7 @@
 """Where blocks stand: a table for a segment that grows, sorted runs for those that do not.
 
-The twin of ``index_c`` and its specification. Called by segments only; pure.
+The twin of ``index_c`` and its specification. Called by segments only. Pure, but for the one call
+that reads what was found here.
 
 An entry is 44 bytes, integers little-endian:
 
@@ -15,6 +16,7 @@ written in one pass; the next eight, little-endian, are six bit numbers of nine 
 
 from __future__ import annotations
 
+import os
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,6 +128,16 @@ class Table:
         return bytes(out), cursor if cursor < len(self._sorted) else 0
 
 
+def read_resident(fd: int, length: int, offset: int) -> bytes | None:
+    """The bytes of a file if all of them are in memory (RWF_NOWAIT), else None; OSError."""
+    data = bytearray(length)
+    try:
+        got = os.preadv(fd, [data], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    return bytes(data) if got == length else None
+
+
 class _Digests(Sequence[bytes]):
     """The digests of a run as a sequence to bisect."""
 
@@ -179,6 +191,11 @@ class Run:
         """(segment, offset, length) at ``position``."""
         self._check(position)
         return _PLACE.unpack_from(self._view, self._entries + position * ENTRY_BYTES + 32)
+
+    def lookup(self, cid: Buffer) -> tuple[int, int, int, bool] | None:
+        """(segment, offset, length, verified) of the block's first entry."""
+        position = self.find(cid)
+        return None if position < 0 else (*self.entry(position), self.verified(position))
 
     def verified(self, position: int) -> bool:
         """Whether the block was hashed since the start."""

@@ -100,7 +100,7 @@ class App:
         ):
             self._handlers |= group.handlers()
         # A request id is this process's random prefix and a counter: unique, and cheap to make.
-        self._id_prefix = secrets.token_hex(4).upper()
+        self._id_prefix = secrets.token_hex(4).upper().encode()
         self._ids = count(secrets.randbelow(2**24))
         self._said_ms = self._unsaid = 0
         self._host_id = secrets.token_urlsafe(32)
@@ -108,24 +108,28 @@ class App:
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request, errors included."""
-        call = Call(request, f"{self._id_prefix}{next(self._ids):08X}", self._clock.now_ms())
+        # Decided at the time that the answer will bear, where the connection has looked already.
+        now_ms = request.received_ms or self._clock.now_ms()
+        call = Call(request, b"%b%08X" % (self._id_prefix, next(self._ids)), now_ms)
         code = ""
         try:
-            response = await self._answer(call)
+            response = await self._admitted(call)(call)
         except Exception as error:
             refused = self._refusal(error, call)
             code = refused.code
             response = self._error_response(refused, call.request_id, request)
-        response.headers.append((b"x-amz-request-id", call.request_id.encode()))
-        response.headers.append(self._host_header)
+        headers = response.headers
+        headers.append((b"x-amz-request-id", call.request_id))
+        headers.append(self._host_header)
         if self._access_log is not None:
             try:
                 self._access_log(_entry(call, response, code))
             except Exception:  # the host's mistake must not cost the client its answer
-                self._log.exception("request %s: the access log failed", call.request_id)
+                self._log.exception("request %s: the access log failed", call.request_id.decode())
         return response
 
-    async def _answer(self, call: Call) -> Response:
+    def _admitted(self, call: Call) -> Handler:
+        """The operation of a request that may be carried out."""
         request = call.request
         call.bucket, call.key, raw_query = split_target(request.target)
         operation = None
@@ -148,7 +152,7 @@ class App:
             raise refused
         if operation.kind == REFUSED:
             raise not_implemented(operation.name)
-        return await self._handlers[operation.name](call)
+        return self._handlers[operation.name]
 
     def _authenticate(self, call: Call, operation: Operation, refused: S3Error | None) -> None:
         passed = self._authenticator.authenticate(
@@ -177,7 +181,7 @@ class App:
             known = isinstance(error, IngotError)
             self._log.error(
                 "request %s: %s %s: %s: %s",
-                call.request_id,
+                call.request_id.decode(),
                 call.request.method,
                 ascii(call.request.target.partition(b"?")[0].decode("latin-1")),
                 "damaged data" if isinstance(error, Corruption) else type(error).__name__,
@@ -193,11 +197,11 @@ class App:
         self._unsaid += 1
         if call.now_ms - self._said_ms >= SAY_EVERY_MS:
             self._log.warning(
-                "request %s: %s (%d such answers)", call.request_id, error, self._unsaid
+                "request %s: %s (%d such answers)", call.request_id.decode(), error, self._unsaid
             )
             self._said_ms, self._unsaid = call.now_ms, 0
 
-    def _error_response(self, error: S3Error, request_id: str, request: Request) -> Response:
+    def _error_response(self, error: S3Error, request_id: bytes, request: Request) -> Response:
         headers = [XML, *error.headers]
         if error.status == 304:
             return Response(304, list(error.headers))
@@ -205,15 +209,15 @@ class App:
             return Response(error.status, headers)
         path = request.target.partition(b"?")[0].decode("utf-8", "replace")
         return Response(
-            error.status, headers, error_document(error, path, request_id, self._host_id)
+            error.status, headers, error_document(error, path, request_id.decode(), self._host_id)
         )
 
     def bad_request(self, kind: str, detail: str) -> Response:
         """The answer to what is no request: ``kind`` is an error code, ``detail`` says why."""
-        request_id = f"{self._id_prefix}{next(self._ids):08X}"
+        request_id = b"%b%08X" % (self._id_prefix, next(self._ids))
         error = S3Error(kind if kind in ERRORS else "BadRequest", detail or None)
-        body = error_document(error, "/", request_id, self._host_id)
-        headers = [XML, (b"x-amz-request-id", request_id.encode()), self._host_header]
+        body = error_document(error, "/", request_id.decode(), self._host_id)
+        headers = [XML, (b"x-amz-request-id", request_id), self._host_header]
         return Response(error.status, headers, body, close=True)
 
 
@@ -224,7 +228,7 @@ def _entry(call: Call, response: Response, code: str) -> AccessEntry:
     if length is None:
         length = len(response.body) if isinstance(response.body, bytes) else 0
     return AccessEntry(
-        call.request_id,
+        call.request_id.decode(),
         call.now_ms,
         call.request.peer,
         "" if account is None else account.id,

@@ -37,7 +37,7 @@ class Call:
     authenticated: Authenticated
     operation: Operation
 
-    def __init__(self, request: Request, request_id: str, now_ms: int) -> None:
+    def __init__(self, request: Request, request_id: bytes, now_ms: int) -> None:
         self.request = request
         self.request_id = request_id
         self.now_ms = now_ms

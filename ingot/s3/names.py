@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from ingot._speedups import head
 from ingot.limits import KEY_BYTES_MAX
 from ingot.s3.errors import S3Error
 
@@ -20,6 +21,8 @@ _HEX: Final = {
     for a in "0123456789abcdefABCDEF"
     for b in "0123456789abcdefABCDEF"
 }
+_NAMES_KEPT: Final = 4096
+_valid_names: dict[bytes, str] = {}  # names found valid, as bytes and as text: a pure function's
 _BUCKET_ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")
 _BUCKET_PREFIXES: Final = ("xn--", "sthree-", "amzn-s3-demo-")
 _BUCKET_SUFFIXES: Final = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", ".mrap")
@@ -87,6 +90,11 @@ def percent_decode(raw: bytes) -> bytes:
 
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     """Bucket name, key and raw query of a request target; "" and b"" where there is none."""
+    plain = head.split_plain(target)
+    if plain is not None:
+        name = _valid_names.get(plain[0])
+        if name is not None:
+            return name, plain[1], plain[2]
     path, _, query = target.partition(b"?")
     if path[:1] != b"/":
         path = _path_of_absolute(path)
@@ -98,6 +106,8 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
             raise S3Error("InvalidBucketName", BucketName=bucket)
         if key:
             check_key(key)
+        if len(_valid_names) < _NAMES_KEPT:
+            _valid_names[bucket.encode()] = bucket
     elif key:
         raise S3Error("InvalidBucketName", BucketName="")
     return bucket, key, query

@@ -10,7 +10,8 @@ import errno
 import mmap
 import os
 
-_COLD = (errno.EAGAIN, errno.EWOULDBLOCK)
+from ingot._speedups import index
+
 _NO_NOWAIT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -46,17 +47,14 @@ class SystemFiles:
     def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
         if not self._nowait:
             return None
-        data = bytearray(length)
         try:
-            got = os.preadv(fd, [data], offset, os.RWF_NOWAIT)
+            # A part is what was in memory, or all there is: the waiting read will tell.
+            return index.read_resident(fd, length, offset)
         except OSError as error:
-            if error.errno in _NO_NOWAIT:
-                self._nowait = False
-            elif error.errno not in _COLD:
+            if error.errno not in _NO_NOWAIT:
                 raise
+            self._nowait = False
             return None
-        # A part is what was in memory, or all there is: the waiting read will tell.
-        return bytes(data) if got == length else None
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)

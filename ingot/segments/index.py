@@ -52,6 +52,28 @@ class SegmentIndex:
 
     # -- finding -----------------------------------------------------------------------------------
 
+    def find(self, cid: Cid) -> tuple[Key, int, int, bool] | None:
+        """Segment, offset, length and whether it was verified, of the copy that ``lookup`` gives:
+        all that reading it takes."""
+        for key, segment in self.growing.items():
+            found = segment.table.find(cid)
+            if found is not None:
+                return (key, *found)
+        for held in self.runs:
+            entry = held.run.lookup(cid)
+            if entry is not None:
+                name, offset, length, verified = entry
+                if name >= len(held.infos):
+                    break
+                key = held.infos[name].key
+                if key in self.absent:
+                    break
+                return key, offset, length, verified or key in self.trusted
+        else:
+            return None
+        place = self.lookup(cid)
+        return None if place is None else (place.key, place.offset, place.length, place.verified)
+
     def lookup(self, cid: Cid) -> Place | None:
         """A copy of the block; the one most easily read."""
         for segment in self.growing.values():

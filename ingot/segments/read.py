@@ -35,28 +35,34 @@ class Reader:
     def read_now(self, cid: Cid) -> bytes | None:
         """The block, or None where it takes waiting: for the disk, a long hash, another copy or the
         audit."""
-        place = self._index.lookup(cid)
-        if place is None:
+        found = self._index.find(cid)
+        if found is None:
             if self._index.doubtful:
                 return None
             raise NotFound(f"block {cid.hex()} is in no segment")
-        if not place.verified and place.length > HASH_OFFLOAD_BYTES:
-            return None
+        key, offset, length, verified = found
+        disk = self._disk
         try:
-            fd = self._files.fd(place.key)
-            data = self._disk.files.pread_now(fd, place.length, place.offset)
+            data = disk.files.pread_now(self._files.fd(key), length, offset)
         except OSError:
             return None  # the waiting read meets it again, and says so
-        if data is None:
-            return None
-        self._disk.statistics.reads += 1
-        if not place.verified:
-            found = digest.sha256(data)
-            if found != cid[4:]:
-                if len(self._index.places(cid)) > 1 or self._index.doubtful:
-                    return None
-                raise self._corrupt(place, cid, found)
-            self._verified(place, cid)
+        if data is not None:
+            disk.statistics.reads += 1
+            if not verified:
+                return self._checked(cid, data)
+        return data
+
+    def _checked(self, cid: Cid, data: bytes) -> bytes | None:
+        """The data of the copy that ``lookup`` gives, hashed for the first time; None: damaged, but
+        there may be a better one."""
+        place = self._index.lookup(cid)
+        assert place is not None, "found a moment ago"
+        found = digest.sha256(data)
+        if found != cid[4:]:
+            if len(self._index.places(cid)) > 1 or self._index.doubtful:
+                return None
+            raise self._corrupt(place, cid, found)
+        self._verified(place, cid)
         return data
 
     async def read(self, cid: Cid) -> bytes:

@@ -274,12 +274,16 @@ def test_merges_and_runs_agree(
         assert at == two.find(cid) >= 0
         assert one.entry(at) == two.entry(at)
         assert one.holds(at + 1, cid) == two.holds(at + 1, cid)
+        assert one.lookup(cid) == (*one.entry(at), one.verified(at))
+        assert one.lookup(cid)[:3] == two.lookup(cid)[:3]
         one.verify(at)
-        assert one.verified(at)
+        assert one.verified(at) and one.lookup(cid)[3]
     for n in range(40):
         cid = RAW + sha256(bytes([n])).digest()
         assert one.find(cid) == two.find(cid) == -1
+        assert one.lookup(cid) is two.lookup(cid) is None
     one.release()
+    assert one.lookup(RAW + bytes(32)) is None
     assert one.find(RAW + bytes(32)) == -1 and len(one) == 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ingot._speedups import index
 from ingot.clock import SystemClock
 from ingot.errors import Unavailable
 from ingot.messages import Head, HeadMove
@@ -156,7 +157,7 @@ def test_a_file_system_without_nowait_reads_with_waiting(
     def refused(*_: object) -> int:
         raise OSError(errno.EOPNOTSUPP, "no RWF_NOWAIT")
 
-    monkeypatch.setattr(os, "preadv", refused)
+    monkeypatch.setattr(index, "read_resident", refused)
     assert files.pread_now(fd, 4, 0) is None
     monkeypatch.undo()
     assert files.pread_now(fd, 4, 0) is None, "asked once, not at every read"
