@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ingot.registry.embedded import EmbeddedPostgres
+
+# A slow machine is no failure: times belong to benchmarks.
+settings.register_profile("ingot", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ingot")
 
 
 @pytest.fixture(scope="session")

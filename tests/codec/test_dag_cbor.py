@@ -139,7 +139,8 @@ def test_damage_is_refused_or_another_value(value: Any, data: st.DataObject) -> 
     except FormatError:
         return
     assert dag_cbor.encode(decoded) == block
-    oracle.decode(bytes(block))  # and the oracle takes it too
+    if b"\xd8\x2a" not in block:  # of links it knows only those in its table of codecs
+        oracle.decode(bytes(block))
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
