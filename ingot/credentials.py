@@ -10,8 +10,11 @@ The file is TOML, one ``[[account]]`` table an access key::
 
 ``INGOT_ACCESS_KEY`` and ``INGOT_SECRET_KEY`` name the root account and stand before the file's.
 Without either, a root account is generated once and kept in ``credentials.toml`` of the data
-directory, mode 0600; ``generated`` then says that its secret was not known to anyone before. Called
-by ``ingot.server`` and by hosts; lookups are from memory.
+directory, mode 0600; ``generated`` then says that its secret was not known to anyone before.
+
+A canonical id follows from the access key unless the file says one. The root account's is kept with
+the data directory (``root_id``) and stays when the key changes, since root's buckets are owned by
+it. Called by ``ingot.server`` and by hosts; lookups are from memory.
 """
 
 from __future__ import annotations
@@ -53,11 +56,15 @@ def canonical_id(access_key: str) -> str:
 
 
 class CredentialStore:
-    """Accounts by access key. The first is ``root``."""
+    """Accounts by access key. The first is ``root``. ``root_id`` is the canonical id to keep with
+    the data directory; None where there are only the accounts of a file that was named."""
 
-    def __init__(self, accounts: Iterable[Account], generated: bool = False) -> None:
+    def __init__(
+        self, accounts: Iterable[Account], generated: bool = False, root_id: str | None = None
+    ) -> None:
         self.accounts = tuple(accounts)
         self.generated = generated
+        self.root_id = root_id
         self._by_key = {account.access_key: account for account in self.accounts}
         if not self.accounts:
             raise ConfigError("there is no account: nobody could sign a request")
@@ -78,25 +85,37 @@ class CredentialStore:
         path: str | None = None,
         environ: Mapping[str, str] | None = None,
         logger: logging.Logger | None = None,
+        root_id: str | None = None,
     ) -> CredentialStore:
         """From ``path``, else the data directory's file, and the environment; makes a root account
-        where there is neither. ConfigError names the file and the table that is wrong."""
+        where there is neither. ``root_id`` is what was kept of an earlier start. ConfigError names
+        the file and the table that is wrong."""
         logger = logger or logging.getLogger("ingot.credentials")
         own = os.path.join(data_dir, FILE_NAME)
-        root = _from_environment(os.environ if environ is None else environ)
+        root = _from_environment(os.environ if environ is None else environ, root_id)
         accounts = [] if root is None else [root]
         if path is not None or os.path.exists(own):
             for account in _read(path or own, logger):
                 if root is None or account.access_key != root.access_key:
                     accounts.append(account)
-        if accounts:
+        if not accounts:
+            made = _generate(root_id)
+            _write(own, made)
+            return cls([made], True, made.id)
+        if path is not None and root is None:
             return cls(accounts)
-        made = _generate()
-        _write(own, made)
-        return cls([made], generated=True)
+        if root_id is not None and root_id not in [account.id for account in accounts]:
+            logger.warning(
+                "credentials %s: no account has root's canonical id %s, nor access to the buckets "
+                'that it owns: give one of the tables id = "%s"',
+                own,
+                root_id,
+                root_id,
+            )
+        return cls(accounts, root_id=accounts[0].id)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Account | None:
+def _from_environment(environ: Mapping[str, str], root_id: str | None) -> Account | None:
     access_key = environ.get("INGOT_ACCESS_KEY", "")
     secret_key = environ.get("INGOT_SECRET_KEY", "")
     if not access_key and not secret_key:
@@ -104,6 +123,8 @@ def _from_environment(environ: Mapping[str, str]) -> Account | None:
     if not access_key or not secret_key:
         raise ConfigError("INGOT_ACCESS_KEY and INGOT_SECRET_KEY go together: one of them is empty")
     table = {"access_key": access_key, "secret_key": secret_key, "display_name": "root"}
+    if root_id is not None:
+        table["id"] = root_id
     return _account(table, "INGOT_ACCESS_KEY and INGOT_SECRET_KEY")
 
 
@@ -161,9 +182,10 @@ def _account(table: object, where: str) -> Account:
     return Account(access_key, secret_key, canonical, table.get("display_name") or access_key)
 
 
-def _generate() -> Account:
+def _generate(root_id: str | None) -> Account:
     access_key = "INGOT" + "".join(secrets.choice(_ALPHABET) for _ in range(15))
-    return Account(access_key, secrets.token_urlsafe(30), canonical_id(access_key), "root")
+    canonical = root_id or canonical_id(access_key)
+    return Account(access_key, secrets.token_urlsafe(30), canonical, "root")
 
 
 def _write(path: str, account: Account) -> None:
@@ -172,6 +194,7 @@ def _write(path: str, account: Account) -> None:
         "# The root account, generated at the first start. Add [[account]] tables for more.\n"
         f'[[account]]\naccess_key = "{account.access_key}"\n'
         f'secret_key = "{account.secret_key}"\ndisplay_name = "{account.display_name}"\n'
+        f'id = "{account.id}"\n'
     )
     making = path + ".new"
     try:

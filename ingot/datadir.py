@@ -1,14 +1,16 @@
 """The data directory: whose it is, and that one process at a time has it.
 
-    STORE        JSON: format version, store id (hex), incarnation; written once, synced
+    STORE        JSON: format version, store id (hex), incarnation, root's canonical id
     LOCK         held by flock for the life of the process
-    LEASE        the registry lease token last taken under this lock (hex)
+    LEASE        JSON: the registry lease token last taken under this lock, and which lock that was
     segments/    the segment store
     postgres/    the embedded Postgres, where one is used
 
 Guarantees: a directory that holds anything else and no STORE is refused untouched; two processes
 never both hold it. LEASE lets the next process take over a lease at once: whoever holds the lock
-knows that the process which took that token has ended.
+knows that the process which took that token has ended. That is known of this lock only, so LEASE
+names its file (device and inode) and the boot of the machine that keeps it: a copy of the
+directory, or its disk at another machine, has another lock and proves nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +18,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingot.errors import ConfigError
 
 FORMAT = 1
 OURS = {"STORE", "STORE.new", "LOCK", "LEASE", "LEASE.new", "segments", "postgres"}
 OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "lost+found"}
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_HOW_TO_REBUILD = (
+    "its store id also stands in every commit record and in the registry: put the file back, or "
+    "rebuild it with 'ingot restore --from-segments'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ class StoreMark:
 
     store: bytes  # 16 random bytes
     incarnation: int
+    root: str | None = None  # canonical id of the root account; None before the first start ended
 
 
 class DataDirectory:
@@ -93,33 +102,54 @@ class DataDirectory:
             with open(path, "rb") as file:
                 text = file.read()
         except FileNotFoundError:
+            if os.path.isdir(self.segments) and os.listdir(self.segments):
+                raise ConfigError(f"{path} is missing beside segments; {_HOW_TO_REBUILD}") from None
             made = StoreMark(secrets.token_bytes(16), 1)
-            self._write("STORE", json.dumps(_to_json(made)).encode() + b"\n")
+            self._write_mark(made)
             return made
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         return _from_json(path, text)
 
+    def keep_root(self, canonical_id: str) -> None:
+        """Root is this canonical id from now on."""
+        self._write_mark(replace(self.mark(), root=canonical_id))
+
+    def _write_mark(self, mark: StoreMark) -> None:
+        self._write("STORE", json.dumps(_to_json(mark)).encode() + b"\n")
+
     def last_lease(self) -> bytes | None:
+        """The token of a holder that has surely ended: it was taken under the lock that is held
+        now. None where that cannot be known; the lease then has to expire."""
         try:
             with open(os.path.join(self.path, "LEASE"), "rb") as file:
-                return bytes.fromhex(file.read().decode().strip())
-        except (FileNotFoundError, ValueError):
+                kept = json.load(file)
+            token = bytes.fromhex(kept.pop("token"))
+            return token if kept == self._this_lock() else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def keep_lease(self, token: bytes) -> None:
-        self._write("LEASE", token.hex().encode() + b"\n")
+        """OSError where it cannot be written."""
+        kept = {"token": token.hex(), **self._this_lock()}
+        self._write("LEASE", json.dumps(kept).encode() + b"\n")
+
+    def _this_lock(self) -> dict[str, object]:
+        """What no copy of the lock's file has in common with it while both exist."""
+        assert self._lock >= 0
+        found = os.fstat(self._lock)
+        with open(BOOT_ID) as file:
+            boot = file.read().strip()
+        return {"boot": boot, "device": found.st_dev, "inode": found.st_ino}
 
     def _write(self, name: str, data: bytes) -> None:
         """Replace a small file so that a crash leaves the old or the new one."""
         path = os.path.join(self.path, name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        descriptor = os.open(path + ".new", flags, 0o600)
-        try:
-            os.write(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open(os.open(path + ".new", flags, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.rename(path + ".new", path)
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -129,19 +159,19 @@ class DataDirectory:
 
 
 def _to_json(mark: StoreMark) -> dict[str, object]:
-    return {"format": FORMAT, "store": mark.store.hex(), "incarnation": mark.incarnation}
+    fields = {"format": FORMAT, "store": mark.store.hex(), "incarnation": mark.incarnation}
+    return fields if mark.root is None else {**fields, "root": mark.root}
 
 
 def _from_json(path: str, text: bytes) -> StoreMark:
     try:
         fields = json.loads(text)
         version, store = fields["format"], bytes.fromhex(fields["store"])
-        incarnation = int(fields["incarnation"])
+        incarnation, root = int(fields["incarnation"]), fields.get("root")
+        if root is not None and not re.fullmatch("[0-9a-f]{64}", root):
+            raise ValueError(f"root is {root!r}, no canonical id")
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}); its store id also stands in every commit record and in "
-            "the registry: 'ingot restore --from-segments' rebuilds it"
-        ) from error
+        raise ConfigError(f"{path} is damaged ({error}); {_HOW_TO_REBUILD}") from error
     if version != FORMAT or len(store) != 16:
         raise ConfigError(f"{path}: format {version} is not known to this version of ingot")
-    return StoreMark(store, incarnation)
+    return StoreMark(store, incarnation, root)

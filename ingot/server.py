@@ -133,7 +133,7 @@ class Server:
         directory.prepare()
         await self._lock(directory, stack)
         mark = directory.mark()
-        accounts = self._accounts(directory)
+        accounts = self._accounts(directory, mark)
         registry = await self._open_registry(directory, stack)
         await self._claim(registry, mark, directory)
         self._token = await self._acquire(registry, directory, stack)
@@ -168,10 +168,15 @@ class Server:
             await asyncio.sleep(STANDBY_POLL_S)
         stack.callback(directory.unlock)
 
-    def _accounts(self, directory: DataDirectory) -> CredentialStore:
+    def _accounts(self, directory: DataDirectory, mark: StoreMark) -> CredentialStore:
         if self.deps.accounts is not None:
             return self.deps.accounts
-        accounts = CredentialStore.load(directory.path, self.config.credentials)
+        accounts = CredentialStore.load(directory.path, self.config.credentials, root_id=mark.root)
+        if mark.root is None and accounts.root_id is not None:
+            try:
+                directory.keep_root(accounts.root_id)
+            except OSError as error:  # the next start does it, if the key is the same then
+                self.log.warning("root's canonical id was not kept: %s", error)
         self.root, self.root_generated = accounts.root, accounts.generated
         return accounts
 
@@ -229,14 +234,16 @@ class Server:
                 break
             if not said:
                 said = True
-                self.log.warning("standby: the store is held by %s", await registry.holder())
+                held = await registry.holder()
+                holder = "nobody, a moment ago" if held is None else held[0]
+                self.log.warning("standby: the store is held by %s", holder)
             await asyncio.sleep(STANDBY_POLL_S)
         stack.push_async_callback(self._release, registry, token)
         self._lease_sent = sent
         try:
             directory.keep_lease(token)
-        except OSError as error:  # then the next start waits until the lease has expired
-            self.log.warning("%s cannot be written: %s", directory.path, error.strerror)
+        except OSError as error:
+            self.log.warning("after a crash a start will wait for the lease to expire: %s", error)
         return token
 
     async def _release(self, registry: Registry, token: bytes) -> None:

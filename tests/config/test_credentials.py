@@ -91,6 +91,46 @@ def test_the_environment_stands_before_the_file(tmp_path: Path) -> None:
     assert [account.access_key for account in store.accounts] == ["AKIAROOT", "AKIAONE"]
 
 
+KEPT = "5e" * 32
+
+
+def test_root_from_the_environment_has_the_id_that_was_kept(tmp_path: Path) -> None:
+    """Root owns its buckets whatever its access key is today."""
+    store = CredentialStore.load(str(tmp_path), environ=ENVIRON, root_id=KEPT)
+    assert store.root.id == KEPT and store.root.access_key == "AKIAROOT"
+
+
+def test_root_that_is_generated_has_the_id_that_was_kept(tmp_path: Path) -> None:
+    made = CredentialStore.load(str(tmp_path), environ={}, root_id=KEPT)
+    assert made.generated and made.root.id == KEPT
+    again = CredentialStore.load(str(tmp_path), environ={})
+    assert again.accounts == made.accounts, "the file says it too"
+
+
+def test_a_generated_root_keeps_its_id_when_its_key_is_edited(tmp_path: Path) -> None:
+    made = CredentialStore.load(str(tmp_path), environ={}).root
+    path = tmp_path / "credentials.toml"
+    path.write_text(path.read_text().replace(made.access_key, "AKIANEW"))
+    assert CredentialStore.load(str(tmp_path), environ={}).root.id == made.id
+
+
+def test_accounts_of_a_file_are_who_the_file_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where one of them stands first: moving tables must not give one's buckets to another."""
+    path = write(tmp_path / "f", GOOD)
+    named = CredentialStore.load(str(tmp_path), path, {}, root_id=KEPT)
+    assert named.root.id == canonical_id("AKIAONE")
+    assert named.root_id is None, "it is no root account, whose id would have to be kept"
+    both = CredentialStore.load(str(tmp_path), path, ENVIRON, root_id=KEPT)
+    assert [account.id for account in both.accounts] == [KEPT, canonical_id("AKIAONE")]
+    assert not caplog.text
+    write(tmp_path / "credentials.toml", GOOD)
+    own = CredentialStore.load(str(tmp_path), None, {}, root_id=KEPT)
+    assert own.root.id == canonical_id("AKIAONE") == own.root_id
+    assert KEPT in caplog.text and "no account" in caplog.text
+
+
 def test_the_canonical_id_never_changes() -> None:
     """Buckets are owned by it: another derivation would orphan them."""
     assert canonical_id("AKIAROOT") == (
