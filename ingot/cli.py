@@ -295,6 +295,7 @@ async def _segments(config: Config) -> int:
     none runs, and then nobody else may start one meanwhile."""
     from ingot.registry.embedded import EmbeddedPostgres
     from ingot.registry.postgres import Postgres
+    from ingot.segments import format
 
     directory = _existing(config)
     async with contextlib.AsyncExitStack() as stack:
@@ -312,10 +313,9 @@ async def _segments(config: Config) -> int:
         rows = {(row.stream, row.number): row for row in await registry.segments()}
     files = {}
     for name in sorted(os.listdir(directory.segments)):
-        stream, _, rest = name.removesuffix(".car").partition("-")
-        if name.endswith(".car") and rest.isdigit():
-            size = os.stat(os.path.join(directory.segments, name)).st_size
-            files[stream, int(rest)] = size
+        path, key = os.path.join(directory.segments, name), format.parse_name(name)
+        if key is not None and key[0] in format.STREAMS and os.path.isfile(path):
+            files[key] = os.stat(path).st_size
     _say(f"{'segment':<27}{'state':<13}{'bytes':>14}  commits")
     for stream, number in sorted({*files, *rows}):
         _say(_segment_line(stream, number, rows.get((stream, number)), files))

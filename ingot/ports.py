@@ -116,7 +116,10 @@ class FileSystem(Protocol):
     OSError. Descriptors are close-on-exec.
     """
 
-    def open(self, path: str, write: bool = False) -> int: ...
+    def open(self, path: str, write: bool = False) -> int:
+        """A regular file; OSError at once for a name that is anything else."""
+        ...
+
     def create(self, path: str) -> int:
         """O_CREAT | O_EXCL | O_RDWR, mode 0600."""
         ...

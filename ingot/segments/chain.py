@@ -1,8 +1,9 @@
 """The chain of commit records from segment to segment, as a start follows it.
 
 A segment ends at the record that the first record of the next one names. What it has behind that
-was refused, and written again elsewhere: void. A record that the next segment names although its
-batch cannot be read whole was acknowledged: damage. A break between segments is reported, not cut.
+was refused, and written again as the first commit of the next one: void. A record that the next
+segment names although its batch cannot be read whole was acknowledged: damage. A break between
+segments is reported, not cut.
 
 Used by ``recovery``, which gives it the log segments that hold commits in the order of their
 numbers. Pure but for what it reports.
@@ -64,16 +65,19 @@ class Chain:
                     self._broken(previous.info.last_commit, link)
                 return gone
             place = next((n for n, f in enumerate(scanned.commits) if f.cid == before), -1)
-            if place >= 0:
-                void(scanned, place + 1)
-                return gone
-            if any(found.cid == before for found in scanned.later):
+            if place < 0 and any(found.cid == before for found in scanned.later):
                 self._damaged(scanned, before)
                 return gone
-            if previous.before != before:
+            named = place >= 0 or previous.before == before
+            # A refused batch is written again under its number. Behind another number stands what
+            # was acknowledged, in a segment that could not be read at the start before this one.
+            behind = scanned.commits[place + 1 :]
+            if not named or (behind and behind[0].record.sequence != link.info.first_commit):
                 self._broken(previous.info.last_commit, link)
                 return gone
-            void(scanned, 0)
+            void(scanned, place + 1)
+            if place >= 0:
+                return gone
             gone += 1
         if before is not None:
             self._broken(0, link)

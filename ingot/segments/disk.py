@@ -63,6 +63,7 @@ class Disk:
         return await asyncio.get_running_loop().run_in_executor(None, bound)
 
     def problem(self, text: str) -> None:
+        text = text.encode("utf-8", "backslashreplace").decode()  # a name need not be text
         if self.problems is not None:
             self.problems.append(text)
         else:

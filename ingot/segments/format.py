@@ -5,8 +5,9 @@
     run-<20 digits>.idx     where the blocks of sealed segments stand (``runfile``)
     run-<20 digits>.idx.tmp a run that was being written; removed at the next start
 
-Numbers count up within a kind and are never used again for other content. Everything else in the
-directory belongs to somebody else and is left alone.
+Numbers count up within a kind and are never used again for other content; they fit into 63 bits,
+for the runs and the registry hold them. Everything else in the directory belongs to somebody else
+and is left alone, and so is a name like these that is no file or may not be opened.
 
 A segment is a CARv1 file that other IPLD tools can open:
 
@@ -47,12 +48,13 @@ PLACEHOLDER: Final = bytes.fromhex(
     "01551220e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 PAGE_BYTES: Final = 4096
+NUMBER_MAX: Final = (1 << 63) - 1
 COMMIT_MARK: Final = dag_cbor.envelope_prefix(COMMIT)  # how the data of every commit record begin
 
 _BEFORE_ROOT: Final = b"\x3a\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
 _AFTER_ROOT: Final = b"\x67version\x01"
 _NAME: Final = re.compile(r"(log|body)-([0-9]{20})\.car|(run)-([0-9]{20})\.idx")
-_TEMPORARY: Final = re.compile(r"run-[0-9]{20}\.idx\.tmp")
+_TEMPORARY_SUFFIX: Final = ".tmp"  # of a run's name
 
 assert len(_BEFORE_ROOT) == ROOT_OFFSET
 assert ROOT_OFFSET + ROOT_BYTES + len(_AFTER_ROOT) == HEADER_BYTES
@@ -80,15 +82,23 @@ def file_name(kind: str, number: int) -> str:
     return f"{kind}-{number:020d}.{'idx' if kind == RUN else 'car'}"
 
 
+def unfinished_name(number: int) -> str:
+    """The name of a run while it is written."""
+    return file_name(RUN, number) + _TEMPORARY_SUFFIX
+
+
 def parse_name(name: str) -> tuple[str, int] | None:
-    """(kind, number) of a file of ours; None for everybody else's."""
+    """(kind, number) of a name like those of our files; None for everybody else's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    stream, number, run, run_number = match.groups()
-    return (stream, int(number)) if stream else (run, int(run_number))
+    kind, number = match[1] or match[3], int(match[2] or match[4])
+    return (kind, number) if number <= NUMBER_MAX else None
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file is a run that was never finished."""
-    return _TEMPORARY.fullmatch(name) is not None
+def unfinished_run(name: str) -> int | None:
+    """The number of a run that was never finished, by its name."""
+    parsed = parse_name(name.removesuffix(_TEMPORARY_SUFFIX))
+    if parsed is None or parsed[0] != RUN or not name.endswith(_TEMPORARY_SUFFIX):
+        return None
+    return parsed[1]

@@ -17,6 +17,7 @@ Called by the store, once.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 
 from ingot.errors import FormatError
@@ -25,12 +26,20 @@ from ingot.segments import format, runfile
 from ingot.segments.chain import Chain, Link
 from ingot.segments.disk import Disk, unavailable
 from ingot.segments.index import SegmentIndex
-from ingot.segments.model import QUARANTINED, Key, Recovered
+from ingot.segments.model import QUARANTINED, Key, Recovered, SegmentInfo
 from ingot.segments.scan import Scanned, Scanner
 from ingot.segments.seal import Sealer
 from ingot.segments.segment import Numbers, Segment
 
 _FOREIGN_NAMED = 5
+# What ``open`` says of one name, whatever the disk is like: it is no file, or we may not use it, or
+# its inode is damaged (EUCLEAN). Other errors may concern the whole disk, and pass.
+_STRAY = frozenset(
+    (
+        *(errno.EISDIR, errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EUCLEAN),
+        *(errno.EPERM, errno.EACCES, errno.EROFS),
+    )
+)
 
 
 @dataclass(slots=True)
@@ -81,11 +90,15 @@ class Recovery:
         foreign = []
         for name in sorted(self.disk.files.listdir(self.disk.directory)):
             parsed = format.parse_name(name)
+            unfinished = format.unfinished_run(name)
             if parsed is not None:
                 files.setdefault(parsed[0], []).append(parsed[1])
-                self.numbers.seen(*parsed)
-            elif format.is_temporary(name):
-                self.disk.discard(name, None)
+                self.numbers.avoid(*parsed)
+            elif unfinished is not None:
+                self.numbers.avoid(format.RUN, unfinished)
+                fd = self._open(name)
+                if fd is not None:
+                    self.disk.discard(name, fd)
             else:
                 foreign.append(name)
         if foreign:
@@ -93,6 +106,23 @@ class Recovery:
             names = ", ".join(foreign[:_FOREIGN_NAMED])
             self.disk.problem(f"left alone, not files of a segment store: {names}{more}")
         return files
+
+    def _open(self, name: str) -> int | None:
+        """The file's descriptor, to read; None, with a report, for a name that is no file we may
+        use."""
+        try:
+            return self.disk.files.open(self.disk.path(name))
+        except OSError as error:
+            if error.errno not in _STRAY:
+                raise
+            self._left_alone(name, error)
+            return None
+
+    def _left_alone(self, name: str, error: OSError) -> None:
+        self.disk.problem(
+            f"{name} was left alone: it cannot be opened ({error.strerror}). If it is a file of "
+            "this store make it readable, else move it out of this directory."
+        )
 
     def _open_runs(self, numbers: list[int]) -> None:
         """The newest first: a merged run makes those it was made of redundant."""
@@ -105,9 +135,13 @@ class Recovery:
                 self.disk.problem(f"{name} was left alone: {error}; its segments are indexed again")
                 continue
             except (FormatError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _STRAY:
+                    self._left_alone(name, error)
+                    continue
                 self.disk.problem(f"{name} is damaged ({error}); its segments are indexed again")
                 self.damaged_runs.append(name)
                 continue
+            self.numbers.seen(format.RUN, number)
             keys = {info.key for info in held.infos}
             if keys <= covered:
                 held.release()
@@ -122,25 +156,32 @@ class Recovery:
         here = {(stream, n) for stream in format.STREAMS for n in files.get(stream, [])}
         for info in self.index.sealed():
             if info.key not in here:
-                self.index.absent.add(info.key)
-                self.disk.problem(
-                    f"{format.file_name(*info.key)} is missing: commits {info.first_commit} to "
-                    f"{info.last_commit}, {info.bytes} bytes. Put the file back, or restore."
-                )
+                self._absent(info)
             if info.state == QUARANTINED:
                 self.disk.problem(
                     f"{format.file_name(*info.key)} is quarantined: it is damaged and only what "
                     "verifies is served"
                 )
 
+    def _absent(self, info: SegmentInfo) -> None:
+        self.index.absent.add(info.key)
+        self.disk.problem(
+            f"{format.file_name(*info.key)} is missing: commits {info.first_commit} to "
+            f"{info.last_commit}, {info.bytes} bytes. Put the file back, or restore."
+        )
+
     async def _scan(self, stream: str, number: int) -> Scanned | None:
         """None when the segment is sealed already, or not ours to judge."""
         key = (stream, number)
         name = format.file_name(*key)
         info = self.index.info(key)
-        files = self.disk.files
-        fd = files.open(self.disk.path(name), write=True)
-        size = files.size(fd)
+        opened = self._open_segment(name, write=info is None)
+        if opened is None:
+            if info is not None:
+                self._absent(info)
+            return None
+        fd, read_only = opened
+        size = self.disk.files.size(fd)
         if info is not None and size >= info.bytes:
             self.disk.close_quietly(fd, name)
             return None
@@ -149,16 +190,35 @@ class Recovery:
                 f"{name} is shorter than when it was sealed ({size} of {info.bytes} bytes); what "
                 "verifies is served. Put the file back, or restore."
             )
+        segment = Segment(stream, number, fd, read_only=read_only)
         try:
-            scanned = await Scanner(self.disk, Segment(stream, number, fd), self.store).scan()
+            scanned = await Scanner(self.disk, segment, self.store).scan()
         except OSError:
             self.disk.close_quietly(fd, name)
             raise
         self.found.scanned += 1
         self.found.scanned_bytes += scanned.size
         if info is not None:
-            scanned.segment.state = QUARANTINED
+            segment.state = QUARANTINED
         return self._judge(scanned)
+
+    def _open_segment(self, name: str, write: bool) -> tuple[int, bool] | None:
+        """Its descriptor, and whether that is for reading only although writing was wanted; None
+        as ``_open``."""
+        why = None
+        if write:
+            try:
+                return self.disk.files.open(self.disk.path(name), write=True), False
+            except OSError as error:
+                if error.errno not in _STRAY:
+                    raise
+                why = error.strerror
+        fd = self._open(name)
+        if fd is None:
+            return None
+        if why is not None:
+            self.disk.problem(f"{name} may not be written ({why}); it is read and stays as it is")
+        return fd, why is not None
 
     def _judge(self, scanned: Scanned) -> Scanned | None:
         """Sort out what is no segment of this store, and what was only prepared."""
@@ -185,6 +245,7 @@ class Recovery:
                 self.disk.problem(
                     f"{name}: the search for frames behind byte {scanned.stop} was given up"
                 )
+            self.numbers.seen(*segment.key)
             return scanned
         self.disk.close_quietly(segment.fd, name)
         return None
@@ -192,6 +253,10 @@ class Recovery:
     def _prepared(self, scanned: Scanned) -> None:
         """A segment that holds nothing: take it up, or remove it where it is not whole."""
         segment, settings = scanned.segment, self.disk.settings
+        if segment.read_only or segment.number > Numbers.COUNTED_MAX:
+            self.disk.close_quietly(segment.fd, segment.name)
+            return
+        self.numbers.seen(*segment.key)
         log = segment.stream == format.LOG
         ahead = settings.log_ahead_bytes if log else settings.body_ahead_bytes
         if scanned.good and scanned.size >= max(ahead, format.HEADER_BYTES):
@@ -239,7 +304,7 @@ class Recovery:
         segment = scanned.segment
         lane = self.disk.lanes.body
         job = lane.job()
-        if scanned.commits and segment.state != QUARANTINED:
+        if scanned.commits and segment.state != QUARANTINED and not segment.read_only:
             last = scanned.commits[-1]
             batch = self.disk.files.pread(segment.fd, last.end - last.start, last.start)
             # A sync that failed, for the last process or a moment ago, marked its pages clean: only

@@ -135,7 +135,7 @@ class RunWriter:
         self._filter_end, self._entries_end = self._filter_at, self._entries_at
         self._filter_hash = digest.Hasher("sha256")
         self._entries_hash = digest.Hasher("sha256")
-        self._file = self._name + ".tmp"
+        self._file = format.unfinished_name(number)
         self._fd = -1
 
     async def begin(self) -> None:

@@ -86,11 +86,11 @@ class Sealer:
 
     async def seal(self, segment: Segment) -> None:
         """All of it; OSError when its run could not be made durable."""
-        if segment.empty and segment.state == OPEN and not segment.tail:
+        if segment.empty and segment.state == OPEN and not (segment.tail or segment.read_only):
             self._index.drop_growing(segment)
             await self._disk.call(self._disk.discard, segment.name, segment.fd)
             return
-        if segment.state == OPEN:
+        if segment.state == OPEN and not segment.read_only:
             await self._close_off(segment)
         held = await self._write_run(segment)
         if segment.state == OPEN:

@@ -47,6 +47,7 @@ class Segment:
     syncing: asyncio.Task[None] | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while ``writes`` is 0
     tail: bool = False  # recovered with bytes behind its end that must not be cut off
+    read_only: bool = False  # recovered from a file that may not be written: it stays as it is
 
     def __post_init__(self) -> None:
         self.idle.set()
@@ -109,16 +110,33 @@ def _order(position: BodyPosition) -> tuple[int, int]:
 
 
 class Numbers:
-    """The next unused number of each kind of file."""
+    """The next unused number of each kind of file: above those of our own, and of no name there.
+
+    A number so high that no store ever counts that far is of a file that somebody renamed: it is
+    passed over like any other name, for there would be no room above it.
+    """
+
+    COUNTED_MAX = format.NUMBER_MAX // 2
 
     def __init__(self) -> None:
         self._next = {format.LOG: 1, format.BODY: 1, format.RUN: 1}
+        self._avoided: dict[str, set[int]] = {kind: set() for kind in self._next}
+
+    def avoid(self, kind: str, number: int) -> None:
+        """There is such a name, whatever it is."""
+        self._avoided[kind].add(number)
 
     def seen(self, kind: str, number: int) -> None:
-        self._next[kind] = max(self._next[kind], number + 1)
+        """It is a file of ours."""
+        if number <= self.COUNTED_MAX:
+            self._next[kind] = max(self._next[kind], number + 1)
+        else:
+            self.avoid(kind, number)
 
     def take(self, kind: str) -> int:
         number = self._next[kind]
+        while number in self._avoided[kind]:
+            number += 1
         self._next[kind] = number + 1
         return number
 

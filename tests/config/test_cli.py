@@ -280,10 +280,13 @@ def test_fsck_and_segments(data_dir: Path, dsn: str) -> None:
     done = command("fsck", "--data-dir", str(data_dir), "--postgres", dsn)
     assert done.returncode == 0, done.stderr
     assert "0 buckets, 0 keys" in done.stdout and "all good" in done.stdout
+    strays = [data_dir / "segments" / f"log-{number:020d}.car" for number in (8, 9)]
+    strays[0].mkdir()
+    strays[1].symlink_to("nothing")
     done = command("segments", "--data-dir", str(data_dir), "--postgres", dsn)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["segment", "state", "bytes", "commits"]
-    assert "log-" in done.stdout
+    assert "log-" in done.stdout and not any(stray.stem in done.stdout for stray in strays)
 
 
 @pytest.mark.slow

@@ -136,6 +136,8 @@ class SimFiles:
         self.fault: Callable[[str, str], int] = lambda call, name: 0
         self.fake_directory_sync = False  # a mutation: the sync that is skipped
         self.stale: list[bytes] = []  # contents that a recycled file may start with
+        self.protected: set[str] = set()  # names that may be opened for reading only
+        self.read_only: set[int] = set()  # descriptors
 
     # -- power -------------------------------------------------------------------------------------
 
@@ -170,6 +172,7 @@ class SimFiles:
     def revive(self) -> None:
         """A new process: no descriptors, everything else as it was seen."""
         self.fds.clear()
+        self.read_only.clear()
         self.dead = self.buried = False
         self.cut_at = -1
 
@@ -229,12 +232,23 @@ class SimFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return inode
 
+    def _written(self, fd: int) -> Inode:
+        if fd in self.read_only:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self.fds[fd]
+
     # -- ports.FileSystem --------------------------------------------------------------------------
 
     def open(self, path: str, write: bool = False) -> int:
         if not self._enter("open", self._name(path)):
             return -1
-        return self._open_fd(self._find(path))
+        inode = self._find(path)
+        if write and self._name(path) in self.protected:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        fd = self._open_fd(inode)
+        if not write:
+            self.read_only.add(fd)
+        return fd
 
     def create(self, path: str) -> int:
         name = self._name(path)
@@ -269,7 +283,7 @@ class SimFiles:
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         if not self._enter("pwrite"):
             return len(data)
-        inode = self.fds[fd]
+        inode = self._written(fd)
         if inode.recycled and offset and not any(data):
             # Its blocks need not be written again; only what is behind them is zeros.
             skip = min(len(data), max(0, len(inode.seen) - offset))
@@ -294,7 +308,7 @@ class SimFiles:
 
     def truncate(self, fd: int, length: int) -> None:
         if self._enter("truncate"):
-            self.fds[fd].truncate(length)
+            self._written(fd).truncate(length)
 
     def rename(self, old: str, new: str) -> None:
         if self._enter("rename", self._name(new)):
