@@ -95,6 +95,7 @@ COMPLETED_PRUNED_MAX: Final = 32  # markers of completed uploads that one mutati
 COMPLETE_TRIES: Final = 8  # of a Complete whose parts are replaced meanwhile; then 503
 
 # -- signatures and aws-chunked -----------------------------------------------------------------
+CLOCK_SKEW_MS_MAX: Final = 15 * 60 * 1000  # of a signature's time, either way: S3's rule
 SIGNING_KEYS_MAX: Final = 1024  # derived keys held; one for each access key, day and region in use
 AUTHORIZATIONS_MAX: Final = 1024  # parsed forms of Authorization values held, of verified requests
 AUTHORIZATION_BYTES_MAX: Final = 1 * KIB  # of one that is held; a longer one is parsed each time

@@ -18,7 +18,14 @@ from ingot import limits as bounds
 from ingot.clock import SystemClock
 from ingot.http.connection import Connection
 from ingot.http.limits import HttpLimits
-from ingot.http.shared import BadRequest, Counters, Handler, Shared, plain_refusal
+from ingot.http.shared import (
+    BadRequest,
+    Counters,
+    Express,
+    Handler,
+    Shared,
+    plain_refusal,
+)
 from ingot.net.listen import Acceptor, bind
 from ingot.net.socket import Socket
 from ingot.net.tls import TlsSocket
@@ -33,7 +40,7 @@ class HttpServer:
     ``handler`` makes a Response of a Request and never raises. Its first step runs in the loop's
     callback, outside any task (``ingot.http.eager``). ``bad_request(kind, detail)`` makes the
     answer for what never becomes a request (kinds: ``ingot.http.errors.REFUSALS``); its body is
-    bytes.
+    bytes. ``express`` is shown every head first and may take the request out of the handler's way.
     """
 
     def __init__(
@@ -45,8 +52,10 @@ class HttpServer:
         ssl_context: ssl.SSLContext | None = None,
         clock: Clock | None = None,
         log: logging.Logger | None = None,
+        express: Express | None = None,
     ) -> None:
         self._handler = handler
+        self._express = express
         self._limits = limits if limits is not None else HttpLimits()
         self._bad_request = bad_request
         self._ssl_context = ssl_context
@@ -65,7 +74,13 @@ class HttpServer:
         sock = await bind(host, port)
         self._address = sock.getsockname()[:2]
         self._shared = Shared(
-            self._handler, self._limits, self._bad_request, self._clock, loop, self._log
+            self._handler,
+            self._limits,
+            self._bad_request,
+            self._clock,
+            loop,
+            self._log,
+            self._express,
         )
         self._acceptor = Acceptor(sock, loop, self._accepted, self._short_of)
 

@@ -85,6 +85,25 @@ class Response:
         self.raw: bytes | None = None  # a whole response, head and body, made by compiled code
 
 
+class Exchange(Protocol):
+    """One request on its connection, as the express lane sees it (``ingot.s3.express``)."""
+
+    peer: str
+    """Its address, without the port."""
+
+    def peek(self, length: int) -> bytes | None:
+        """The first ``length`` bytes of the body if they have arrived; they stay unread."""
+        ...
+
+    def consume(self, length: int) -> None:
+        """Take what ``peek`` gave."""
+        ...
+
+    def answer(self, response: Response) -> None:
+        """Send the answer, whose body is bytes; now or in a later turn of the loop, once."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """Where a bucket stands: design section 3. Roots are CIDs, None where nothing was ever put."""

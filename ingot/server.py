@@ -148,6 +148,7 @@ class Server:
             app.handle,
             limits=config.http_limits(),
             bad_request=app.bad_request,
+            express=app.express,
             ssl_context=self._tls(),
             clock=self.clock,
         )

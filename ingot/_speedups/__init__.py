@@ -17,6 +17,7 @@ PURE = os.environ.get("INGOT_PURE", "") not in ("", "0")
 if TYPE_CHECKING:
     from . import cbor_py as cbor
     from . import digest_py as digest
+    from . import express_py as express
     from . import frame_py as frame
     from . import head_py as head
     from . import index_py as index
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
     from . import mst_py as mst
     from . import sigv4_py as sigv4
 
-__all__ = ["PURE", "cbor", "digest", "frame", "head", "index", "lane", "layout", "mst", "sigv4"]
+__all__ = [
+    "PURE",
+    "cbor",
+    "digest",
+    "express",
+    "frame",
+    "head",
+    "index",
+    "lane",
+    "layout",
+    "mst",
+    "sigv4",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ingot import mst
 from ingot.bucket.model import (
@@ -31,10 +31,15 @@ from ingot.errors import IngotError, Missing
 from ingot.limits import PARTS_MAX
 from ingot.messages import BodyPosition, Cid, Head, HeadMove
 
-if TYPE_CHECKING:
-    from asyncio import Future
-
 Answer = IngotError | None
+
+
+class Waiter(Protocol):
+    """Who hears the outcome of a mutation: a future, or somebody who acts in the same call."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: list[Answer], /) -> None: ...
+    def set_exception(self, exception: IngotError, /) -> None: ...
 
 
 class Mutation:
@@ -45,7 +50,7 @@ class Mutation:
     def __init__(
         self,
         bucket: bytes,
-        waiter: Future[list[Answer]],
+        waiter: Waiter,
         deadline: float,
         size: int = 0,
         bodies: Iterable[BodyPosition] = (),
@@ -105,7 +110,7 @@ class Write(Mutation):
     def __init__(
         self,
         bucket: bytes,
-        waiter: Future[list[Answer]],
+        waiter: Waiter,
         deadline: float,
         changes: list[Change],
         blocks: list[tuple[Cid, bytes]],
@@ -127,7 +132,7 @@ class Create(Mutation):
     def __init__(
         self,
         made: Bucket,
-        waiter: Future[list[Answer]],
+        waiter: Waiter,
         deadline: float,
         config: tuple[Cid, bytes],
     ) -> None:

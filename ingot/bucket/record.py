@@ -20,11 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import NamedTuple
 
-from ingot._speedups import layout
-from ingot.codec.cid import DAG_CBOR_PREFIX
+from ingot._speedups import digest, layout
 from ingot.errors import Corruption
 from ingot.limits import BODY_NODE_ENTRIES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX
 from ingot.messages import Body, Cid
@@ -128,6 +126,27 @@ def encode_record(record: Record) -> bytes:
     )
 
 
+def encode_inline(
+    key: bytes,
+    data: bytes,
+    md5: bytes,
+    sha256: bytes,
+    etag: str,
+    created_ms: int,
+    headers: dict[str, str],
+    checksums: dict[str, bytes],
+) -> bytes:
+    """As ``encode_record``, of a small object without metadata, and without a ``Record``."""
+    assert len(data) <= INLINE_BYTES_MAX
+    absent = None
+    return _RECORD.encode(
+        (
+            *(key, md5, etag, len(data), absent, absent, absent, data, sha256, created_ms),
+            *(absent, headers, absent, absent, checksums, absent),
+        )
+    )
+
+
 def decode_record(block: bytes) -> Record:
     """The record of a block: FormatError where the bytes are not one, Corruption where its numbers
     contradict one another."""
@@ -183,7 +202,7 @@ def summarize(block: bytes) -> Summary:
 
 def cid_of(block: bytes) -> Cid:
     """The CID of a record's block: the value that the tree holds for its key."""
-    return DAG_CBOR_PREFIX + sha256(block).digest()
+    return digest.cid_dag_cbor(block)
 
 
 def _fault(

@@ -18,7 +18,7 @@ from ingot.body import dag
 from ingot.body.ingest import Ingest, ingest_small
 from ingot.body.pool import Pool
 from ingot.body.reader import read_range
-from ingot.bucket.batch import Answer, Change, Create, Drop, Write, created_head
+from ingot.bucket.batch import Answer, Change, Create, Drop, Waiter, Write, created_head
 from ingot.bucket.config_block import encode_config
 from ingot.bucket.model import (
     Bucket,
@@ -87,7 +87,7 @@ class Store:
         self._pins = pins
         self._clock = clock
         self._read_pool = Pool(limits.READ_POOL_BUFFERS, limits.CHUNK_BYTES)
-        self.uploads = Uploads(nodes, pipeline, pins, self._writable)
+        self.uploads = Uploads(nodes, pipeline, pins, self.writable)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -123,29 +123,34 @@ class Store:
 
     async def delete_bucket(self, name: str) -> None:
         """NoSuchBucket, BucketNotEmpty."""
-        bucket = self._writable(name)
+        bucket = self.writable(name)
         waiter = self._waiter()
         self.pipeline.submit(Drop(bucket.id, waiter, self.pipeline.deadline()))
         _answer(await waiter)
 
     # -- reading -----------------------------------------------------------------------------------
 
-    async def find(self, bucket: Bucket, key: bytes) -> Record | None:
-        """The record of ``key``; does not suspend where its blocks are at hand."""
+    def find_now(self, bucket: Bucket, key: bytes) -> Record | None:
+        """The record of ``key`` where its blocks are at hand, else Missing."""
         root = bucket.head.objects
         if root is None:
             return None
-        cache = self._nodes.cache
-        try:
-            value = mst.get(cache, root, key)
-        except Missing:
-            value = await self._nodes.run(lambda: mst.get(cache, root, key))
+        value = mst.get(self._nodes.cache, root, key)
         if value is None:
             return None
         block = self._blocks.read_now(value)
         if block is None:
-            block = await self._blocks.read(value)
+            raise Missing([value])
         return decode_record(block)
+
+    async def find(self, bucket: Bucket, key: bytes) -> Record | None:
+        """The record of ``key``; does not suspend where its blocks are at hand."""
+        try:
+            return self.find_now(bucket, key)
+        except Missing:
+            root, cache = bucket.head.objects, self._nodes.cache
+            value = await self._nodes.run(lambda: mst.get(cache, root, key))
+            return None if value is None else decode_record(await self._blocks.read(value))
 
     async def page(
         self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int
@@ -220,25 +225,29 @@ class Store:
     async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> Cid:
         """Commit ``record`` at its key. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
         absent key), KeyRefused."""
-        self._has_room()
-        target = self._writable(bucket)
+        target = self.writable(bucket)
         block = encode_record(record)
         cid = cid_of(block)
         body = record.body
         change = Change(record.key, cid, record.etag, condition)
         waiter = self._waiter()
-        self.pipeline.submit(
-            Write(
-                target.id,
-                waiter,
-                self.pipeline.deadline(),
-                [change],
-                [*body.blocks, (cid, block)],
-                body.positions,
-            )
-        )
+        blocks = [*body.blocks, (cid, block)]
+        self.submit_put(target, change, blocks, waiter, body.positions)
         _answer(await waiter)
         return cid
+
+    def submit_put(
+        self,
+        bucket: Bucket,
+        change: Change,
+        blocks: list[tuple[Cid, bytes]],
+        waiter: Waiter,
+        positions: Sequence[BodyPosition] = (),
+    ) -> None:
+        """Queue a put; ``waiter`` hears its outcome. Unavailable where it cannot be taken."""
+        self._has_room()
+        deadline = self.pipeline.deadline()
+        self.pipeline.submit(Write(bucket.id, waiter, deadline, [change], blocks, positions))
 
     async def delete(
         self,
@@ -247,7 +256,7 @@ class Store:
         conditions: list[Condition | None] | None = None,
     ) -> list[Answer]:
         """Remove keys in one commit; absent keys succeed. One result a key, in order."""
-        target = self._writable(bucket)
+        target = self.writable(bucket)
         judged = conditions if conditions is not None else [None] * len(keys)
         changes = [Change(k, None, None, c) for k, c in zip(keys, judged, strict=True)]
         waiter = self._waiter()
@@ -261,7 +270,8 @@ class Store:
         if self.full:
             raise Unavailable(f"no room for more: {self.full}", 60)
 
-    def _writable(self, name: str) -> Bucket:
+    def writable(self, name: str) -> Bucket:
+        """NoSuchBucket; Unavailable for a bucket that is read-only. Never waits."""
         bucket = self.bucket(name)
         if bucket.read_only:
             raise Unavailable(f"bucket {name} is read-only: {bucket.read_only}", 60)

@@ -39,6 +39,24 @@ class Source(Protocol):
         ...
 
 
+def peek(source: Source, length: int) -> bytes | None:
+    """The next ``length`` bytes if they have arrived; they stay in ``pending``."""
+    pending = source.pending
+    missing = length - len(pending)
+    if missing > 0:
+        # Many clients send the body right behind the head in a packet of its own.
+        if length > HEAD_READ_BYTES:
+            return None
+        with memoryview(bytearray(missing)) as view:
+            count = source.receive_now(view)
+            if count > 0:
+                pending += view[:count]
+        if len(pending) < length:
+            return None
+    with memoryview(pending) as received:
+        return bytes(received[:length])
+
+
 class NoBody:
     """The body of a request that has none; holds nothing, so one serves all."""
 
@@ -160,23 +178,12 @@ class CountedBody(ReceivedBody):
         source = self._source
         if source is None or self._started:
             return None
-        pending, length = source.pending, self._left
-        missing = length - len(pending)
-        if missing > 0:
-            # Many clients send the body right behind the head in a packet of its own.
-            if length > HEAD_READ_BYTES:
-                return None
-            with memoryview(bytearray(missing)) as view:
-                count = source.receive_now(view)
-                if count > 0:
-                    pending += view[:count]
-            if len(pending) < length:
-                return None
-        self._started = True
-        self._left = 0
-        with memoryview(pending) as received:
-            whole = bytes(received[:length])
-        del pending[:length]
+        length = self._left
+        whole = peek(source, length)
+        if whole is not None:
+            self._started = True
+            self._left = 0
+            del source.pending[:length]
         return whole
 
     def settle(self) -> None:

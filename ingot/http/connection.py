@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 from ingot.http import eager
-from ingot.http.body import NO_BODY, ChunkedBody, CountedBody, NoBody, ReceivedBody
+from ingot.http.body import NO_BODY, ChunkedBody, CountedBody, NoBody, ReceivedBody, peek
 from ingot.http.errors import BodyError, HeadError
 from ingot.http.parser import BARE_LF, END_OF_HEAD, Framing
 from ingot.http.shared import Shared
@@ -49,21 +49,23 @@ class Connection(Wire):
     __slots__ = (
         "_busy",
         "_head_due",
-        "_peer",
+        "_later",
         "_posted",
         "_scanned",
         "_task",
         "closed",
+        "peer",
     )
 
     def __init__(self, shared: Shared, socket: Socket, peer: str) -> None:
         super().__init__(shared, socket)
-        self._peer = peer
+        self.peer = peer
         self._busy = False
         self._task: asyncio.Task[None] | None = None  # of an exchange that had to wait
         self._head_due = False  # the deadline is that of a head; it is set once for each
         self._scanned = 0  # of ``pending``, while it holds part of a head
         self._posted = b""  # an answer that goes out at the end of this turn of the loop
+        self._later = False  # the express lane's answer comes when nobody takes heads any more
         self.closed = False
         shared.connections.add(self)
         shared.counters.connections_open += 1
@@ -225,8 +227,17 @@ class Connection(Wire):
     def _begin(self, head_bytes: bytes) -> None:
         shared = self._shared
         socket = self._socket
+        received_ms = shared.clock.now_ms()
+        if shared.express is not None:
+            self._busy = True
+            deadline, self.deadline = self.deadline, NEVER
+            if shared.express(head_bytes, self, received_ms):
+                shared.counters.requests += 1
+                self._later = self._busy
+                return
+            self._busy, self.deadline = False, deadline
         try:
-            request, framing = shared.parser.parse(head_bytes, self._peer, socket.secure)
+            request, framing = shared.parser.parse(head_bytes, self.peer, socket.secure)
         except HeadError as error:
             self.turn_away(error.kind, error.detail)
             return
@@ -237,7 +248,7 @@ class Connection(Wire):
             body = ChunkedBody(self) if length is None else CountedBody(self, length)
             request.body = body
             self._expect_body(framing.expects and not self.pending)
-        request.received_ms = shared.clock.now_ms()
+        request.received_ms = received_ms
         self._run(self._exchange(request, framing, body))
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -292,6 +303,29 @@ class Connection(Wire):
             if not self._posted:
                 self._finish(keep)
 
+    def peek(self, length: int) -> bytes | None:
+        """The body of a request that the express lane looks at, if it has arrived."""
+        return peek(self, length)
+
+    def consume(self, length: int) -> None:
+        """The express lane has taken the body."""
+        del self.pending[:length]
+
+    def answer(self, response: Response) -> None:
+        """The express lane's answer to a request whose body, if any, has been taken."""
+        shared = self._shared
+        shared.counters.express += 1
+        if self.closed:
+            return
+        keep = not shared.draining
+        connection = b"" if keep else CLOSE
+        start, rest = shared.writer.encode(response, False, connection, shared.clock.now_ms())
+        if isinstance(rest, bytes):
+            start += rest
+        if not self._post(start, NO_BODY):
+            self._posted = start
+            self.send_posted()
+
     def _post(self, answer: bytes, body: NoBody | ReceivedBody) -> bool:
         """Have an answer after which nothing is left to do sent with those of other connections.
 
@@ -344,8 +378,9 @@ class Connection(Wire):
             return
         self._busy = self._head_due = False
         self.deadline = self._shared.after(self._shared.limits.idle_deadline_s)
-        if self._task is not None or not self._socket.reading:
+        if self._task is not None or self._later or not self._socket.reading:
             self._task = None
+            self._later = False
             if self.pending or self._socket.has_pending:
                 self._yield_turn()
             else:
@@ -435,7 +470,7 @@ class Connection(Wire):
             await socket.handshake()
             done = True
         except _GONE as error:
-            self._shared.log.debug("TLS handshake with %s failed: %s", self._peer, error)
+            self._shared.log.debug("TLS handshake with %s failed: %s", self.peer, error)
         finally:
             self._finish(done)
 

@@ -13,13 +13,15 @@ from ingot.http.errors import REFUSALS
 from ingot.http.limits import HttpLimits
 from ingot.http.parser import HeadParser
 from ingot.http.writer import HeadWriter
-from ingot.messages import Request, Response
+from ingot.messages import Exchange, Request, Response
 from ingot.ports import Clock
 
 if TYPE_CHECKING:
     from ingot.http.connection import Connection
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Express = Callable[[bytes, Exchange, int], bool]
+"""(whole head, its exchange, wall clock in ms) -> whether the request was taken; never raises."""
 BadRequest = Callable[[str, str], Response]
 
 
@@ -32,6 +34,7 @@ class Counters:
     connections_refused: int = 0
     accept_failures: int = 0
     requests: int = 0
+    express: int = 0  # of them, how many the express lane answered
     bad_requests: int = 0
     handler_errors: int = 0
     deadlines_missed: int = 0
@@ -55,8 +58,10 @@ class Shared:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         log: logging.Logger,
+        express: Express | None = None,
     ) -> None:
         self.handler = handler
+        self.express = express
         self.limits = http_limits
         self.bad_request = bad_request
         self.clock = clock

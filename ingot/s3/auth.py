@@ -14,7 +14,7 @@ from binascii import unhexlify
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from ingot._speedups import sigv4
+from ingot._speedups import express, sigv4
 from ingot.limits import AUTHORIZATION_BYTES_MAX, AUTHORIZATIONS_MAX, SIGNING_KEYS_MAX
 from ingot.messages import Request
 from ingot.s3.errors import S3Error
@@ -49,6 +49,7 @@ from ingot.s3.sigv4 import (
 )
 
 if TYPE_CHECKING:
+    from ingot._speedups import express_py
     from ingot._speedups.sigv4_py import SigningKey
     from ingot.credentials import Account
 
@@ -168,7 +169,7 @@ def parse_hash(value: bytes) -> bytes:
 
 
 class Form(NamedTuple):
-    """What of an Authorization is the same in one request after another of a client."""
+    """What an Authorization says before its signature."""
 
     credential: Credential
     listed: bytes  # SignedHeaders as sent
@@ -179,13 +180,14 @@ class Authenticator:
     """Verifies signatures against ``accounts`` for one ``region``. Belongs to one server."""
 
     def __init__(self, accounts: Accounts, region: str) -> None:
-        self._accounts = accounts
+        self.accounts = accounts
         self._region_name = region
         self._region = region.encode()
         self._keys = sigv4.SigningKeys(SIGNING_KEYS_MAX)
         # Authorization values up to their signatures, of requests that verified: nobody without a
-        # key can fill this.
-        self._forms: dict[bytes, Form] = {}
+        # key can fill these. A client repeats itself all day.
+        self._parsed: dict[bytes, Form] = {}
+        self.forms: dict[bytes, express_py.Form] = {}  # the same, for the express lane
 
     def authenticate(
         self,
@@ -229,7 +231,7 @@ class Authenticator:
     ) -> Authenticated:
         index = request.index
         signature = value[-64:]
-        known = form = self._forms.get(value[:-64])
+        known = form = self._parsed.get(value[:-64])
         if form is None:
             form, signature = self._parse_header(value)
         credential, listed, names = form
@@ -242,7 +244,7 @@ class Authenticator:
             raise day_error(credential.date, stamp, header_malformed)
         if credential.region != self._region:
             self._check_region(credential.region, default_region, header_malformed)
-        account = self._accounts.get(credential.access_key)
+        account = self.accounts.get(credential.access_key)
         if account is None:
             raise unknown_key(credential.access_key)
         if sent_ms < 0:
@@ -270,7 +272,7 @@ class Authenticator:
         if index.get(b"x-amz-security-token"):
             raise S3Error("InvalidToken")
         if known is None:
-            self._remember(value[:-64], form)
+            self._remember(value[:-64], form, account, key)
         return Authenticated(account, payload, query, streaming, stamp, scope, signature, key)
 
     def _presigned(
@@ -293,7 +295,7 @@ class Authenticator:
         self._check_region(credential.region, default_region, query_malformed)
         expires_s = parse_expires(values[b"X-Amz-Expires"])
         names = parse_names(listed, query_error)
-        account = self._accounts.get(credential.access_key)
+        account = self.accounts.get(credential.access_key)
         if account is None:
             raise unknown_key(credential.access_key)
         check_window(now_ms, sent_ms, expires_s)
@@ -365,8 +367,16 @@ class Authenticator:
         names = parse_names(listed, header_malformed)
         return Form(parse_credential(whole, header_malformed), listed, names), signature
 
-    def _remember(self, start: bytes, form: Form) -> None:
-        if start.endswith(b"Signature=") and len(start) <= AUTHORIZATION_BYTES_MAX:
-            if len(self._forms) >= AUTHORIZATIONS_MAX:
-                self._forms.clear()
-            self._forms[start] = form
+    def _remember(self, start: bytes, form: Form, account: Account, key: SigningKey) -> None:
+        if not start.endswith(b"Signature=") or len(start) > AUTHORIZATION_BYTES_MAX:
+            return
+        if len(self._parsed) >= AUTHORIZATIONS_MAX:
+            self._parsed.clear()
+            self.forms.clear()
+        credential, listed, names = form
+        self._parsed[start] = form
+        if credential.region == self._region:
+            day_ms = sigv4.parse_stamp(credential.date + b"T000000Z")
+            self.forms[start] = express.Form(
+                account.access_key, account.secret_key, key, credential.scope, day_ms, listed, names
+            )

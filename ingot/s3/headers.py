@@ -253,14 +253,21 @@ def checksum_type(record: Record) -> str:
 
 def checksum_headers(record: Record) -> list[Header]:
     """The stored checksum, for answers that carry or describe the whole object."""
-    if not record.checksums:
+    return checksum_lines(record.checksums, record.composite, len(record.parts))
+
+
+def checksum_lines(
+    checksums: dict[str, bytes], composite: bool = False, parts: int = 0
+) -> list[Header]:
+    """Checksums as headers; composite ones are of the checksums of that many ``parts``."""
+    if not checksums:
         return []
-    suffix = b"-%d" % len(record.parts) if record.composite else b""
+    suffix = b"-%d" % parts if composite else b""
     found = [
         (_CHECKSUMS[name], b2a_base64(digest, newline=False) + suffix)
-        for name, digest in record.checksums.items()
+        for name, digest in checksums.items()
     ]
-    found.append(_COMPOSITE if record.composite else _FULL_OBJECT)
+    found.append(_COMPOSITE if composite else _FULL_OBJECT)
     return found
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from ingot._speedups import sigv4
-from ingot.limits import HEADER_COUNT_MAX
+from ingot.limits import CLOCK_SKEW_MS_MAX, HEADER_COUNT_MAX
 from ingot.messages import Request
 from ingot.s3.errors import S3Error
 
-SKEW_MS: Final = 15 * 60 * 1000
+SKEW_MS: Final = CLOCK_SKEW_MS_MAX
 EXPIRES_S_MAX: Final = 7 * 24 * 3600
 EXPLAINED_BYTES_MAX: Final = 16 * 1024  # a longer canonical request is not sent back
 

@@ -20,7 +20,8 @@ from botocore.credentials import Credentials
 from ingot.bucket.record import Record
 from ingot.credentials import Account
 from ingot.messages import Request, Response
-from ingot.s3.app import AccessEntry, App
+from ingot.s3.answers import AccessEntry
+from ingot.s3.app import App
 from tests.s3.fake_store import FakeBody, FakeStore, run_now
 
 HOST = "s3.test"

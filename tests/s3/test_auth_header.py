@@ -328,7 +328,7 @@ def test_a_wrong_secret() -> None:
     assert refused(sign("GET", URL, account=account)).code == "SignatureDoesNotMatch"
     accounts = {ACCOUNT.access_key: ACCOUNT}
     server = authenticator()
-    server._accounts = accounts
+    server.accounts = accounts
     assert server.authenticate(GOOD, NOW_MS).account is ACCOUNT
     accounts[ACCOUNT.access_key] = account  # the held form and key must not outlive the secret
     with pytest.raises(S3Error) as error:
@@ -357,12 +357,12 @@ def test_what_is_held_of_clients_is_bounded() -> None:
             b"h%d;host;x-amz-content-sha256;x-amz-date" % number,
         )
         assert server.authenticate(given, NOW_MS).account is ACCOUNT
-    assert len(server._forms) <= 1024
+    assert len(server._parsed) <= 1024 and len(server.forms) <= 1024
     # Nothing of a request that did not verify is held.
     fresh = authenticator()
     with pytest.raises(S3Error):
         fresh.authenticate(change(GOOD, (b"host", b"other")), NOW_MS)
-    assert not fresh._forms
+    assert not fresh._parsed and not fresh.forms
 
 
 def test_the_order_of_the_checks() -> None:

@@ -174,7 +174,7 @@ def test_a_broken_access_log_costs_nobody_an_answer(caplog):
         raise OSError("the log is gone")
 
     driver = Driver()
-    driver.app._access_log = broken
+    driver.app._answers._access_log = broken
     assert driver.ask("GET", "/").status == 200
     assert "the log is gone" in caplog.text
 
