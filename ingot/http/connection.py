@@ -19,31 +19,30 @@ answer. A body that breaks off is never completed by other means: the connection
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from ingot.http import eager
+from ingot.http.answering import GONE, Answering
 from ingot.http.body import NO_BODY, ChunkedBody, CountedBody, NoBody, ReceivedBody, peek
-from ingot.http.errors import BodyError, HeadError
+from ingot.http.errors import HeadError
 from ingot.http.parser import BARE_LF, END_OF_HEAD, Framing
 from ingot.http.shared import Shared
-from ingot.http.wire import NEVER, Wire
-from ingot.http.writer import CLOSE, KEEP_ALIVE
+from ingot.http.wire import NEVER
+from ingot.http.writer import CLOSE
 from ingot.limits import (
     REQUESTS_PER_WAKE,
     SEND_TOGETHER_BYTES_MAX,
-    SEND_TURN_BYTES,
     SENDS_TOGETHER_MIN,
 )
 from ingot.messages import Request, Response
-from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, SocketClosed, Stalled
+from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, Stalled
 from ingot.net.tls import TlsSocket
 
 _CR: Final = 13
-_GONE: Final = (PeerGone, SocketClosed, Stalled)
 
 
-class Connection(Wire):
+class Connection(Answering):
     """Owns one accepted socket until it is closed."""
 
     __slots__ = (
@@ -279,7 +278,10 @@ class Connection(Wire):
             keep = framing.persistent and not shared.draining
             keep = keep and (body is NO_BODY or self._reusable(body))
             try:
-                start, rest, keep = self._encoded(request, framing, response, keep)
+                # An answer made at once bears the time of its request.
+                at_once = self._task is None
+                now_ms = request.received_ms if at_once else shared.clock.now_ms()
+                start, rest, keep = self._encoded(request, framing, response, keep, now_ms)
                 if rest is None and keep and self._post(start, body):
                     return
                 if rest is None:
@@ -296,7 +298,7 @@ class Connection(Wire):
                     await self._close_iterator(response.body)
             if body is not NO_BODY or not keep:
                 keep = await self._settle(body, keep)
-        except _GONE:
+        except GONE:
             keep = False  # nobody is left to answer
         finally:
             body.detach()
@@ -353,7 +355,7 @@ class Connection(Wire):
             return
         try:
             sent = self._socket.send_now(answer)
-        except _GONE:
+        except GONE:
             self.close()
             return
         self._shared.counters.bytes_out += sent
@@ -367,7 +369,7 @@ class Connection(Wire):
         try:
             await self._send(rest)
             keep = True
-        except _GONE:
+        except GONE:
             pass  # nobody is left to answer
         finally:
             self._finish(keep)
@@ -390,77 +392,6 @@ class Connection(Wire):
         """Whether we are to stop, as opposed to a handler that awaited something cancelled."""
         return self.closed or (self._task is not None and self._task.cancelling() > 0)
 
-    def _failure(self, request: Request, error: BaseException) -> Response:
-        shared = self._shared
-        shared.counters.handler_errors += 1
-        shared.log.error("the handler of %s failed", request.method, exc_info=error)
-        response = shared.bad_request("InternalError", "internal error")
-        response.close = True
-        return response
-
-    def _encoded(
-        self, request: Request, framing: Framing, response: Response, keep: bool
-    ) -> tuple[bytes, bytes | AsyncIterator[memoryview | bytes] | None, bool]:
-        """What to send first, what is to follow, and whether the connection may go on after it."""
-        shared = self._shared
-        keep = keep and not response.close
-        if response.raw is not None:
-            return response.raw, None, keep
-        if not keep:
-            connection = CLOSE
-        else:
-            connection = KEEP_ALIVE if framing.v10 else b""
-        head_only = request.method == "HEAD"
-        # An answer made at once bears the time of its request.
-        now_ms = request.received_ms if self._task is None else shared.clock.now_ms()
-        try:
-            start, rest = shared.writer.encode(response, head_only, connection, now_ms)
-        except ValueError as error:
-            failure = self._failure(request, error)
-            return *shared.writer.encode(failure, head_only, CLOSE, now_ms), False
-        return start, rest, keep
-
-    async def _send_stream(self, request: Request, start: bytes, response: Response) -> bool:
-        """Send head and pieces; False when the pieces fell short and the connection must end so."""
-        content, length = response.body, response.length
-        assert not isinstance(content, bytes) and length is not None  # the writer has seen to it
-        left, turn = length, 0
-        try:
-            async for piece in content:
-                left -= len(piece)
-                if left < 0:
-                    raise ValueError(f"a streamed body exceeds its length of {length}")
-                if start:
-                    await self._send_pair(start, piece)
-                    start = b""
-                else:
-                    await self._send(piece)
-                turn += len(piece)
-                if turn >= SEND_TURN_BYTES:
-                    turn = 0
-                    await asyncio.sleep(0)
-            if left:
-                raise ValueError(f"a streamed body is {left} bytes shorter than its length")
-            if start:
-                await self._send(start)
-            return True
-        except _GONE:
-            raise
-        except Exception as error:
-            failure = self._failure(request, error)
-            if start:  # nothing was sent yet: a whole answer is due
-                await self._send(self._refusal(failure))
-            return False
-
-    async def _close_iterator(self, content: bytes | AsyncIterator[memoryview | bytes]) -> None:
-        """Have a source of pieces let go of what it holds now, not when it is collected."""
-        close = getattr(content, "aclose", None)
-        if close is not None:
-            try:
-                await close()
-            except Exception as error:
-                self._shared.log.error("a response body failed to close", exc_info=error)
-
     # -- refusing, ending -----------------------------------------------------------------------
 
     async def _handshake(self, socket: TlsSocket) -> None:
@@ -469,7 +400,7 @@ class Connection(Wire):
         try:
             await socket.handshake()
             done = True
-        except _GONE as error:
+        except GONE as error:
             self._shared.log.debug("TLS handshake with %s failed: %s", self.peer, error)
         finally:
             self._finish(done)
@@ -479,46 +410,7 @@ class Connection(Wire):
         try:
             await self._send(self._refusal(self._shared.bad_request(kind, detail)))
             await self._linger(None)
-        except _GONE:
+        except GONE:
             pass  # nobody is left to answer
         finally:
             self.close()
-
-    def _refusal(self, response: Response) -> bytes:
-        assert isinstance(response.body, bytes), "refusals are not streamed"
-        shared = self._shared
-        start, rest = shared.writer.encode(response, False, CLOSE, shared.clock.now_ms())
-        return start if rest is None else start + response.body
-
-    def _reusable(self, body: NoBody | ReceivedBody) -> bool:
-        """Whether the connection can be used again once the rest of the body is discarded."""
-        body.settle()
-        left = body.left
-        if self._socket.awaited:  # by a task that the handler left behind: it would go on reading
-            return False
-        if left == 0:
-            return True
-        if left is None or self._body_broken:
-            return False
-        # A client that was not told to continue may send the body or not: nobody could know.
-        return not self._continue_due and left <= self._shared.limits.drain_bytes_max
-
-    async def _settle(self, body: NoBody | ReceivedBody, keep: bool) -> bool:
-        """After the answer: read what is left of the body, or end the connection gently."""
-        if keep and body.left != 0:
-            keep = await self._discard(body)
-        if not keep and not self._socket.awaited:
-            await self._linger(body.left)
-        return keep
-
-    async def _discard(self, body: NoBody | ReceivedBody) -> bool:
-        """Read the rest of a short body, so that the connection can be used again."""
-        shared = self._shared
-        self._body_deadline = shared.after(shared.limits.drain_deadline_s)
-        try:
-            # Others may receive into the same memory while this waits: all of it is discarded.
-            while await body.readinto(shared.view):
-                pass
-        except BodyError:
-            return False
-        return True
