@@ -67,7 +67,7 @@ class Response:
     to what a GET would send and leaves ``body`` empty. 204 and 304 carry no length.
     """
 
-    __slots__ = ("body", "close", "headers", "length", "raw", "status")
+    __slots__ = ("body", "close", "headers", "length", "status")
 
     def __init__(
         self,
@@ -82,7 +82,6 @@ class Response:
         self.body = body
         self.length = length
         self.close = close  # end the connection after this answer
-        self.raw: bytes | None = None  # a whole response, head and body, made by compiled code
 
 
 class Exchange(Protocol):

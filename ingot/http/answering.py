@@ -41,8 +41,6 @@ class Answering(Wire):
         """What to send first, what is to follow, and whether the connection may go on after it."""
         shared = self._shared
         keep = keep and not response.close
-        if response.raw is not None:
-            return response.raw, None, keep
         if not keep:
             connection = CLOSE
         else:

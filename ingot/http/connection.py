@@ -6,7 +6,9 @@ a handshake or refusal; bytes are read only when that exchange asks for them and
 otherwise. *Closed*. Exchanges never overlap: the next pipelined request starts when the answer
 before it is with the kernel and its body has been read to the end.
 
-Answers without waiting are made inside the loop's callback, with no Task (``ingot.http.eager``).
+Every head is shown to the express lane first, which may take the request and call ``answer`` at
+once or in a later turn; the connection is busy until then. Answers without waiting are made inside
+the loop's callback, with no Task (``ingot.http.eager``).
 
 Every wait for the peer has a deadline; ``expire`` is called when it has passed: idle connections
 close, an unfinished head is answered with 408, and a wait of the exchange raises ``Stalled``.

@@ -86,18 +86,6 @@ async def test_statuses_without_a_body(host: Host, status: int) -> None:
         assert b"transfer-encoding" not in answer.headers
 
 
-@pytest.mark.parametrize("size", [5, 5 << 20])
-async def test_raw_answers_are_sent_as_they_are(host: Host, secure: bool, size: int) -> None:
-    response = Response(200)
-    response.raw = (
-        b"HTTP/1.1 200 OK\r\nDate: now\r\nServer: ingot\r\nContent-Length: %d\r\n\r\n" % size
-        + b"x" * size
-    )
-    client = await host.connect(await host.serve(answering(response), secure))
-    for _ in range(2):
-        assert (await client.get()).body == b"x" * size
-
-
 class Source:
     """A streamed body that knows how far it was read and whether it was closed."""
 
