@@ -72,7 +72,8 @@ def test_pack(benchmark: BenchmarkFixture) -> None:
 
 def test_scan(benchmark: BenchmarkFixture) -> None:
     data = frames((64 if FULL else 1) * MIB)
-    end, *_ = benchmark(frame.scan, data, 0, len(data), format.COMMIT_MARK)
+    tally = frame.Tally()
+    end, *_ = benchmark(frame.scan, data, 0, len(data), format.COMMIT_MARK, tally)
     assert end == len(data)
 
 
@@ -113,6 +114,16 @@ def test_commit(benchmark: BenchmarkFixture) -> None:
     def one_run() -> None:
         with directory() as where:
             asyncio.run(with_store(where, SegmentSettings(log_ahead_bytes=4 * MIB), measure))
+
+    benchmark.pedantic(one_run, rounds=1)
+
+
+@pytest.mark.parametrize("a_batch", [6_000, 100_000])
+def test_start_over_an_open_segment(benchmark: BenchmarkFixture, a_batch: int) -> None:
+    def one_run() -> None:
+        with directory() as where:
+            took, size = asyncio.run(recovery(where, (128 if FULL else 1) * MIB, a_batch))
+        benchmark.extra_info["gb_per_s"] = size / took / 1e9
 
     benchmark.pedantic(one_run, rounds=1)
 

@@ -13,7 +13,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memchr, memcmp, memcpy
 
-from ingot.errors import FormatError
 from ingot.limits import NODE_BYTES_READ_MAX
 
 cdef extern from *:
@@ -41,6 +40,7 @@ FRAME_BYTES_MAX = 4 + CID_BYTES + DATA_BYTES_MAX
 
 cdef enum:
     CID = 36
+    DAG_CBOR = 0x71
 
 cdef Py_ssize_t DATA_MAX = NODE_BYTES_READ_MAX
 
@@ -167,15 +167,38 @@ def pack(blocks: Iterable[tuple[bytes, Buffer]]) -> bytes:
     return out
 
 
+cdef class Tally:
+    """The frames of a log since its last commit record: how many, and the sha256 of their CIDs.
+    Carried by ``scan`` from span to span."""
+
+    cdef Py_ssize_t count
+    cdef SHA256_CTX context
+
+    def __cinit__(self) -> None:
+        self.reset()
+
+    cdef void reset(self) noexcept nogil:
+        self.count = 0
+        SHA256_Init(&self.context)
+
+    cdef inline void add(self, Bytes cid) noexcept nogil:
+        self.count += 1
+        SHA256_Update(&self.context, cid, CID)
+
+
+Mark = tuple[int, int, bytes, bytes, int, bytes]
+
+
 def scan(
-    buffer: Buffer, start: int, stop: int, mark: bytes
-) -> tuple[int, int, int, list[tuple[int, int, int]]]:
+    buffer: Buffer, start: int, stop: int, mark: bytes, tally: Tally
+) -> tuple[int, int, int, list[Mark]]:
     """Hash the frames of ``buffer[start:stop]`` in order until one is not good.
 
     Returns (offset after the last good frame, number of good frames, bytes wanted, marks). ``bytes
     wanted`` is how many the next frame needs from there when only the end of the span cuts it off,
-    and 0 when what stands there is no frame. A mark is (offset, offset of the data, offset after)
-    of a frame whose data begin with ``mark``.
+    and 0 when what stands there is no frame. A mark is a frame of codec dag-cbor whose data begin
+    with ``mark``: (offset, offset after, CID, data, count, digest), the last two of the frames
+    since the mark before it.
     """
     cdef Py_buffer view
     cdef Py_ssize_t at = start, limit = stop, cid = 0, end = 0, count = 0, data
@@ -183,6 +206,8 @@ def scan(
     cdef Bytes sign = <Bytes>PyBytes_AS_STRING(mark)
     cdef Bytes p
     cdef bint marked
+    cdef unsigned char digest[32]
+    cdef bytes name, block
     cdef list marks = []
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
@@ -201,44 +226,23 @@ def scan(
                         cid = -1
                         break
                     data = cid + CID
-                    marked = end - data >= sign_length and memcmp(p + data, sign, sign_length) == 0
+                    marked = (
+                        p[cid + 1] == DAG_CBOR
+                        and end - data >= sign_length
+                        and memcmp(p + data, sign, sign_length) == 0
+                    )
                     count += 1
                     if not marked:
+                        tally.add(p + cid)
                         at = end
             if cid < 0:
                 return at, count, end, marks
-            marks.append((at, cid + CID, end))
+            SHA256_Final(digest, &tally.context)
+            name = PyBytes_FromStringAndSize(<const char*>p + cid, CID)
+            block = PyBytes_FromStringAndSize(<const char*>p + cid + CID, end - cid - CID)
+            marks.append((at, end, name, block, tally.count, digest[:32]))
+            tally.reset()
             at = end
-    finally:
-        PyBuffer_Release(&view)
-
-
-def gather(buffer: Buffer, start: int, stop: int) -> bytes:
-    """The CIDs of the whole frames in ``buffer[start:stop]``, which ``scan`` or ``pack`` made."""
-    cdef Py_buffer view
-    cdef Py_ssize_t first = start, at = start, limit = stop, cid, end = 0, count = 0
-    cdef Bytes p
-    cdef bytes out
-    cdef char* q
-    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
-    try:
-        if not 0 <= at <= limit <= view.len:
-            raise ValueError("the span is not inside the buffer")
-        p = <Bytes>view.buf
-        while at < limit:
-            if parse(p, at, limit, &end) < 0:
-                raise FormatError(at, "a whole frame", "something else")
-            count += 1
-            at = end
-        out = PyBytes_FromStringAndSize(NULL, count * CID)
-        q = PyBytes_AS_STRING(out)
-        at = first
-        while at < limit:
-            cid = parse(p, at, limit, &end)
-            memcpy(q, p + cid, CID)
-            q += CID
-            at = end
-        return out
     finally:
         PyBuffer_Release(&view)
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
-from ingot.errors import FormatError
 from ingot.limits import NODE_BYTES_READ_MAX
 
 Buffer = Any  # contiguous bytes with the buffer protocol; typing has no word for it before 3.12
@@ -25,6 +24,7 @@ DATA_BYTES_MAX = NODE_BYTES_READ_MAX
 FRAME_BYTES_MAX = 4 + CID_BYTES + DATA_BYTES_MAX
 
 _PREFIXES = (b"\x01\x55\x12\x20", b"\x01\x71\x12\x20")
+_DAG_CBOR = 0x71
 
 
 def head(cid: bytes, length: int) -> bytes:
@@ -78,21 +78,45 @@ def _matches(view: memoryview, cid: int, end: int) -> bool:
     return sha256(view[cid + CID_BYTES : end]).digest() == view[cid + 4 : cid + CID_BYTES]
 
 
+class Tally:
+    """The frames of a log since its last commit record: how many, and the sha256 of their CIDs.
+    Carried by ``scan`` from span to span."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._count, self._hash = 0, sha256()
+
+    def _add(self, cid: memoryview) -> None:
+        self._count += 1
+        self._hash.update(cid)
+
+    def _take(self) -> tuple[int, bytes]:
+        taken = self._count, self._hash.digest()
+        self._reset()
+        return taken
+
+
+Mark = tuple[int, int, bytes, bytes, int, bytes]
+
+
 def scan(
-    buffer: Buffer, start: int, stop: int, mark: bytes
-) -> tuple[int, int, int, list[tuple[int, int, int]]]:
+    buffer: Buffer, start: int, stop: int, mark: bytes, tally: Tally
+) -> tuple[int, int, int, list[Mark]]:
     """Hash the frames of ``buffer[start:stop]`` in order until one is not good.
 
     Returns (offset after the last good frame, number of good frames, bytes wanted, marks). ``bytes
     wanted`` is how many the next frame needs from there when only the end of the span cuts it off,
-    and 0 when what stands there is no frame. A mark is (offset, offset of the data, offset after)
-    of a frame whose data begin with ``mark``.
+    and 0 when what stands there is no frame. A mark is a frame of codec dag-cbor whose data begin
+    with ``mark``: (offset, offset after, CID, data, count, digest), the last two of the frames
+    since the mark before it.
     """
     view = memoryview(buffer)
     if not 0 <= start <= stop <= view.nbytes:
         raise ValueError("the span is not inside the buffer")
     count = 0
-    marks: list[tuple[int, int, int]] = []
+    marks: list[Mark] = []
     while True:
         cid, end = _parse(view, start, stop)
         if cid < 0:
@@ -100,25 +124,13 @@ def scan(
         if not _matches(view, cid, end):
             return start, count, 0, marks
         data = cid + CID_BYTES
-        if view[data : min(data + len(mark), end)] == mark:
-            marks.append((start, data, end))
+        if view[cid + 1] == _DAG_CBOR and view[data : min(data + len(mark), end)] == mark:
+            block = bytes(view[data:end])
+            marks.append((start, end, bytes(view[cid:data]), block, *tally._take()))
+        else:
+            tally._add(view[cid:data])
         count += 1
         start = end
-
-
-def gather(buffer: Buffer, start: int, stop: int) -> bytes:
-    """The CIDs of the whole frames in ``buffer[start:stop]``, which ``scan`` or ``pack`` made."""
-    view = memoryview(buffer)
-    if not 0 <= start <= stop <= view.nbytes:
-        raise ValueError("the span is not inside the buffer")
-    out = bytearray()
-    while start < stop:
-        cid, end = _parse(view, start, stop)
-        if cid < 0:
-            raise FormatError(start, "a whole frame", "something else")
-        out += view[cid : cid + CID_BYTES]
-        start = end
-    return bytes(out)
 
 
 def find(buffer: Buffer, start: int, stop: int, budget: int) -> tuple[int, int]:

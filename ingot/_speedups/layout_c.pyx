@@ -66,6 +66,7 @@ cdef enum Kind:
     K_TEXTS
     K_DIGESTS
     K_UINTS
+    K_PAIRS
     K_ENTRIES
 
 cdef dict KIND_CODES = {
@@ -80,6 +81,7 @@ cdef dict KIND_CODES = {
     "texts": K_TEXTS,
     "digests": K_DIGESTS,
     "uints": K_UINTS,
+    "pairs": K_PAIRS,
     "entries": K_ENTRIES,
 }
 cdef list KIND_NAMES = list(KIND_CODES)
@@ -321,7 +323,13 @@ cdef bint is_kind(Kind kind, object value) except -1:
     if type(value) is not list or not value:
         return False
     for item in <list>value:
-        if kind == K_ENTRIES:
+        if kind == K_PAIRS:
+            if type(item) is not list or len(item) != 2:
+                return False
+            if type(item[0]) is not int or item[0] < 0:
+                return False
+            item = item[1]
+        elif kind == K_ENTRIES:
             if type(item) is not list or len(item) != 2 or type(item[0]) is not CID:
                 return False
             item = item[1]

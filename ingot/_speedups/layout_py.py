@@ -44,6 +44,7 @@ KINDS = {
     "texts": "a map of texts, not empty",
     "digests": "a map of byte strings, not empty",
     "uints": "an array of unsigned integers, not empty",
+    "pairs": "an array of [unsigned integer, unsigned integer], not empty",
     "entries": "an array of [link, unsigned integer], not empty",  # (bytes, int) tuples in Python
 }
 
@@ -154,6 +155,8 @@ def _from_python(kind: str, value: object) -> object:
         return value.decode()
     if kind == "link" and isinstance(value, bytes):
         return Cid(value)
+    if kind in ("uints", "pairs") and not _is_lists(value, kind == "pairs"):
+        raise TypeError(f"{KINDS[kind]} is made of lists here")
     if kind == "entries":
         if not isinstance(value, list):
             raise TypeError(f"{KINDS[kind]} is a list here, not {type(value).__name__}")
@@ -179,6 +182,8 @@ def _read_kind(data: bytes, at: int, kind: str) -> tuple[object, int]:
         good = bool(value) and all(type(item) is wanted for item in value.values())
     elif isinstance(value, list) and kind == "uints":
         good = bool(value) and all(type(item) is int and item >= 0 for item in value)
+    elif isinstance(value, list) and kind == "pairs":
+        good = bool(value) and all(_is_pair(item) for item in value)
     elif isinstance(value, list) and kind == "entries":
         good = bool(value) and all(_is_entry(item) for item in value)
         value = [(bytes(cid), length) for cid, length in value] if good else value
@@ -188,6 +193,16 @@ def _read_kind(data: bytes, at: int, kind: str) -> tuple[object, int]:
 
 
 _BYTES_SIZES = {"bytes16": 16, "bytes32": 32}
+
+
+def _is_lists(value: object, nested: bool) -> bool:
+    return isinstance(value, list) and not (
+        nested and any(type(item) is not list for item in value)
+    )
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, list) and [type(part) for part in item] == [int, int] and min(item) >= 0
 
 
 def _is_entry(item: object) -> bool:

@@ -72,7 +72,7 @@ class Chain:
             # A refused batch is written again under its number. Behind another number stands what
             # was acknowledged, in a segment that could not be read at the start before this one.
             behind = scanned.commits[place + 1 :]
-            if not named or (behind and behind[0].record.sequence != link.info.first_commit):
+            if not named or (behind and behind[0].sequence != link.info.first_commit):
                 self._broken(previous.info.last_commit, link)
                 return gone
             void(scanned, place + 1)
@@ -88,10 +88,10 @@ class Chain:
         segment = scanned.segment
         last = segment.info() if scanned.commits else self.tip or segment.info()
         known = last.last_commit
-        later = [found.record for found in scanned.later if found.record.sequence > known]
-        torn = all(record.sequence == known + 1 or record.previous == last.root for record in later)
+        later = [found for found in scanned.later if found.sequence > known]
+        torn = all(found.sequence == known + 1 or found.previous == last.root for found in later)
         if scanned.unreadable or not torn:
-            newest = max((record.sequence for record in later), default=known)
+            newest = max((found.sequence for found in later), default=known)
             scanned.salvage()
             self._problem(
                 f"{segment.name} is damaged at byte {scanned.stop}: commit {known + 1} and perhaps "
@@ -127,5 +127,5 @@ def void(scanned: Scanned, keep: int) -> None:
     segment.first_commit = segment.last_commit = 0
     segment.root = segment.before = segment.needs = None
     for found in scanned.commits:
-        segment.note_commit(found.cid, found.record.sequence, found.record.previous)
-        segment.note_needs(found.record.bodies)
+        segment.note_commit(found.cid, found.sequence, found.previous)
+        segment.note_needs(found.bodies)

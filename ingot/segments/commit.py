@@ -16,8 +16,11 @@ reads them in order, compaction and restore read their moves and pins. What a re
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from ingot._speedups import layout
 from ingot.codec import dag_cbor
 from ingot.codec.dag_cbor import Cid
 from ingot.codec.fields import Fields, open_envelope
@@ -28,6 +31,22 @@ CHECKPOINT = "ingot/checkpoint@1"
 _COMMIT_PREFIX = dag_cbor.envelope_prefix(COMMIT)
 
 ID_BYTES = 16  # of a store, a bucket, a lease token
+
+Outline = tuple[bytes, Sequence[Sequence[int]] | None, bytes, int, int, bytes | None, int]
+
+_OUTLINE: Final = (
+    ("store", "bytes16"),
+    ("bodies", "pairs?"),
+    ("digest", "bytes32"),
+    ("frames", "uint"),
+    ("segment", "uint"),
+    ("previous", "link?"),
+    ("sequence", "uint"),
+)
+outline_commit: Final[Callable[[bytes], Outline]] = layout.Layout(COMMIT, _OUTLINE).pick
+"""What a start needs of each record of a log: a tenth of what ``decode_commit`` costs, which made
+half of the start. The rest is stepped over, so that it is as we write it is not found out here.
+FormatError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,8 +100,8 @@ class Recovered:
     """What a start found."""
 
     newest: tuple[Cid, CommitRecord] | None = None
-    commits: list[tuple[Cid, CommitRecord]] = field(default_factory=list)
-    """In order, of the segments that were open when the last process ended."""
+    commits: list[tuple[Cid, int]] = field(default_factory=list)
+    """CIDs and sequences in order, of the segments that were open when the last process ended."""
     scanned: int = 0  # segments
     scanned_bytes: int = 0
     problems: list[str] = field(default_factory=list)  # what, where, what to do

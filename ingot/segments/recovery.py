@@ -21,7 +21,7 @@ import errno
 from dataclasses import dataclass, field
 
 from ingot.errors import FormatError
-from ingot.messages import BodyPosition, Cid, CommitRecord
+from ingot.messages import BodyPosition
 from ingot.segments import format, runfile
 from ingot.segments.chain import Chain, Link
 from ingot.segments.disk import Disk, unavailable
@@ -55,7 +55,6 @@ class Recovery:
     spare: dict[str, list[Segment]] = field(default_factory=dict)
     damaged_runs: list[str] = field(default_factory=list)
     pending: list[Scanned] = field(default_factory=list)  # scanned, not yet sealed
-    newest: tuple[Cid, CommitRecord] | None = None  # of the segments that were scanned
     needs: dict[int, int] = field(default_factory=dict)  # body segment -> how far it must be good
     chain: Chain = field(init=False)
 
@@ -318,14 +317,13 @@ class Recovery:
         while self.pending:
             scanned = self.pending.pop(0)
             segment = scanned.segment
-            if segment.state != QUARANTINED:
+            if segment.state != QUARANTINED and segment.tail:
                 segment.table.drop_from(segment.synced)
-            self._note_needs(segment.needs)
-            if scanned.commits:
-                last = scanned.commits[-1]
-                self.newest = last.cid, last.record
+            for found in scanned.commits:
+                for position in found.bodies:
+                    self._note_needs(position)
             if scanned.was_open:
-                self.found.commits += [(found.cid, found.record) for found in scanned.commits]
+                self.found.commits += [(found.cid, found.sequence) for found in scanned.commits]
             await self._seal(segment)
 
     async def _seal(self, segment: Segment) -> None:
@@ -347,9 +345,6 @@ class Recovery:
     async def _bodies(self, numbers: list[int]) -> None:
         for info in self.index.sealed():
             self._note_needs(info.needs)
-        for _, record in self.found.commits:
-            for position in record.bodies:
-                self._note_needs(position)
         for number in numbers:
             scanned = await self._scan(format.BODY, number)
             if scanned is None:
@@ -392,9 +387,6 @@ class Recovery:
         self.sealer.close()
 
     def _sum_up(self) -> None:
-        tip = self.chain.tip
-        if tip is not None and self.newest is not None and self.newest[0] == tip.root:
-            self.found.newest = self.newest
         for stream in format.STREAMS:
             used = [info.number for info in self.index.sealed() if info.stream == stream]
             used += [key[1] for key in self.index.growing if key[0] == stream]

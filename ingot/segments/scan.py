@@ -16,32 +16,35 @@ Used by ``recovery``. An unreadable page counts as zeros and is reported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
+from typing import NamedTuple
 
 from ingot._speedups import frame
 from ingot.errors import FormatError
-from ingot.messages import Cid, CommitRecord
+from ingot.messages import BodyPosition, Cid
 from ingot.segments import format
-from ingot.segments.commit import decode_commit
+from ingot.segments.commit import outline_commit
 from ingot.segments.disk import Disk
 from ingot.segments.model import QUARANTINED
-from ingot.segments.segment import Segment
+from ingot.segments.segment import Segment, table_for
 
 SEARCH_FACTOR = 4  # bytes hashed in vain behind damage, as a multiple of the file's size
-_RAW_CODEC = 0x55
 _ZEROS = bytes(256 * 1024)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A commit record and its batch's place in the file; ``whole``: every frame of it is good."""
+class Found(NamedTuple):
+    """A commit record, its outline, and its batch's place in the file."""
 
     cid: Cid
-    record: CommitRecord
+    store: bytes
+    segment: int
+    sequence: int
+    previous: Cid | None
+    bodies: Sequence[BodyPosition]
     start: int
     end: int
-    whole: bool
+    whole: bool  # every frame of the batch is good
 
 
 @dataclass(slots=True)
@@ -64,7 +67,7 @@ class Scanned:
     @property
     def last(self) -> int:
         """The sequence of its last good commit, 0 without one."""
-        return self.commits[-1].record.sequence if self.commits else 0
+        return self.commits[-1].sequence if self.commits else 0
 
     def salvage(self, named: Cid | None = None) -> None:
         """Acknowledged frames are damaged: keep all that verifies, the file stays as it is. A
@@ -73,13 +76,13 @@ class Scanned:
         segment = self.segment
         segment.state = QUARANTINED
         segment.end = segment.synced = self.size
-        proven = [found for found in self.later[:-1] if found.record.sequence > self.last]
+        proven = [found for found in self.later[:-1] if found.sequence > self.last]
         proven += [found for found in self.later[-1:] if found.whole or found.cid == named]
         for found in proven:
-            if found.record.sequence > self.last:
+            if found.sequence > self.last:
                 self.commits.append(found)
-                segment.note_commit(found.cid, found.record.sequence, found.record.previous)
-                segment.note_needs(found.record.bodies)
+                segment.note_commit(found.cid, found.sequence, found.previous)
+                segment.note_needs(found.bodies)
 
 
 class Window:
@@ -148,11 +151,11 @@ class Scanner:
         self._segment = segment
         self._store = store
         self._size = disk.files.size(segment.fd)
+        segment.table = table_for(segment.stream, self._size)
         self.result = Scanned(segment, self._size)
         self._window = Window(disk, segment.fd, self._size, self.result.unreadable)
-        self._hash = sha256()  # over the CIDs since the last record
-        self._frames = 0
-        self._batch = format.HEADER_BYTES  # where that began
+        self._tally = frame.Tally()  # of the frames since the last record
+        self._batch = format.HEADER_BYTES  # where they begin
         self._void = False
 
     async def scan(self) -> Scanned:
@@ -183,13 +186,13 @@ class Scanner:
         while True:
             start = at - window.base
             end, _, wanted, marks = frame.scan(
-                window.buffer, start, window.stop, format.COMMIT_MARK
+                window.buffer, start, window.stop, format.COMMIT_MARK, self._tally
             )
-            for mark in marks:
-                if not self._take(start, mark):
-                    result.stop = window.base + mark[0]
-                    return
-                start = mark[2]
+            void = self._take(marks)
+            if void is not None:
+                self._add(start, void)
+                result.stop = window.base + void
+                return
             self._add(start, end)
             at = window.base + end
             if not (wanted and not window.at_end and await window.move(at)):
@@ -197,65 +200,52 @@ class Scanner:
                 return
 
     def _add(self, start: int, end: int) -> None:
-        """Frames without a record so far."""
         if start < end:
             window = self._window
-            names = frame.gather(window.buffer, start, end)
-            self._hash.update(names)
-            self._frames += len(names) // frame.CID_BYTES
             self._segment.table.add_frames(window.buffer, start, end, window.base + start, True)
 
-    def _take(self, start: int, mark: tuple[int, int, int]) -> bool:
-        """The frames from ``start`` up to a record, and the record; False when that is void."""
-        at, data, end = mark
-        if self._is_chunk(data):
-            self._add(start, end)
-            return True
-        self._add(start, at)
-        found = self._found(mark)
-        if found is None or not self._continues(found):
-            self._void = True
-            return False
-        if self.result.foreign is not None:
-            return False
-        self._segment.table.add_frames(self._window.buffer, at, end, self._window.base + at, True)
-        self.result.commits.append(found)
-        self._segment.note_commit(found.cid, found.record.sequence, found.record.previous)
-        self._segment.note_needs(found.record.bodies)
-        self._hash, self._frames, self._batch = sha256(), 0, found.end
-        return True
+    def _take(self, marks: Sequence[frame.Mark]) -> int | None:
+        """Take these records; where one stands that is void, or of another store."""
+        commits, segment = self.result.commits, self._segment
+        for mark in marks:
+            found = self._found(mark)
+            if found is None or not self._continues(found):
+                self._void = self.result.foreign is None
+                return mark[0]
+            commits.append(found)
+            self._batch = found.end
+            segment.note_commit(found.cid, found.sequence, found.previous)
+            if found.bodies:
+                segment.note_needs(found.bodies)
+        return None
 
-    def _is_chunk(self, data: int) -> bool:
-        """Whether the frame is a client's bytes, which may look like anything."""
-        return self._window.buffer[data - frame.CID_BYTES + 1] == _RAW_CODEC
-
-    def _found(self, mark: tuple[int, int, int]) -> Found | None:
-        _, data, end = mark
-        window = self._window
+    def _found(self, mark: frame.Mark) -> Found | None:
+        at, end, cid, block, frames, digest = mark
+        base = self._window.base
         try:
-            record = decode_commit(bytes(window.buffer[data:end]))
+            store, bodies, named, counted, segment, previous, sequence = outline_commit(block)
         except FormatError as error:
             self._disk.problem(
-                f"{self._segment.name} at byte {window.base + data}: a commit record cannot be "
-                f"read ({error}); was it written by a later version?"
+                f"{self._segment.name} at byte {base + at}: a commit record cannot be read "
+                f"({error}); was it written by a later version?"
             )
             return None
-        cid = bytes(window.buffer[data - frame.CID_BYTES : data])
-        whole = record.frames == self._frames and record.frames_digest == self._hash.digest()
-        return Found(cid, record, self._batch, window.base + end, whole)
+        whole = counted == frames and named == digest
+        positions = tuple([BodyPosition(*each) for each in bodies]) if bodies else ()
+        start, end = self._batch, base + end
+        return Found(cid, store, segment, sequence, previous, positions, start, end, whole)
 
     def _continues(self, found: Found) -> bool:
         """Whether the record continues what was read. Another store's file is not ours to judge."""
-        record = found.record
-        if record.store != self._store:
-            self.result.foreign = record.store
+        if found.store != self._store:
+            self.result.foreign = found.store
             return False
         commits = self.result.commits
         if commits:
             last = commits[-1]
-            if record.sequence != last.record.sequence + 1 or record.previous != last.cid:
+            if found.sequence != last.sequence + 1 or found.previous != last.cid:
                 return False
-        return found.whole and record.segment == self._segment.number
+        return found.whole and found.segment == self._segment.number
 
     # -- behind the stop ---------------------------------------------------------------------------
 
@@ -275,7 +265,6 @@ class Scanner:
         """Find the good frames behind ``at`` and the records of this segment among them."""
         window, result = self._window, self.result
         budget = SEARCH_FACTOR * self._size
-        self._hash, self._frames, self._batch = sha256(), 0, at
         at += 1 if not self._void else 0
         while at < self._size:
             await window.move(at)
@@ -291,30 +280,23 @@ class Scanner:
     async def _run_of_frames(self, at: int) -> int:
         """Good frames from ``at`` on; where they end."""
         window, result = self._window, self.result
-        self._hash, self._frames, self._batch = sha256(), 0, at
+        self._tally, self._batch = frame.Tally(), at
         while True:
             await window.move(at)
             end, count, wanted, marks = frame.scan(
-                window.buffer, 0, window.stop, format.COMMIT_MARK
+                window.buffer, 0, window.stop, format.COMMIT_MARK, self._tally
             )
-            start = 0
             result.salvaged += count
             for mark in marks:
-                if not self._is_chunk(mark[1]):
-                    self._add(start, mark[0])
-                    self._note_later(mark)
-                    start = mark[2]
-            self._add(start, end)
+                self._note_later(mark)
+            self._add(0, end)
             at = window.base + end
             if not (wanted and end and not window.at_end):
                 return at
 
-    def _note_later(self, mark: tuple[int, int, int]) -> None:
+    def _note_later(self, mark: frame.Mark) -> None:
         found = self._found(mark)
-        if found is not None:
-            record = found.record
-            if record.store == self._store and record.segment == self._segment.number:
+        self._batch = self._window.base + mark[1]
+        if found is not None and found.store == self._store:
+            if found.segment == self._segment.number:
                 self.result.later.append(found)
-        window = self._window
-        self._segment.table.add_frames(window.buffer, mark[0], mark[2], window.base + mark[0], True)
-        self._hash, self._frames, self._batch = sha256(), 0, window.base + mark[2]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ingot import limits
@@ -22,7 +23,10 @@ from ingot.segments import format
 from ingot.segments.disk import Disk
 from ingot.segments.model import OPEN, QUARANTINED, SEALED, Key, SegmentInfo
 
-BLOCK_BYTES_MEAN = 512  # of a log's blocks; tree nodes of a small PUT are the bulk of them
+BLOCK_BYTES_MEAN = {
+    format.LOG: 512,  # tree nodes of a small PUT are the bulk of it
+    format.BODY: limits.LOG_CHUNK_BYTES_MAX,
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +81,7 @@ class Segment:
             self.first_commit, self.before = sequence, previous
         self.last_commit, self.root = sequence, cid
 
-    def note_needs(self, bodies: tuple[BodyPosition, ...]) -> None:
+    def note_needs(self, bodies: Sequence[BodyPosition]) -> None:
         for position in bodies:
             furthest = self.needs
             if furthest is None or _order(position) > _order(furthest):
@@ -103,6 +107,11 @@ class Segment:
             self.before,
             self.needs,
         )
+
+
+def table_for(stream: str, size: int) -> index.Table:
+    """A table with room for the blocks of a segment of ``size`` bytes."""
+    return index.Table(size // BLOCK_BYTES_MEAN[stream])
 
 
 def _order(position: BodyPosition) -> tuple[int, int]:
@@ -222,8 +231,7 @@ class Preparer:
 
     async def _table(self) -> index.Table:
         """A table that need not grow, its memory touched: each would hold a commit up."""
-        per_block = BLOCK_BYTES_MEAN if self._stream == format.LOG else limits.LOG_CHUNK_BYTES_MAX
-        table = index.Table(self._disk.settings.seal_bytes // per_block)
+        table = table_for(self._stream, self._disk.settings.seal_bytes)
         await self._disk.call(table.warm)
         return table
 

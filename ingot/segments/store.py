@@ -104,7 +104,7 @@ class SegmentStore:
             self._reader.audit = disk.spawn(auditor.run())
         for preparer in self._preparers:
             preparer.begin()
-        if found.newest is None and previous is not None:
+        if previous is not None:
             found.newest = await self._newest(previous, found)
         return found
 

@@ -122,6 +122,7 @@ BY_KIND = {
     "texts": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3),
     "digests": st.dictionaries(st.text(max_size=3), st.binary(max_size=3), max_size=3),
     "uints": st.lists(st.integers(0, 1 << 30), max_size=3),
+    "pairs": st.lists(st.lists(st.integers(0, 1 << 30), min_size=2, max_size=2), max_size=3),
     "entries": ENTRIES,
 }
 ANY_FIELDS = st.tuples(*(st.none() | BY_KIND[kind] | VALUES for kind in KINDS))
@@ -186,6 +187,29 @@ def test_layouts_out_of_order(fields: list[tuple[str, str]]) -> None:
     for module in (layout_c, layout_py):
         with pytest.raises(ValueError, match="canonical order"):
             module.Layout("f@1", fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("uints", (1, 2)),
+        ("pairs", [(1, 2)]),
+        ("pairs", ([1, 2],)),
+        ("pairs", [[1]]),
+        ("pairs", [[1, 2, 3]]),
+        ("pairs", [[1, -2]]),
+        ("pairs", [[True, 2]]),
+        ("pairs", []),
+    ],
+)
+def test_layouts_refuse_what_a_block_would_not_give_back(kind: str, value: Any) -> None:
+    for layout in pair("f@1", [("a", kind + "?")]):
+        with pytest.raises((TypeError, ValueError)):
+            layout.encode((value,))
+        block = cbor_py.encode({"f@1": {"a": value}})
+        if kind == "pairs" and value and type(value) is list and type(value[0]) is list:
+            with pytest.raises(FormatError, match="an array of"):
+                layout.decode(block)
 
 
 def test_a_required_field() -> None:

@@ -24,6 +24,7 @@ from ingot.segments.commit import (
     encode_checkpoint,
     encode_commit,
     is_commit,
+    outline_commit,
 )
 
 IDS = st.binary(min_size=16, max_size=16)
@@ -89,6 +90,28 @@ def test_commit_round_trip(record: CommitRecord) -> None:
     assert oracle.decode(block)
     roots = [head.objects for move in decoded.moves for head in (move.old, move.new) if head]
     assert {type(link) for link in (*decoded.pins, decoded.previous, *roots)} <= {bytes, type(None)}
+
+
+@given(COMMITS)
+def test_an_outline_says_what_the_record_says(record: CommitRecord) -> None:
+    store, bodies, digest, frames, segment, previous, sequence = outline_commit(
+        encode_commit(record)
+    )
+    assert (store, digest, frames) == (record.store, record.frames_digest, record.frames)
+    assert (segment, previous, sequence) == (record.segment, record.previous, record.sequence)
+    assert tuple(BodyPosition(*each) for each in bodies or ()) == record.bodies
+
+
+@given(COMMITS, st.data())
+def test_an_outline_of_damage_is_refused_or_read_past(
+    record: CommitRecord, data: st.DataObject
+) -> None:
+    block = bytearray(encode_commit(record))
+    block[data.draw(st.integers(0, len(block) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        outline_commit(bytes(block))
+    except FormatError as error:
+        assert 0 <= error.offset <= len(block)
 
 
 @given(st.builds(Checkpoint, IDS, NUMBERS, st.integers(1, 1 << 60), NUMBERS, LINKS))

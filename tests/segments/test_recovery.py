@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from ingot._speedups import frame
+from ingot.codec import dag_cbor
 from ingot.errors import Corruption, NotFound, Unavailable
-from ingot.segments import format
+from ingot.messages import CommitRecord
+from ingot.segments import format, log
 from ingot.segments.audit import Auditor
+from ingot.segments.commit import COMMIT, encode_commit
 from ingot.segments.model import Recovered
 from ingot.segments.store import SegmentStore
 from tests.segments.machine import Machine, cid_of
@@ -41,7 +45,7 @@ def offset_of(machine: Machine, content: bytes) -> int:
 
 
 def sequences(found: Recovered) -> list[int]:
-    return [record.sequence for _, record in found.commits]
+    return [sequence for _, sequence in found.commits]
 
 
 # -- crashes ---------------------------------------------------------------------------------------
@@ -291,6 +295,28 @@ def test_bytes_made_to_look_like_many_frames_do_not_hold_a_start_up(long: Machin
     found = long.start()
     assert any("was given up" in text for text in found.problems)
     assert long.read(first) == first
+
+
+def test_a_newest_record_of_a_later_version(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be told what it is, so nothing it stands for is lost; that it cannot be read is
+    said, and its number is not used again."""
+
+    def later(record: CommitRecord) -> bytes:
+        value: Any = dag_cbor.decode(encode_commit(record))
+        return dag_cbor.encode({COMMIT: value[COMMIT] | {"added by a later version": 1}})
+
+    contents = committed(machine, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "encode_commit", later)
+        contents += committed(machine, 2)
+    machine.crash()
+    found = machine.start()
+    assert found.newest is None and len(found.problems) == 1
+    assert "newest commit record cannot be read" in found.problems[0]
+    assert all(machine.read(content) == content for content in contents)
+    assert machine.commit(b"goes on")[1].sequence == 5
 
 
 # -- files that are not as they should be ----------------------------------------------------------

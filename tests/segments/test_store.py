@@ -92,7 +92,7 @@ def test_a_cancelled_commit_is_durable_and_in_the_chain(machine: Machine) -> Non
     assert record.sequence == 2
     machine.crash(power=True)
     found = machine.start()
-    assert [r.sequence for _, r in found.commits] == [1, 2]
+    assert [sequence for _, sequence in found.commits] == [1, 2]
 
 
 def test_a_block_is_written_once_a_segment_and_again_in_the_next(machine: Machine) -> None:
@@ -197,7 +197,8 @@ def test_a_commit_syncs_the_bodies_it_names(machine: Machine) -> None:
     machine.commit(b"record", bodies=[position])
     machine.crash(power=True)
     found = machine.start()
-    assert found.commits[0][1].bodies == (position,) and not found.problems
+    assert found.newest is not None and found.newest[1].bodies == (position,)
+    assert not found.problems
     assert machine.read(data) == data
 
 

@@ -84,7 +84,7 @@ def no_frames_digest(patch: Patch) -> None:
     def believing(self: Any, mark: Any) -> Any:
         result = found(self, mark)
         if result is not None:
-            result = scan.Found(result.cid, result.record, result.start, result.end, True)
+            result = result._replace(whole=True)
         return result
 
     patch.setattr(scan.Scanner, "_found", believing)
@@ -95,7 +95,7 @@ def no_segment_number(patch: Patch) -> None:
     continues = scan.Scanner._continues
 
     def believing(self: Any, found: Any) -> bool:
-        if found.record.store == self._store and not self.result.commits:
+        if found.store == self._store and not self.result.commits:
             return bool(found.whole)
         return continues(self, found)
 
