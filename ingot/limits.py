@@ -42,6 +42,9 @@ METADATA_BYTES_MAX: Final = 2 * KIB  # user metadata, names and values
 CBOR_BYTES_MAX: Final = 4 * MIB  # a block of any format but tree nodes, which have their own limit
 CBOR_DEPTH_MAX: Final = 64  # nested arrays and maps; our own formats need 6
 
+# -- texts of keys and hashes -------------------------------------------------------------------
+BASE58_CHARS_MAX: Final = 2 * KIB  # as many as a DID may have; decoding takes a millisecond then
+
 # -- segments -----------------------------------------------------------------------------------
 SEGMENT_BYTES_MAX: Final = 254 * MIB  # below piri's 266,338,304
 SEGMENT_SEAL_BYTES: Final = 64 * MIB

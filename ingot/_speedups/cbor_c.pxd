@@ -24,7 +24,14 @@ cdef struct Writer:
     uint8_t[STACK_BYTES] stack
 
 
+cdef enum:
+    CANONICAL = 0
+    SORTED = 1
+    BINARY = 2
+
+
 cdef struct Reader:
+    int keys  # CANONICAL, SORTED or BINARY: what map keys to take
     const uint8_t *start
     const uint8_t *at
     const uint8_t *end

@@ -19,7 +19,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from ingot._speedups.cbor_py import Cid
+from ingot._speedups.cbor_py import CANONICAL_KEYS, Cid
 from ingot.errors import FormatError
 from ingot.limits import CBOR_BYTES_MAX, CBOR_DEPTH_MAX
 
@@ -52,13 +52,19 @@ def encode(value: object) -> bytes:
             PyMem_Free(out.data)
 
 
-def decode(block: bytes | bytearray | memoryview) -> object:
-    """The value of a whole canonical block; FormatError for anything else. Links become Cid."""
+def decode(block: bytes | bytearray | memoryview, keys: int = CANONICAL_KEYS) -> object:
+    """The value of a whole canonical block; FormatError for anything else. Links become Cid.
+
+    ``keys`` is the one leniency, for blocks of other writers: SORTED_KEYS takes a map whose keys
+    ascend bytewise as well as one in canonical order; BINARY_KEYS takes such maps, and keys that
+    are not UTF-8, whose bytes become surrogate escapes.
+    """
     cdef Reader data
     cdef object owner = block if type(block) is bytes else bytes(block)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(owner)
     if size > BYTES_MAX:
         raise FormatError(BYTES_MAX, "the end of the block", f"{size} bytes in all")
+    data.keys = keys
     data.start = data.at = <const uint8_t *>PyBytes_AS_STRING(owner)
     data.end = data.start + size
     value = read(&data, 0)
@@ -377,8 +383,12 @@ cdef dict read_map(Reader *data, Py_ssize_t count, int depth):
     cdef const uint8_t *begin
     cdef const uint8_t *previous = NULL
     cdef Py_ssize_t size, previous_size = -1
+    cdef const char *errors = NULL
+    cdef bint canonical = True, bytewise = data.keys != CANONICAL  # what order its keys may be in
     cdef int order
     cdef Head head
+    if data.keys == BINARY:
+        errors = b"surrogateescape"
     for _ in range(count):
         begin = data.at
         read_head(data, &head)
@@ -386,11 +396,17 @@ cdef dict read_map(Reader *data, Py_ssize_t count, int depth):
             raise FormatError(
                 begin - data.start, "a map key that is text", f"major type {head.major}"
             )
-        key = read_text(data, begin, head.argument)
+        key = read_string(data, begin, head.argument, errors)
         size = <Py_ssize_t>head.argument
-        if size <= previous_size:
-            order = -1 if size < previous_size else memcmp(data.at - size, previous, size)
+        if size <= previous_size or (bytewise and previous_size >= 0):
+            order = memcmp(data.at - size, previous, min(size, previous_size))
+            if order == 0:
+                order = (size > previous_size) - (size < previous_size)
+            if size < previous_size or (size == previous_size and order <= 0):
+                canonical = False
             if order <= 0:
+                bytewise = False
+            if not canonical and not bytewise:
                 found = "the same key again" if order == 0 else "a key that sorts before it"
                 raise FormatError(
                     begin - data.start, "a map key that sorts after the one before", found
@@ -409,11 +425,17 @@ cdef Py_ssize_t span(Reader *data, const uint8_t *begin, uint64_t length) except
 
 
 cdef object read_text(Reader *data, const uint8_t *begin, uint64_t length):
+    return read_string(data, begin, length, NULL)
+
+
+cdef object read_string(
+    Reader *data, const uint8_t *begin, uint64_t length, const char *errors
+):
     cdef Py_ssize_t size = span(data, begin, length)
     cdef const uint8_t *text = data.at
     data.at += size
     try:
-        return PyUnicode_DecodeUTF8(<const char *>text, size, NULL)
+        return PyUnicode_DecodeUTF8(<const char *>text, size, errors)
     except UnicodeDecodeError as error:
         fault = error.start
     raise FormatError(text - data.start + fault, "UTF-8", f"byte {text[<Py_ssize_t>fault]:02x}")

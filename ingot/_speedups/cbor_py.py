@@ -20,6 +20,8 @@ from ingot.limits import CBOR_BYTES_MAX, CBOR_DEPTH_MAX
 
 __all__ = ["Cid", "check_cid", "decode", "encode"]  # the rest is shared with ``layout_py``
 
+CANONICAL_KEYS, SORTED_KEYS, BINARY_KEYS = range(3)
+
 
 class Cid(bytes):
     """A binary CIDv1 that encodes as a link; plain ``bytes`` encode as a byte string.
@@ -50,12 +52,17 @@ def encode(value: object) -> bytes:
     return bytes(out)
 
 
-def decode(block: bytes | bytearray | memoryview) -> object:
-    """The value of a whole canonical block; FormatError for anything else. Links become Cid."""
+def decode(block: bytes | bytearray | memoryview, keys: int = CANONICAL_KEYS) -> object:
+    """The value of a whole canonical block; FormatError for anything else. Links become Cid.
+
+    ``keys`` is the one leniency, for blocks of other writers: SORTED_KEYS takes a map whose keys
+    ascend bytewise as well as one in canonical order; BINARY_KEYS takes such maps, and keys that
+    are not UTF-8, whose bytes become surrogate escapes.
+    """
     data = bytes(block)
     if len(data) > CBOR_BYTES_MAX:
         raise FormatError(CBOR_BYTES_MAX, "the end of the block", f"{len(data)} bytes in all")
-    value, at = read(data, 0, 0)
+    value, at = read(data, 0, 0, keys)
     if at != len(data):
         raise FormatError(at, "the end of the block", f"{len(data) - at} more bytes")
     return value
@@ -183,7 +190,7 @@ def read_head(data: bytes, at: int) -> tuple[int, int, int]:
     return major, argument, at + 1 + width
 
 
-def read(data: bytes, at: int, depth: int) -> tuple[object, int]:
+def read(data: bytes, at: int, depth: int, keys: int = CANONICAL_KEYS) -> tuple[object, int]:
     start = at
     if at < len(data) and data[at] >> 5 == OTHER:
         return read_other(data, at)
@@ -203,29 +210,34 @@ def read(data: bytes, at: int, depth: int) -> tuple[object, int]:
     if argument > (len(data) - at) // (2 if major == MAP else 1):
         raise FormatError(start, f"room for {argument} entries", f"{len(data) - at} bytes")
     if major == MAP:
-        return _read_map(data, at, argument, depth)
+        return _read_map(data, at, argument, depth, keys)
     items: list[object] = []
     for _ in range(argument):
-        item, at = read(data, at, depth + 1)
+        item, at = read(data, at, depth + 1, keys)
         items.append(item)
     return items, at
 
 
-def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[object, int]:
+def _read_map(data: bytes, at: int, count: int, depth: int, keys: int) -> tuple[object, int]:
     entries: dict[str, object] = {}
-    previous: tuple[int, bytes] | None = None
+    previous: bytes | None = None
+    canonical, bytewise = True, keys != CANONICAL_KEYS  # the orders that its keys may be in
+    errors = "surrogateescape" if keys == BINARY_KEYS else "strict"
     for _ in range(count):
         start = at
         major, length, at = read_head(data, at)
         if major != TEXT:
             raise FormatError(start, "a map key that is text", f"major type {major}")
-        key = read_text(data, start, at, length)
-        order = (length, data[at : at + length])
-        if previous is not None and order <= previous:
-            found = "the same key again" if order == previous else "a key that sorts before it"
-            raise FormatError(start, "a map key that sorts after the one before", found)
-        previous = order
-        entries[key], at = read(data, at + length, depth + 1)
+        key = read_text(data, start, at, length, errors)
+        text = data[at : at + length]
+        if previous is not None:
+            canonical = canonical and (len(text), text) > (len(previous), previous)
+            bytewise = bytewise and text > previous
+            if not canonical and not bytewise:
+                found = "the same key again" if text == previous else "a key that sorts before it"
+                raise FormatError(start, "a map key that sorts after the one before", found)
+        previous = text
+        entries[key], at = read(data, at + length, depth + 1, keys)
     return entries, at
 
 
@@ -235,9 +247,9 @@ def read_span(data: bytes, start: int, at: int, length: int) -> bytes:
     return data[at : at + length]
 
 
-def read_text(data: bytes, start: int, at: int, length: int) -> str:
+def read_text(data: bytes, start: int, at: int, length: int, errors: str = "strict") -> str:
     try:
-        return read_span(data, start, at, length).decode()
+        return read_span(data, start, at, length).decode("utf-8", errors)
     except UnicodeDecodeError as error:
         offset = at + error.start
         raise FormatError(offset, "UTF-8", f"byte {data[offset]:02x}") from None

@@ -17,6 +17,7 @@ from libc.string cimport memcmp, memcpy
 from ingot._speedups.cbor_c cimport (
     ARRAY,
     BYTES,
+    CANONICAL,
     MAP,
     OTHER,
     STACK_BYTES,
@@ -201,6 +202,7 @@ cdef class Layout:
         cdef Head head
         if size > BYTES_MAX:
             raise FormatError(BYTES_MAX, "the end of the block", f"{size} bytes in all")
+        data.keys = CANONICAL
         data.start = <const uint8_t *>PyBytes_AS_STRING(owner)
         data.end = data.start + size
         if size < skipped or memcmp(data.start, PyBytes_AS_STRING(self.prefix), skipped) != 0:

@@ -1,9 +1,11 @@
 """Structured blocks: strict canonical DAG-CBOR, and the envelope that names a format.
 
 ``encode`` and ``decode`` are one to one: a value has one block, and a block that ``encode`` would
-not write is a FormatError with the offset. Every structured block of ours but the tree nodes is a
-map with one entry whose key names the format and its version, such as ``ingot/object@1``: the
-envelope. Called by the format modules (records, commits, configuration) and by tools. Pure.
+not write is a FormatError with the offset. Only blocks of other writers are read with less
+strictness about map keys, and by name: ``decode(block, SORTED_KEYS)``. Every structured block of
+ours but the tree nodes is a map with one entry whose key names the format and its version, such as
+``ingot/object@1``: the envelope. Called by the format modules (records, commits, configuration)
+and by tools. Pure.
 """
 
 from __future__ import annotations
@@ -11,10 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ingot._speedups import cbor
-from ingot._speedups.cbor_py import Cid
+from ingot._speedups.cbor_py import BINARY_KEYS, CANONICAL_KEYS, SORTED_KEYS, Cid
 from ingot.errors import FormatError
 
-__all__ = ["Cid", "decode", "encode", "envelope_prefix", "format_in", "wrap"]
+__all__ = [
+    "BINARY_KEYS",
+    "CANONICAL_KEYS",
+    "SORTED_KEYS",
+    "Cid",
+    "decode",
+    "encode",
+    "envelope_prefix",
+    "format_in",
+    "wrap",
+]
 
 encode = cbor.encode
 decode = cbor.decode

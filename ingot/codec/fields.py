@@ -134,14 +134,14 @@ def offset_of(block: bytes, path: Sequence[Step]) -> int:
         major, count, at = _head(block, at)
         if isinstance(step, int):
             for _ in range(step):
-                at = _skip(block, at)
+                at = end_of(block, at)
             continue
         for _ in range(count):
             _, length, key_at = _head(block, at)
             at = key_at + length
             if block[key_at:at] == step.encode():
                 break
-            at = _skip(block, at)
+            at = end_of(block, at)
     return at
 
 
@@ -152,10 +152,11 @@ def _head(block: bytes, at: int) -> tuple[int, int, int]:
     return major, argument, at + 1 + width
 
 
-def _skip(block: bytes, at: int) -> int:
+def end_of(block: bytes, at: int) -> int:
+    """Where the value that starts at ``at`` ends, in a block that decodes."""
     major, argument, at = _head(block, at)
     if major in (2, 3):
         return at + argument
     for _ in range({4: argument, 5: 2 * argument, 6: 1}.get(major, 0)):
-        at = _skip(block, at)
+        at = end_of(block, at)
     return at

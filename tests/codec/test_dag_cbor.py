@@ -156,6 +156,38 @@ def test_what_other_writers_get_wrong_is_refused(case: dict[str, Any]) -> None:
         dag_cbor.decode(bytes.fromhex(case["hex"]))
 
 
+def test_what_other_writers_get_wrong_is_taken_by_name() -> None:
+    by_bytes, binary = (bytes.fromhex(case["hex"]) for case in VECTORS["decodeQuirks"])
+    for keys in (dag_cbor.SORTED_KEYS, dag_cbor.BINARY_KEYS):
+        assert dag_cbor.decode(by_bytes, keys) == {"aa": 1, "b": 2}
+    with pytest.raises(FormatError, match="UTF-8"):
+        dag_cbor.decode(binary, dag_cbor.SORTED_KEYS)
+    ((key, number),) = dag_cbor.decode(binary, dag_cbor.BINARY_KEYS).items()  # type: ignore[attr-defined]
+    assert (key.encode("utf-8", "surrogateescape"), number) == (b"\xff\xfe", 1)
+
+
+@given(st.dictionaries(TEXT, st.integers(0, 9), max_size=6), st.permutations(range(6)))
+def test_an_order_of_keys_is_taken_whole_or_not_at_all(
+    value: dict[str, int], turns: list[int]
+) -> None:
+    """A map in either of the two orders is the same value; in any other order it is refused."""
+    names = [name.encode() for name in value]
+    names = [names[turn] for turn in turns if turn < len(names)]
+    entries = [dag_cbor.encode(name.decode()) + bytes([value[name.decode()]]) for name in names]
+    block = bytes([0xA0 + len(names)]) + b"".join(entries)
+    if names in (sorted(names), sorted(names, key=lambda name: (len(name), name))):
+        assert dag_cbor.decode(block, dag_cbor.SORTED_KEYS) == value
+    else:
+        with pytest.raises(FormatError, match="sorts after"):
+            dag_cbor.decode(block, dag_cbor.BINARY_KEYS)
+
+
+def test_a_key_twice_is_refused_in_any_order() -> None:
+    for block in ("a2616100616100", "a362616100616200616200", "a361620061620062616100"):
+        with pytest.raises(FormatError):
+            dag_cbor.decode(bytes.fromhex(block), dag_cbor.BINARY_KEYS)
+
+
 LINK = "d82a58250001551220" + "00" * 32
 
 

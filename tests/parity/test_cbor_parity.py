@@ -93,6 +93,8 @@ def test_encode_and_back(value: Any) -> None:
 
 @given(st.binary(max_size=50))
 def test_decode_anything(block: bytes) -> None:
+    for keys in range(3):
+        assert outcome(cbor_c.decode, block, keys) == outcome(cbor_py.decode, block, keys)
     assert outcome(cbor_c.decode, block) == outcome(cbor_py.decode, block)
     assert cbor_c.check_cid(block) == cbor_py.check_cid(block)
 
@@ -110,6 +112,18 @@ def test_decode_what_is_nearly_right(value: Any, data: st.DataObject) -> None:
 ENTRIES = st.lists(
     st.tuples(LINKS.map(bytes), st.sampled_from([0, 1, 255, 1 << 20, 1 << 40])), max_size=3
 )
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"b", b"aa", b"ab", b"b\x80", b"\xff"]), max_size=5))
+def test_decode_maps_in_any_order(names: list[bytes]) -> None:
+    """Maps as other writers leave them: out of order, with keys twice or that are not UTF-8."""
+    for inside in (b"\x00", b"\xa2\x61b\x00\x61a\x00", b"\x81\xa1\x61\xff\x00"):
+        entries = b"".join(bytes([0x60 + len(name)]) + name + inside for name in names)
+        block = bytes([0xA0 + len(names)]) + entries
+        for keys in range(3):
+            assert outcome(cbor_c.decode, block, keys) == outcome(cbor_py.decode, block, keys)
+
+
 BY_KIND = {
     "uint": st.integers(0, 1 << 64),
     "text": st.text(max_size=5),
