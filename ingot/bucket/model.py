@@ -41,7 +41,7 @@ class KeyRefused(RequestError):
 class BucketConfig:
     """``ingot/bucket@1``, the head's configuration block."""
 
-    owner: str  # canonical id
+    owner: str  # canonical id; "" where the block is lost
     owner_name: str
     created_ms: int
     region: str

@@ -123,7 +123,7 @@ class Pipeline:
             self._working[bucket.id] = bucket
             self._names[bucket.name] = bucket.id
         checkpoint = newest.checkpoint if newest is not None else None
-        self._checkpoints.start(self._working.values(), checkpoint)
+        self._checkpoints.start(self._working, checkpoint)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="ingot-pipeline")
 
     async def stop(self) -> None:
@@ -268,7 +268,7 @@ class Pipeline:
         except BaseException:
             self._pins.put_back(pins)
             raise
-        self._checkpoints.written()
+        self._checkpoints.written(record)
         self._sequence = record.sequence
         for bucket_id, bucket in plan.after.items():
             standing = self._working.pop(bucket_id, None)

@@ -1,8 +1,8 @@
 """Reading a named format strictly: every field taken once, with its type, and none left over.
 
 ``open_envelope`` decodes a block and hands out the fields of the one format it names; each fault is
-a FormatError with the offset of the value at fault. An absent field is omitted from the map, never
-null. Called by the format modules. Pure.
+a FormatError with the offset of the value at fault. An absent field is omitted from the map, not
+null, but in the heads of checkpoints. Called by the format modules. Pure.
 """
 
 from __future__ import annotations
@@ -90,6 +90,13 @@ class Fields:
         """A link as the plain bytes that other modules take."""
         value = self.get(name, Cid)
         return bytes(value) if value is not None else None
+
+    def need_link_or_null(self, name: str) -> bytes | None:
+        """A link, of a format that writes null where there is none."""
+        if name in self._entries and self._entries[name] is None:
+            self._taken += 1
+            return None
+        return bytes(self.need(name, Cid))
 
     def get_list(self, name: str) -> list[object]:
         """An array; an empty one is written by leaving the field out."""

@@ -121,6 +121,8 @@ class BucketOperations:
             bucket = open_bucket(self._store, call)
         except S3Error as error:
             region = self._store.bucket(call.bucket).config.region
+            if not region:  # it is lost, and so is the owner
+                raise
             raise S3Error(error.code, headers=(_region_header(region),)) from None
         return Response(
             200,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ingot.s3.names import Query
 
 XML: Final[Header] = (b"Content-Type", b"application/xml")
+OWNER_LOST: Final = (
+    "The configuration of this bucket is damaged, so that whose it is cannot be told. Its objects "
+    "are kept; its configuration has to be restored by whoever runs this service."
+)
 
 
 class Call:
@@ -65,11 +69,19 @@ class Operations(Protocol):
 def open_bucket(store: Store, call: Call) -> Bucket:
     """The request's bucket: NoSuchBucket, then the expected owner, then the right to use it."""
     bucket = store.bucket(call.bucket)
+    check_owner(bucket, call, b"x-amz-expected-bucket-owner")
+    return bucket
+
+
+def check_owner(bucket: Bucket, call: Call, expected_by: bytes) -> None:
+    """The header ``expected_by`` and the account have to name the owner. Of a bucket whose
+    configuration is lost nobody can be told that it is not his."""
     owner = bucket.config.owner
-    expected = call.request.index.get(b"x-amz-expected-bucket-owner")
+    if not owner:
+        raise S3Error("InternalError", OWNER_LOST)
+    expected = call.request.index.get(expected_by)
     if (expected is not None and expected.decode("latin-1") != owner) or call.account.id != owner:
         raise S3Error("AccessDenied")
-    return bucket
 
 
 async def find_record(store: Store, bucket: Bucket, call: Call) -> Record:

@@ -14,7 +14,7 @@ from ingot.errors import Corruption
 from ingot.limits import PUT_BYTES_MAX
 from ingot.messages import Response
 from ingot.s3 import conditions
-from ingot.s3.call import Call, Handler, no_such_version, open_bucket
+from ingot.s3.call import Call, Handler, check_owner, no_such_version, open_bucket
 from ingot.s3.copy_source import CopySource, parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
@@ -113,12 +113,7 @@ async def find_source(store: Store, call: Call, source: CopySource) -> Record:
     """The record that a copy reads, with the right to read it and on the client's conditions."""
     index = call.request.index
     bucket = store.bucket(source.bucket)
-    owner = bucket.config.owner
-    expected = index.get(b"x-amz-source-expected-bucket-owner")
-    if expected is not None and expected.decode("latin-1") != owner:
-        raise S3Error("AccessDenied")
-    if call.account.id != owner:
-        raise S3Error("AccessDenied")
+    check_owner(bucket, call, b"x-amz-source-expected-bucket-owner")
     if source.version is not None and source.version != "null":
         raise no_such_version(source.key, source.version)
     found = await store.find(bucket, source.key)

@@ -1,7 +1,8 @@
 """Reads blocks where the index says they stand, and hashes each at its first read after a start.
 
 What is in the page cache is read on the loop; the rest on a lane, which hashes it too. A copy that
-is damaged is passed over where another segment has the block. A miss is NotFound only once every
+is damaged or cannot be read is passed over, and reported, where another segment has the block. A
+miss is NotFound only once every
 index run was audited, for a damaged run could hide the block.
 
 Used by the store.
@@ -14,8 +15,8 @@ import errno
 
 from ingot._speedups import digest, frame
 from ingot.codec import varint
-from ingot.errors import Corruption, FormatError, NotFound
-from ingot.limits import HASH_OFFLOAD_BYTES
+from ingot.errors import Corruption, FormatError, IngotError, NotFound, Unavailable
+from ingot.limits import HASH_OFFLOAD_BYTES, PASSED_OVER_TOLD_MAX
 from ingot.messages import Cid
 from ingot.segments import format
 from ingot.segments.disk import Disk, OpenFiles, unavailable
@@ -28,6 +29,7 @@ class Reader:
 
     def __init__(self, disk: Disk, segments: SegmentIndex, files: OpenFiles) -> None:
         self.audit: asyncio.Task[None] | None = None
+        self._told: set[Cid] = set()  # of these a copy was passed over
         self._disk = disk
         self._index = segments
         self._files = files
@@ -81,7 +83,7 @@ class Reader:
                 if into.nbytes > HASH_OFFLOAD_BYTES or not self._copy_now(place, into, start):
                     await self._load(place, into, start, None)
                 return
-            except Corruption:
+            except (Corruption, Unavailable):
                 if len(self._index.places(cid)) < 2:
                     raise
         data = await self._any_copy(cid)
@@ -105,12 +107,13 @@ class Reader:
 
     def read_waiting(self, cid: Cid) -> bytes:
         """As ``read``, blocking; for a start."""
-        failure: Corruption | None = None
+        failure: IngotError | None = None
         for place in self._index.places(cid):
             try:
                 data = self._disk.files.pread(self._files.fd(place.key), place.length, place.offset)
             except OSError as error:
-                raise self._unreadable(place, error) from error
+                failure = self._unreadable(place, error)
+                continue
             found = digest.sha256(data)
             if found == cid[4:]:
                 return data
@@ -145,12 +148,16 @@ class Reader:
 
     async def _any_copy(self, cid: Cid) -> bytes:
         while True:
-            failure: Corruption | None = None
+            failure: IngotError | None = None
             for place in self._index.places(cid):
                 try:
-                    return await self._whole(place, cid)
-                except Corruption as error:
+                    data = await self._whole(place, cid)
+                except (Corruption, Unavailable) as error:
                     failure = error
+                    continue
+                if failure is not None:
+                    self._passed_over(cid, failure)
+                return data
             if self.audit is None or self.audit.done():
                 raise failure or NotFound(f"block {cid.hex()} is in no segment")
             await asyncio.wait([self.audit])
@@ -202,7 +209,13 @@ class Reader:
         where = f"{format.file_name(*place.key)} at byte {place.offset}, {place.length} bytes"
         return Corruption(where, f"sha256 {cid[4:].hex()}", f"sha256 {found.hex()}")
 
-    def _unreadable(self, place: Place, error: OSError) -> Exception:
+    def _passed_over(self, cid: Cid, failure: IngotError) -> None:
+        """Say so, once for each block."""
+        if cid not in self._told and len(self._told) < PASSED_OVER_TOLD_MAX:
+            self._told.add(cid)
+            self._disk.problem(f"{failure}; another copy of block {cid.hex()} is good and is used")
+
+    def _unreadable(self, place: Place, error: OSError) -> Unavailable:
         where = f"{format.file_name(*place.key)} at byte {place.offset} cannot be read"
         return unavailable(where, error, self._disk.directory)
 

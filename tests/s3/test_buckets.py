@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from botocore.exceptions import ClientError
 
+from ingot.bucket.model import BucketConfig
 from tests.s3.driver import OTHER, OWNER, REGION, Driver
 
 
@@ -194,3 +197,27 @@ def test_with_boto3(driver):
     client.delete_bucket(Bucket="bucket")
     with pytest.raises(ClientError):
         client.head_bucket(Bucket="bucket")
+
+
+def test_a_bucket_whose_configuration_is_lost_says_so_to_its_owner(driver):
+    """Nobody can tell whose it is, so AccessDenied would be a guess."""
+    driver.bucket()
+    driver.put("a")
+    lost = BucketConfig(owner="", owner_name="", created_ms=0, region="")
+    driver.store.rows["bucket"] = replace(driver.store.rows["bucket"], config=lost)
+    driver.bucket("other")
+    for method, path, headers in [
+        ("GET", "/bucket", {}),
+        ("GET", "/bucket/a", {}),
+        ("PUT", "/bucket/b", {}),
+        ("DELETE", "/bucket/a", {}),
+        ("PUT", "/other/b", {"x-amz-copy-source": "bucket/a"}),
+        ("GET", "/bucket", {"x-amz-expected-bucket-owner": OWNER.id}),
+    ]:
+        answer = driver.ask(method, path, headers=headers)
+        assert (answer.status, answer.code) == (500, "InternalError"), (method, path)
+        assert "configuration of this bucket is damaged" in (answer.xml.findtext("Message") or "")
+    head = driver.ask("HEAD", "/bucket")
+    assert head.status == 500 and "x-amz-bucket-region" not in head.headers
+    assert driver.ask("PUT", "/bucket").code == "BucketAlreadyExists"
+    assert driver.ask("GET", "/").texts("Buckets/Bucket/Name") == ["other"]

@@ -517,6 +517,55 @@ def test_a_run_left_over_from_a_merge_is_removed(machine: Machine) -> None:
     assert stray not in machine.files.names and name not in machine.files.names
 
 
+# -- a block that several segments have ------------------------------------------------------------
+
+
+def copied(machine: Machine, content: bytes) -> list[tuple[str, int]]:
+    """Put a block into two sealed segments: their files and its places, the one read first last."""
+    for _ in range(2):
+        machine.commit(content)
+        committed(machine, 5, 5500)
+    machine.stop()
+    machine.start()
+    names = [name for name in machine.names("log") if content in machine.file(name).seen]
+    return [(name, machine.file(name).seen.index(content)) for name in names]
+
+
+def test_a_damaged_copy_is_passed_over_and_reported_once(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = machine.random.randbytes(700)
+    for name, offset in copied(machine, content)[1:]:
+        machine.spoil(name, offset + 5)
+    assert machine.read(content) == content
+    part = bytearray(100)
+    machine.run(machine.store.read_part(cid_of(content), 3, memoryview(part)))
+    assert part == content[3:103]
+    (said,) = [text for text in caplog.messages if "another copy" in text]
+    assert "log-" in said and "sha256" in said
+
+
+def test_a_copy_that_the_disk_does_not_give_is_passed_over(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = machine.random.randbytes(700)
+    bad, offset = copied(machine, content)[-1]
+    pread = SimFiles.pread
+
+    def failing(self: SimFiles, fd: int, length: int, at: int) -> bytes:
+        if self.fds.get(fd) is self.names[bad] and at <= offset < at + length:
+            raise OSError(5, "Input/output error")
+        return pread(self, fd, length, at)
+
+    monkeypatch.setattr(SimFiles, "pread", failing)
+    monkeypatch.setattr(SimFiles, "pread_now", lambda self, fd, length, offset: None)
+    assert machine.read(content) == content
+    assert machine.store._reader.read_waiting(cid_of(content)) == content
+    monkeypatch.setattr(SimFiles, "pread", lambda *_: (_ for _ in ()).throw(OSError(5, "EIO")))
+    with pytest.raises(Unavailable):
+        machine.read(content)
+
+
 # -- a disk that does not answer -------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ class FakeLog:
         self.hold = asyncio.Event()
         self.hold.set()
         self.failures: list[IngotError] = []
+        self.segment = 1  # that commits go to
+        self.segments: dict[int, dict[Cid, bytes]] = {}  # what went to each
         self.cold: set[Cid] = set()  # cannot be read without waiting
 
     async def commit(
@@ -44,7 +46,7 @@ class FakeLog:
             store=bytes(16),
             incarnation=1,
             lease=lease,
-            segment=1,
+            segment=self.segment,
             sequence=sequence,
             time_ms=sequence,
             previous=None,
@@ -56,6 +58,7 @@ class FakeLog:
             pins=tuple(pins),
         )
         self.blocks.update(blocks)
+        self.segments.setdefault(self.segment, {}).update(blocks)
         self.commits.append(record)
         self.events.append(f"synced {sequence}")
         return b"\x01\x71\x12\x20" + sha256(encode_commit(record)).digest(), record
