@@ -97,12 +97,14 @@ class Checkpoints:
         self._written: tuple[Cid, Cid] | None = None
 
     def start(self, buckets: Mapping[bytes, Bucket], newest: Cid | None) -> None:
-        """``buckets`` are kept up to date by the caller. After a start every head counts as
-        changed, the tree is built afresh, and every configuration is written once more."""
+        """``buckets`` are kept up to date by the caller. After a start, which seals what was open,
+        every head counts as changed, the tree is built afresh, and every configuration is written
+        once more."""
         self.newest = newest
         self._buckets = buckets
         self._changed = dict(buckets)
         self._alone = dict.fromkeys(buckets, _EARLIER)
+        self._due = bool(buckets)
 
     def segment_sealed(self) -> None:
         self._due = True

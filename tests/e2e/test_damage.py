@@ -81,6 +81,23 @@ def test_a_bucket_outlives_the_segment_of_its_creation(store: Store, way: str) -
 
 
 @pytest.mark.slow
+def test_a_small_store_outlives_its_first_segment(tmp_path: Path) -> None:
+    """Its segments are sealed by stops alone; a start is a seal like any other."""
+    store = Store(tmp_path / "data")
+    for number in range(2):
+        with store.gateway() as gateway:
+            client = client_of(gateway)
+            assert client.put("/box", b"").status in (200, 409)
+            assert client.put(f"/box/{number}", b"x").status == 200
+            client.close()
+    store.files()[0].unlink()
+    with store.gateway() as gateway:
+        client = client_of(gateway)
+        assert client.get("/box/1").body == b"x"
+        client.close()
+
+
+@pytest.mark.slow
 def test_a_bucket_whose_configuration_is_lost(store: Store) -> None:
     assert sum(damage(path, b"ingot/bucket@1") for path in store.files()) >= 2
     with store.gateway() as gateway:
