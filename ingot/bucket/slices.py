@@ -1,13 +1,14 @@
-"""A range of a stored body as a body of its own: for parts that are copied from objects.
+"""Stored bodies that new records refer to, whole or in part: for copies of objects and of parts.
 
-Where the range falls on whole chunks the new body refers to the same chunks and nothing is written,
+Where a range falls on whole chunks the new body refers to the same chunks and nothing is written,
 but it is read once, because a part has digests of its own. Else the bytes are taken in again.
 Called by the bucket store.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 from ingot.body import dag
 from ingot.errors import RequestError
@@ -58,21 +59,30 @@ class Unwritten:
         """Nothing was written."""
 
 
-async def whole_chunks(
+async def parts_of(
     blocks: BlockSource, body: Body, start: int, stop: int
-) -> list[dag.Entry] | None:
-    """The chunks that make up [start, stop) of a body that has chunks; None where the range cuts
-    one. Reads no chunk."""
-    found: list[dag.Entry] = []
+) -> AsyncGenerator[dag.Part, None]:
+    """The chunks, or parts of them, that make up [start, stop) of a body that has chunks. Reads
+    nodes, as they come, and no chunk."""
     steps = dag.walk(body, start, stop)
     step = next(steps, None)
     while step is not None:
         if isinstance(step, dag.Node):
             block = blocks.read_now(step.cid)
             step = steps.send(block if block is not None else await blocks.read(step.cid))
-            continue
-        if step.start != 0 or step.stop != step.length:
-            return None
-        found.append((step.cid, step.length))
-        step = next(steps, None)
+        else:
+            yield step
+            step = next(steps, None)
+
+
+async def whole_chunks(
+    blocks: BlockSource, body: Body, start: int, stop: int
+) -> list[dag.Entry] | None:
+    """The chunks that make up [start, stop); None where the range cuts one."""
+    found: list[dag.Entry] = []
+    async with aclosing(parts_of(blocks, body, start, stop)) as parts:
+        async for part in parts:
+            if part.start != 0 or part.stop != part.length:
+                return None
+            found.append((part.cid, part.length))
     return found

@@ -31,11 +31,11 @@ from ingot.bucket.model import (
     Page,
     PreconditionFailed,
 )
-from ingot.bucket.nodes import Nodes, Published
+from ingot.bucket.nodes import Nodes, Published, lost
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.record import Record, Summary, cid_of, decode_record, encode_record, summarize
-from ingot.bucket.slices import StoredBody, Unwritten, whole_chunks
+from ingot.bucket.slices import StoredBody, Unwritten, parts_of, whole_chunks
 from ingot.bucket.uploads import Uploads
 from ingot.errors import Corruption, Missing, Unavailable
 from ingot.messages import Body, BodyPosition, BodyStream, Cid
@@ -55,6 +55,10 @@ __all__ = [
 ]
 
 
+LOOKUPS_PER_TURN = 1024
+"""Blocks that are looked up, in a millisecond or less, before others have their turn."""
+
+
 class Segments(Protocol):
     """What the store needs of the segment store beside commits."""
 
@@ -63,6 +67,7 @@ class Segments(Protocol):
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None: ...
     async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition: ...
     async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None: ...
+    async def lacking(self, cids: Sequence[Cid]) -> Cid | None: ...
 
 
 class Store:
@@ -87,7 +92,7 @@ class Store:
         self._pins = pins
         self._clock = clock
         self._read_pool = Pool(limits.READ_POOL_BUFFERS, limits.CHUNK_BYTES)
-        self.uploads = Uploads(nodes, pipeline, pins, self.writable)
+        self.uploads = Uploads(nodes, pipeline, pins, self.writable, self._all_there)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -196,6 +201,27 @@ class Store:
         """Keep an existing body's chunks for as long as the result is held: a copy's source."""
         body.pin = Pin(self._pins, [cid for cid, _ in body.chunks])
         return body
+
+    async def check_body(self, body: Body) -> None:
+        """Corruption where a block of a stored body is lost: before a new record refers to it. They
+        are looked up; nodes are read, to know what is below them, chunks are not."""
+        if body.inline is not None:
+            return
+        wanted: list[Cid] = []
+        async with aclosing(parts_of(self._blocks, body, 0, body.size)) as parts:
+            async for part in parts:
+                wanted.append(part.cid)
+                if len(wanted) == LOOKUPS_PER_TURN:
+                    await self._all_there(wanted)
+                    wanted.clear()
+        await self._all_there(wanted)
+
+    async def _all_there(self, cids: Sequence[Cid]) -> None:
+        for at in range(0, len(cids), LOOKUPS_PER_TURN):
+            missing = await self._segments.lacking(cids[at : at + LOOKUPS_PER_TURN])
+            if missing is not None:
+                raise lost(missing)
+            await asyncio.sleep(0)
 
     async def slice(self, body: Body, start: int, stop: int, algorithms: tuple[str, ...]) -> Body:
         """The bytes [start, stop) of a stored body as a body with digests of its own. By reference

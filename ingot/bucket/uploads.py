@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,11 +73,18 @@ class UploadPage:
 
 
 class Uploads:
-    """The uploads of all buckets. ``writable`` gives a bucket by name, or refuses it."""
+    """The uploads of all buckets. ``writable`` gives a bucket by name, or refuses it; ``all_there``
+    raises Corruption where a block is in no segment."""
 
     def __init__(
-        self, nodes: Nodes, pipeline: Pipeline, pins: Pins, writable: Callable[[str], Bucket]
+        self,
+        nodes: Nodes,
+        pipeline: Pipeline,
+        pins: Pins,
+        writable: Callable[[str], Bucket],
+        all_there: Callable[[Sequence[Cid]], Awaitable[None]],
     ) -> None:
+        self._all_there = all_there
         self._nodes = nodes
         self._pipeline = pipeline
         self._pins = pins
@@ -203,10 +210,12 @@ class Uploads:
     ) -> Completed:
         """Make ``record``, which was assembled from the ``chosen`` parts, the object at the
         upload's key, and end the upload. NoSuchUpload, PreconditionFailed, NotFound (If-Match on an
-        absent key); PartsChanged when a chosen part was replaced meanwhile."""
+        absent key); PartsChanged when a chosen part was replaced meanwhile; Corruption where a
+        part has lost a chunk, or the node over its many: the object would lack it too."""
         target = self._writable(bucket)
         parts_chunks = [cid for _, part in chosen for cid, _ in part.body.chunks]
         record.body.pin = Pin(self._pins, parts_chunks)
+        await self._all_there(parts_chunks)
         completed = Completed(
             upload.key,
             record.etag,

@@ -78,6 +78,8 @@ class CopyOperations:
         record = self._record(call, found, written, replaces)
         if algorithm is not None and (record.composite or algorithm not in record.checksums):
             await self._take_in_again(record, algorithm)
+        else:
+            await store.check_body(record.body)
         await store.put(call.bucket, record, condition)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
         if written.encrypted:

@@ -131,6 +131,8 @@ class MultipartOperations:
         body = self._known(found, start, stop, algorithm)
         if body is None:
             body = await store.slice(found.body, start, stop, (algorithm,))
+        else:
+            await store.check_body(body)
         part = Part(body, self._clock.now_ms(), body.checksums)
         await store.uploads.put_part(call.bucket, upload, number, part)
         checksum = ""

@@ -11,6 +11,7 @@ finds. One event loop; nothing on it waits for the disk.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from ingot.errors import IngotError
@@ -180,6 +181,16 @@ class SegmentStore:
 
     def find(self, cid: Cid) -> Location | None:
         return self._index.locate(cid)
+
+    async def lacking(self, cids: Sequence[Cid]) -> Cid | None:
+        """The first of ``cids`` that no segment has, None when all are there. Reads no block, so it
+        does not tell of damage."""
+        missing = [cid for cid in cids if self._index.find(cid) is None]
+        audit = self._reader.audit
+        if missing and audit is not None and not audit.done():
+            await asyncio.wait([audit])  # a damaged run could have hidden them
+            missing = [cid for cid in missing if self._index.find(cid) is None]
+        return missing[0] if missing else None
 
     def where(self, cid: Cid) -> str:
         """Where the block lies, in words for an operator."""

@@ -161,6 +161,9 @@ class FakeStore:
         self.pinned.append(body)
         return body
 
+    async def check_body(self, body: Body) -> None:
+        self._fail()
+
     async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> bytes:
         self._fail()
         if self.before_commit:

@@ -996,3 +996,50 @@ def test_with_boto3(driver):
     assert got["Body"].read() == TAIL and got["ChecksumType"] == "FULL_OBJECT"
     with pytest.raises(client.exceptions.NoSuchUpload):
         client.abort_multipart_upload(Bucket="bucket", Key="k", UploadId=upload)
+
+
+# -- sources that are damaged ----------------------------------------------------------------------
+
+
+def lose_a_chunk(driver, key):
+    """Of the body of an object, as a segment that is gone takes it."""
+    store = driver.world.store
+    record = driver._runner.run(store.find(store.bucket("bucket"), key))
+    del driver.world.log.blocks[record.body.chunks[1][0]]
+
+
+@pytest.mark.parametrize("algorithm", ["", "SHA256"])
+def test_a_copy_of_an_object_that_lost_a_chunk_is_refused(driver, algorithm):
+    driver.put("whole", PART)
+    driver.put("hurt", content(2 * MIB, 7))
+    headers = {"x-amz-checksum-algorithm": algorithm} if algorithm else {}
+    lose_a_chunk(driver, b"hurt")
+    for source, status in (("whole", 200), ("hurt", 500)):
+        pairs = {"x-amz-copy-source": f"bucket/{source}", **headers}
+        answer = driver.ask("PUT", f"/bucket/copy-of-{source}", headers=pairs)
+        assert answer.status == status
+    assert answer.code == "InternalError"
+    assert driver.keys() == [b"copy-of-whole", b"hurt", b"whole"]
+
+
+@pytest.mark.parametrize("span", ["", f"bytes={MIB}-{2 * MIB - 1}", "bytes=5-2000000"])
+def test_a_part_copied_from_an_object_that_lost_a_chunk_is_refused(driver, span):
+    driver.put("hurt", content(2 * MIB, 7))
+    lose_a_chunk(driver, b"hurt")
+    upload = create(driver)
+    pairs = {"x-amz-copy-source": "bucket/hurt"} | (
+        {"x-amz-copy-source-range": span} if span else {}
+    )
+    query = f"partNumber=1&uploadId={upload}"
+    answer = driver.ask("PUT", "/bucket/key", query, pairs)
+    assert (answer.status, answer.code) == (500, "InternalError")
+    assert parts_of(driver, upload).texts("Part") == []
+
+
+def test_a_complete_of_a_part_that_lost_a_chunk_is_refused(driver):
+    upload = create(driver)
+    assert part(driver, upload, 1, PART).status == 200
+    del driver.world.log.blocks[driver.world.log.bodies[2]]
+    answer = complete(driver, upload, (1, etag(PART)))
+    assert (answer.status, answer.code) == (500, "InternalError")
+    assert driver.keys() == []

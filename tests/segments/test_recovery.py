@@ -460,6 +460,9 @@ def test_a_run_with_damaged_entries_is_found_out_and_replaced(machine: Machine) 
     assert not found.problems, "the heads are good"
     assert found.newest is not None and found.newest[1].sequence == 6
     # A block that the damaged entries hide is found all the same: a miss waits for the audit.
+    cids = [cid_of(content) for content in contents]
+    assert machine.run(machine.store.lacking(cids)) is None
+    assert machine.run(machine.store.lacking([*cids, cid_of(b"none")])) == cid_of(b"none")
     assert all(machine.read(content) == content for content in contents)
     machine.run(machine.settle())
     assert machine.store.statistics.rebuilt > 0

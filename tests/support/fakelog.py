@@ -77,5 +77,9 @@ class FakeLog:
         assert found is not None
         return found
 
+    async def lacking(self, cids: Sequence[Cid]) -> Cid | None:
+        await asyncio.sleep(0)
+        return next((cid for cid in cids if cid not in self.blocks), None)
+
     def scan_commits(self, after: int) -> list[tuple[Cid, CommitRecord]]:
         return [(bytes(36), record) for record in reversed(self.commits[after:])]
