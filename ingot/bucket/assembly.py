@@ -24,6 +24,7 @@ from ingot.codec.cid import of_chunk, of_structure
 from ingot.limits import INLINE_BYTES_MAX, PART_ENTRIES_MAX
 from ingot.messages import Body, Cid
 
+DEFAULT_ALGORITHM: Final = "crc64nvme"  # of uploads that declare none
 COMBINE: Final[dict[str, Callable[[int, int, int], int]]] = {
     "crc32": _crt.combine_crc32,
     "crc32c": _crt.combine_crc32c,
@@ -60,6 +61,7 @@ def assemble(upload: Upload, parts: Sequence[Part], created_ms: int) -> Record:
         checksums,
         composite,
         [part.body.size for part in parts],
+        part_checksums=_part_checksums(upload, parts),
     )
 
 
@@ -82,10 +84,19 @@ def _join(bodies: Sequence[Body]) -> Body:
     return Body(size, None, None, None, chunks, depth, [*blocks, *nodes])
 
 
+def _part_checksums(upload: Upload, parts: Sequence[Part]) -> dict[str, bytes]:
+    """What clients can ask of each part later: the checksums that were declared, or that came with
+    every part though nothing was. The CRC-64 that we keep beside those is for the object's."""
+    names = {upload.algorithm}
+    if not upload.algorithm:
+        names = set.intersection(*[set(part.checksums) for part in parts]) - {DEFAULT_ALGORITHM}
+    return {name: b"".join([part.checksums[name] for part in parts]) for name in sorted(names)}
+
+
 def _checksums(upload: Upload, parts: Sequence[Part]) -> tuple[dict[str, bytes], bool]:
     """The checksums of the object, and whether they are composite: over those of its parts. An
     upload that declared none has a CRC-64 of the whole, as every object."""
-    name = upload.algorithm or "crc64nvme"
+    name = upload.algorithm or DEFAULT_ALGORITHM
     if upload.composite:
         return {name: one_shot(name, b"".join([part.checksums[name] for part in parts]))}, True
     combine, whole = COMBINE[name], 0

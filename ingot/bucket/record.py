@@ -9,6 +9,7 @@ that names it. Pure.
                        md5: 16 bytes, sha256: 32 bytes (of the whole body),
                        headers: {text: text}, metadata: {text: text},
                        checksums: {algorithm: digest}, composite: true, parts: [size of each],
+                       part_checksums: {algorithm: the digests of the parts, one behind the other},
                        version: text, deleted: true (a delete marker, which has no body),
                        inline: bytes  or  chunks: [[link, byte length]], depth: uint }
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ingot._speedups import digest, layout
+from ingot.body.checksums import SIZES
 from ingot.errors import Corruption
 from ingot.limits import BODY_NODE_ENTRIES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX
 from ingot.messages import Body, Cid
@@ -48,6 +50,7 @@ _RECORD = layout.Layout(
         ("metadata", "texts?"),
         ("checksums", "digests?"),
         ("composite", "true?"),
+        ("part_checksums", "digests?"),
     ),
 )
 _SUMMARY = layout.Layout(
@@ -79,6 +82,16 @@ class Record:
     parts: list[int] = field(default_factory=list)  # part sizes; empty unless assembled from parts
     version: str = ""  # "" on a bucket that never had versioning ("null" on the wire)
     delete_marker: bool = False
+    part_checksums: dict[str, bytes] = field(default_factory=dict)
+    """Of the algorithms that every part has a checksum of: their digests, one behind the other."""
+
+    def part_checksum(self, algorithm: str, index: int) -> bytes | None:
+        """The digest of one part, counted from 0; None where none was kept."""
+        digests = self.part_checksums.get(algorithm)
+        if digests is None:
+            return None
+        size = SIZES[algorithm]
+        return digests[index * size : (index + 1) * size]
 
 
 class Summary(NamedTuple):
@@ -102,6 +115,7 @@ def encode_record(record: Record) -> bytes:
     if inline is None and not body.chunks and not record.delete_marker:
         inline = b""
     fault = _fault(body.size, inline, body.chunks, body.depth, record.parts, record.delete_marker)
+    fault = fault or _fault_of_parts(record.parts, record.part_checksums)
     if fault is not None:
         raise ValueError(f"{fault[0]}: expected {fault[1]}, found {fault[2]}")
     return _RECORD.encode(
@@ -122,6 +136,7 @@ def encode_record(record: Record) -> bytes:
             record.metadata or None,
             record.checksums or None,
             record.composite or None,
+            record.part_checksums or None,
         )
     )
 
@@ -142,7 +157,7 @@ def encode_inline(
     return _RECORD.encode(
         (
             *(key, md5, etag, len(data), absent, absent, absent, data, sha256, created_ms),
-            *(absent, headers, absent, absent, checksums, absent),
+            *(absent, headers, absent, absent, checksums, absent, absent),
         )
     )
 
@@ -167,10 +182,13 @@ def decode_record(block: bytes) -> Record:
         metadata,
         checksums,
         composite,
+        part_checksums,
     ) = _RECORD.decode(block)
     if depth == 0:
         raise Corruption(f"record of {key!r}, depth", "no field", 0)
     fault = _fault(size, inline, chunks or (), depth or 0, parts or (), deleted or False)
+    if part_checksums is not None:
+        fault = fault or _fault_of_parts(parts or (), part_checksums)
     if fault is not None:
         raise Corruption(f"record of {key!r}, {fault[0]}", fault[1], fault[2])
     return Record(
@@ -185,6 +203,7 @@ def decode_record(block: bytes) -> Record:
         parts or [],
         version or "",
         deleted or False,
+        part_checksums or {},
     )
 
 
@@ -203,6 +222,18 @@ def summarize(block: bytes) -> Summary:
 def cid_of(block: bytes) -> Cid:
     """The CID of a record's block: the value that the tree holds for its key."""
     return digest.cid_dag_cbor(block)
+
+
+def _fault_of_parts(
+    parts: Sequence[int], part_checksums: dict[str, bytes]
+) -> tuple[str, object, object] | None:
+    for name, digests in part_checksums.items():
+        if name not in SIZES:
+            return "checksums of the parts", "known algorithms", name
+        if not parts or len(digests) != SIZES[name] * len(parts):
+            expected = f"{name} of {len(parts)} parts"
+            return "checksums of the parts", expected, f"{len(digests)} bytes"
+    return None
 
 
 def _fault(

@@ -99,6 +99,7 @@ class CopyOperations:
             found.checksums,
             found.composite,
             found.parts,
+            part_checksums=found.part_checksums,
         )
 
     async def _take_in_again(self, record: Record, algorithm: str) -> None:
@@ -108,7 +109,8 @@ class CopyOperations:
         if body.size != size or body.md5 is None:
             raise Corruption("copy source", f"{size} bytes", f"{body.size} bytes")
         record.body, record.etag = body, body.md5.hex()
-        record.checksums, record.composite, record.parts = body.checksums, False, []
+        record.checksums, record.composite = body.checksums, False
+        record.parts, record.part_checksums = [], {}
 
 
 async def find_source(store: Store, call: Call, source: CopySource) -> Record:

@@ -319,6 +319,32 @@ def test_checksums_of_the_whole(algorithm: str, composite: bool) -> None:
     assert record.composite == composite
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "given", "kept"),
+    [
+        ("", [[], [], []], []),  # nothing was declared or given: the CRC-64 is our own
+        ("crc64nvme", [[], [], []], ["crc64nvme"]),
+        ("sha256", [["sha256"]] * 3, ["sha256"]),
+        ("", [["crc32", "sha1"], ["sha1"], ["sha1"]], ["sha1"]),  # what every part has
+    ],
+)
+def test_checksums_of_the_parts_are_kept(
+    algorithm: str, given: list[list[str]], kept: list[str]
+) -> None:
+    pieces = [os.urandom(n) for n in (300, 1, 77)]
+    found = []
+    for piece, names in zip(pieces, given, strict=True):
+        sums = {name: one_shot(name, piece) for name in {*names, "crc64nvme"}}
+        found.append(replace(part_of(piece)[0], checksums=sums))
+    upload = replace(UPLOAD, algorithm=algorithm, composite=algorithm == "sha256")
+    record = assemble(upload, found, 7)
+    assert decode_record(encode_record(record)).part_checksums == record.part_checksums
+    assert list(record.part_checksums) == kept
+    for name in kept:
+        for index, piece in enumerate(pieces):
+            assert record.part_checksum(name, index) == one_shot(name, piece)
+
+
 def test_many_entries_get_nodes_and_large_parts_one_entry_each() -> None:
     """Entries of a part are bounded when it is uploaded, those of an object by nodes above."""
     large, below = part_of(os.urandom((PART_ENTRIES_MAX + 1) * 10))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingot.body.checksums import SIZES
 from ingot.bucket.record import OBJECT, Record, cid_of, decode_record, encode_record, summarize
 from ingot.codec import cid, dag_cbor
 from ingot.codec.dag_cbor import Cid
@@ -40,6 +41,10 @@ def bodies(draw: st.DrawFn) -> Body:
 def records(draw: st.DrawFn) -> Record:
     body = draw(bodies())
     first = draw(st.integers(0, body.size))
+    parts = draw(st.just([]) | st.just([first, body.size - first]))
+    sums = st.sampled_from(["crc32", "crc64nvme", "sha256"]).map(
+        lambda name: {name: bytes(range(SIZES[name])) * 2}
+    )
     return Record(
         key=draw(TEXT).encode(),
         body=body,
@@ -49,8 +54,9 @@ def records(draw: st.DrawFn) -> Record:
         metadata=draw(TEXTS),
         checksums=draw(DIGESTS),
         composite=draw(st.booleans()),
-        parts=draw(st.just([]) | st.just([first, body.size - first])),
+        parts=parts,
         version=draw(st.just("") | TEXT),
+        part_checksums=draw(st.just({}) | sums) if parts else {},
     )
 
 
@@ -64,6 +70,12 @@ SMALL = Record(
     {"crc64nvme": b"12345678"},
 )
 CHUNKS = [(cid.of_chunk(b"1"), 1 << 20), (cid.of_chunk(b"2"), 7)]
+ASSEMBLED = replace(
+    SMALL,
+    body=Body((1 << 20) + 7, None, None, None, CHUNKS),
+    parts=[1 << 20, 7],
+    part_checksums={"crc32": b"11112222"},
+)
 LARGE = replace(SMALL, body=Body((1 << 20) + 7, None, None, None, CHUNKS))
 
 
@@ -102,6 +114,33 @@ def test_other_bytes_are_a_format_error(block: bytes) -> None:
     for read in (decode_record, summarize):
         with pytest.raises(FormatError):
             read(block)
+
+
+def test_a_record_from_before_part_checksums() -> None:
+    """Written by the version before the field: read as it is, and written again byte for byte."""
+    block = bytes.fromhex(
+        "a16e696e676f742f6f626a6563744031a9636b6579616b6465746167782230313233343536373839616263646566"
+        "303132333435363738396162636465662d326473697a6509657061727473820504666368756e6b738282d82a5825"
+        "00015512206b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b0582d82a5825000155"
+        "1220d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35046763726561746564"
+        "1b0000018bcfe568006768656164657273a16c636f6e74656e742d747970656a746578742f706c61696e69"
+        "636865636b73756d73a1656372633332443132333469636f6d706f73697465f5"
+    )
+    record = decode_record(block)
+    assert (record.key, record.parts, record.part_checksums) == (b"k", [5, 4], {})
+    assert (record.checksums, record.composite) == ({"crc32": b"1234"}, True)
+    assert encode_record(record) == block
+
+
+def test_the_checksum_of_one_part() -> None:
+    sums = {"crc32": b"1111222233334444", "sha1": bytes(range(80))}
+    record = replace(ASSEMBLED, parts=[1 << 20, 3, 3, 1], part_checksums=sums)
+    assert decode_record(encode_record(record)) == record
+    assert [record.part_checksum("crc32", index) for index in range(4)] == [
+        *(b"1111", b"2222", b"3333", b"4444")
+    ]
+    assert record.part_checksum("sha1", 3) == bytes(range(60, 80))
+    assert record.part_checksum("sha256", 0) is None
 
 
 def test_cids_are_plain_bytes() -> None:
@@ -152,6 +191,10 @@ LINKED = [[Cid(link), length] for link, length in CHUNKS]
         (LARGE, {"chunks": LINKED[:1]}),
         (LARGE, {"chunks": [*LINKED, [LINKED[0][0], 0]]}),
         (LARGE, {"deleted": True}),
+        (ASSEMBLED, {"part_checksums": {"crc32": b"1111222"}}),
+        (ASSEMBLED, {"part_checksums": {"crc32": b"111122223333"}}),
+        (ASSEMBLED, {"part_checksums": {"crc33": b"11112222"}}),
+        (ASSEMBLED, {"parts": None}),
         (
             LARGE,
             {
@@ -189,6 +232,9 @@ def test_numbers_that_contradict_one_another(record: Record, change: dict[str, A
         {"metadata": []},
         {"checksums": {"a": "text"}},
         {"composite": False},
+        {"part_checksums": {}},
+        {"part_checksums": {"crc32": 5}},
+        {"part_checksums": b"1111"},
         {"deleted": False},
         {"parts": []},
         {"parts": [-1, 4]},
@@ -241,6 +287,8 @@ def test_the_offset_of_a_fault_is_where_it_stands() -> None:
         replace(SMALL, body=replace(SMALL.body, md5=b"short")),
         replace(SMALL, body=replace(SMALL.body, chunks=CHUNKS)),
         replace(SMALL, parts=[2]),
+        replace(SMALL, part_checksums={"crc32": b"1111"}),
+        replace(ASSEMBLED, part_checksums={"crc32": b"1111"}),
         replace(LARGE, body=Body(7, None, None, None, [(b"not a cid", 7)])),
         replace(LARGE, body=replace(LARGE.body, size=9)),
     ],

@@ -80,9 +80,11 @@ def test_copy_4_tags_and_locks(driver):
 def test_copy_5_a_composite_checksum_stays_one(driver):
     source = driver.record("a")
     source.composite, source.parts, source.etag = True, [2, 3], "abc-2"
+    source.part_checksums = {"crc32": b"11112222"}
     answer = copy(driver)
     made = driver.record("b", "second")
     assert (made.etag, made.parts, made.composite) == ("abc-2", [2, 3], True)
+    assert made.part_checksums == source.part_checksums
     assert answer.text("ChecksumCRC64NVME").endswith("-2")
     assert answer.text("ChecksumType") == "COMPOSITE"
 
@@ -102,9 +104,10 @@ def test_copy_5_a_named_algorithm_is_computed(driver, size):
 def test_copy_5_a_named_algorithm_makes_a_composite_checksum_whole(driver):
     source = driver.record("a")
     source.composite, source.parts, source.etag = True, [2, 3], "abc-2"
+    source.part_checksums = {"crc32": b"11112222"}
     copy(driver, x_amz_checksum_algorithm="CRC64NVME")
     made = driver.record("b", "second")
-    assert (made.composite, made.parts) == (False, [])
+    assert (made.composite, made.parts, made.part_checksums) == (False, [], {})
     assert made.checksums == {"crc64nvme": one_shot("crc64nvme", b"hello")}
 
 

@@ -998,6 +998,21 @@ def test_with_boto3(driver):
         client.abort_multipart_upload(Bucket="bucket", Key="k", UploadId=upload)
 
 
+def test_mpu_14_checksums_and_sizes_of_parts_are_kept(driver):
+    pieces = [PART, TAIL]
+    upload = create(driver, x_amz_checksum_algorithm="CRC32C")
+    for number, piece in enumerate(pieces, 1):
+        value = to_text(one_shot("crc32c", piece))
+        assert part(driver, upload, number, piece, x_amz_checksum_crc32c=value).status == 200
+    done = complete(driver, upload, *[(n, etag(piece)) for n, piece in enumerate(pieces, 1)])
+    assert done.status == 200
+    store = driver.world.store
+    record = driver._runner.run(store.find(store.bucket("bucket"), b"key"))
+    assert record.parts == [len(PART), len(TAIL)]
+    sums = [record.part_checksum("crc32c", index) for index in range(2)]
+    assert sums == [one_shot("crc32c", piece) for piece in pieces]
+
+
 # -- sources that are damaged ----------------------------------------------------------------------
 
 
