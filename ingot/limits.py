@@ -123,7 +123,26 @@ REGISTRY_SCAN_S: Final = 60.0  # reading all buckets, migrating
 REGISTRY_PRUNE_S: Final = 2.0  # one batch of pruning, behind which a renewal waits
 PRUNE_ROWS: Final = 10_000  # head rows a batch of pruning deletes
 
+# -- Forge: what its services' decoders take (forge.md section 1.4), so what is written and read --
+UCAN_ENTRIES_MAX: Final = 8192  # of an array or a map: also tokens, proofs, slices and shards
+UCAN_FIELDS_MAX: Final = 4096  # of a map whose keys are data and not names
+UCAN_TEXT_BYTES_MAX: Final = 8 * KIB
+UCAN_NAME_BYTES_MAX: Final = 2 * KIB  # a DID or a command
+UCAN_BYTES_MAX: Final = 2 * MIB  # a byte string, so a token in a container as well
+UCAN_INTEGER_MAX: Final = (1 << 63) - 1  # of times and comparisons
+UCAN_TTL_S: Final = 30  # of an invocation or a delegation for one request: Forge's own default
+UCAN_NONCE_BYTES: Final = 16
+POLICY_STEPS_MAX: Final = 100_000  # statements and values looked at for one invocation: 0.1 s
+CONTAINER_BYTES_MAX: Final = CBOR_BYTES_MAX  # once decompressed
+CONTAINER_HEADER_WRITE_MAX: Final = 7 * KIB  # of 8,190 for a line in common servers
+CONTAINER_HEADER_READ_MAX: Final = 64 * KIB
+DID_DOCUMENT_BYTES_MAX: Final = 64 * KIB
+FORGE_INDEX_BYTES_MAX: Final = 32 * MIB  # one archive: the largest section the indexer reads
+FORGE_QUERY_BYTES_MAX: Final = 64 * MIB  # an answer of the indexer, indexes included
+
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
+assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
+assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
 assert HEAD_READ_BYTES <= RECV_BYTES
 assert CHUNK_LINE_BYTES_MAX < HEAD_READ_BYTES

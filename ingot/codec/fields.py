@@ -17,7 +17,7 @@ from ingot.errors import FormatError
 T = TypeVar("T")
 Step = str | int  # a map's key or an array's position
 
-_NAMES: dict[type, str] = {
+KIND_NAMES: dict[type, str] = {
     int: "an integer",
     str: "a text",
     bytes: "a byte string",
@@ -47,7 +47,7 @@ class Fields:
         self._block, self._path = block, tuple(path)
         self._taken = 0
         if not isinstance(value, dict):
-            raise FormatError(offset_of(block, self._path), "a map", _name(value))
+            raise FormatError(offset_of(block, self._path), "a map", kind_of(value))
         self._entries: dict[str, object] = value
 
     def get(self, name: str, kind: type[T]) -> T | None:
@@ -55,10 +55,10 @@ class Fields:
         value = self._entries.get(name)
         if value is None:
             if name in self._entries:
-                self.refuse(name, _NAMES[kind], "null")
+                self.refuse(name, KIND_NAMES[kind], "null")
             return None
         if type(value) is not kind:
-            self.refuse(name, _NAMES[kind], _name(value))
+            self.refuse(name, KIND_NAMES[kind], kind_of(value))
         self._taken += 1
         return value
 
@@ -130,8 +130,9 @@ class Fields:
             raise FormatError(offset, f"{self._taken} known fields", ", ".join(self._entries))
 
 
-def _name(value: object) -> str:
-    return _NAMES.get(type(value), repr(value))
+def kind_of(value: object) -> str:
+    """What a value is, for messages."""
+    return KIND_NAMES.get(type(value), repr(value))
 
 
 def offset_of(block: bytes, path: Sequence[Step]) -> int:

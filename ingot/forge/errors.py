@@ -1,0 +1,118 @@
+"""What can be wrong with a token or with what it asks for, under the protocol's own names.
+
+The class is the name: ``error.name`` and ``error.value()`` are what an error receipt carries. A
+value of the wrong shape is ``Malformed``; decoders of bytes turn it into a FormatError with the
+offset. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.codec.fields import Step
+from ingot.errors import IngotError
+
+
+class Malformed(IngotError):
+    """A value that is not what the protocol has at this place; ``path`` leads to it."""
+
+    def __init__(self, path: Sequence[Step], expected: str, found: str) -> None:
+        where = "".join(f"[{step!r}]" for step in path)
+        super().__init__(f"{where + ': ' if where else ''}expected {expected}, found {found}")
+        self.path, self.expected, self.found = tuple(path), expected, found
+
+
+class TooLarge(IngotError):
+    """What should be written is over a limit of the protocol; the message names it."""
+
+
+class UnsupportedKey(IngotError):
+    """A key of a kind that exists and that this code cannot use."""
+
+
+class UcanError(IngotError):
+    """A token does not allow what it is used for."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def value(self) -> dict[str, object]:
+        """The ``error`` of a receipt."""
+        return {"name": self.name, "message": str(self)}
+
+
+class InvalidSignature(UcanError):
+    """No key that may sign for the issuer made this signature."""
+
+
+class UnverifiableSignature(UcanError):
+    """The issuer has no key that may sign and that this code can verify with."""
+
+
+class DIDKeyResolutionError(UcanError):
+    """The issuer's keys are not known: no document, or a did:key that is no key."""
+
+
+class Expired(UcanError):
+    """The token's time is over."""
+
+
+class TooEarly(UcanError):
+    """The delegation's time has not come."""
+
+
+class UnavailableProof(UcanError):
+    """A proof that the invocation names was not sent along."""
+
+
+class InvalidClaim(UcanError):
+    """Nothing gives the issuer a right over the subject, or a receipt answers something else."""
+
+
+class InvalidSubject(UcanError):
+    """A proof is about another subject."""
+
+
+class InvalidAudience(UcanError):
+    """A link of the chain is missing: the right was given to somebody else."""
+
+
+class ImpossibleAttenuation(UcanError):
+    """Two proofs of a chain allow commands of which neither covers the other."""
+
+
+class MatchError(UcanError):
+    """A policy of the chain does not hold for the arguments."""
+
+
+class ResolutionError(UcanError):
+    """A policy's selector selects nothing in the arguments."""
+
+
+class HandlerNotFound(UcanError):
+    """The service does not know the command."""
+
+
+class MalformedArguments(UcanError):
+    """The command's arguments have the wrong shape."""
+
+
+class HandlerExecutionError(UcanError):
+    """The command failed for a reason of its own."""
+
+
+class UnknownError(UcanError):
+    """Anything that has no name of its own, such as a command beyond what the proofs allow."""
+
+
+class Refused(UcanError):
+    """The other side's error, out of its receipt: ``name`` is theirs, the text their message."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}" if message else name)
+        self._name, self.message = name, message
+
+    @property
+    def name(self) -> str:
+        return self._name
