@@ -6,4 +6,5 @@ what judges a token raises an error under the protocol's own name (``errors``). 
 
     did, document, keys    who somebody is, and which keys may sign for them
     varsig                 what a token is signed with
+    command, selector, policy    what a delegation allows
 """
