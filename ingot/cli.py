@@ -2,8 +2,8 @@
 
 Status 0: done, or stopped in an orderly way. 1: something inside went wrong, or ``fsck`` found
 damage. 2: a setting, the directory or the database is not right; one line on stderr says which and
-what to do. 130 and 143: a second SIGINT or SIGTERM ended the drain at once. Nothing here is needed
-by a host that imports ``ingot.server``.
+what to do. 3: ``fsck`` found only what harms nothing that is kept. 130 and 143: a second SIGINT or
+SIGTERM ended the drain at once. Nothing here is needed by a host that imports ``ingot.server``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,21 @@ Every option is also INGOT_NAME in the environment (INGOT_DATA_DIR) and a name i
 --config gives (data_dir = "/var/lib/ingot"). An option stands before the environment, that before
 the file. Sizes may be written 64MiB.
 """
+
+
+FSCK = """
+
+It reads every frame of every segment file and hashes it, follows the chain of commits, and walks
+every bucket from its head to the last byte of its objects and of its open uploads. It says how far
+it is every gibibyte. Nothing is repaired. The gateway must be stopped.
+
+exit status:
+  0   all is good
+  1   damage: something that a bucket keeps is lost, or the log lacks commits, so that it alone
+      could not rebuild the store
+  2   nothing was checked: a setting, the directory or the database is not right
+  3   nothing that is kept is lost, but something is damaged that nothing needs or that can be read
+      elsewhere, or the start had something to report"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,20 +120,30 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         help="write one line of JSON to this descriptor when requests are accepted, and close it",
     )
-    fsck = _command(commands, "fsck", "read and hash everything; status 1 on damage", run_fsck)
-    fsck.add_argument("--no-bodies", action="store_true", help="check trees and records only")
+    fsck = _command(
+        commands, "fsck", "read and hash everything; the status says what was found", run_fsck, FSCK
+    )
+    fsck.add_argument(
+        "--no-bodies",
+        action="store_true",
+        help="do not put the bytes of objects together; the segments are read all the same",
+    )
     _command(commands, "segments", "list the segments and their states", run_segments)
     commands.add_parser("version", help="print the version")
     return parser
 
 
 def _command(
-    commands: Any, name: str, text: str, run: Callable[[Config, argparse.Namespace], int]
+    commands: Any,
+    name: str,
+    text: str,
+    run: Callable[[Config, argparse.Namespace], int],
+    details: str = "",
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
+        description=f"{text[0].upper()}{text[1:]}.{details}",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -275,15 +300,23 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
     server = Server(config)
     await server.start(listening=False)
     try:
-        found = await Fsck(server.segments, _say, read_bodies).check(server.store.buckets())
-        problems = [*server.report, *found.damage]
+        for line in server.report:
+            _say(line)
+        verified = await server.segments.verify(_say)
+        _say(
+            f"{verified.segments} segments, {verified.frames} frames, {verified.read} bytes; "
+            f"commits {verified.first_commit} to {verified.last_commit}"
+        )
+        fsck = Fsck(server.segments, _say, read_bodies, verified)
+        found = await fsck.check(server.store.buckets())
+        harmless = [*server.report, *found.harmless]
     finally:
         await server.stop()
-    _say(
-        f"{found.buckets} buckets, {found.keys} keys, {found.bytes} bytes read: "
-        + (f"{len(problems)} problems" if problems else "all good")
-    )
-    return 1 if problems else 0
+    verdict = "all good"
+    if found.damage or harmless:
+        verdict = f"{len(found.damage)} damaged, {len(harmless)} that harm nothing"
+    _say(f"{found.buckets} buckets, {found.keys} keys, {found.bytes} bytes of objects: {verdict}")
+    return 1 if found.damage else 3 if harmless else 0
 
 
 def run_segments(config: Config, arguments: argparse.Namespace) -> int:

@@ -4,6 +4,9 @@ Reads only. A finding says which bucket, which key where one is affected, which 
 that block should lie. It finds missing and damaged blocks, nodes that break the tree's rules,
 records whose key contradicts the tree, and bodies whose bytes do not give the recorded sizes and
 digests; of objects and of the parts of open uploads alike.
+
+With what ``ingot.segments.verify`` found in the files it also tells damage that costs something
+from damage that does not, and whether the commits in the log lead to the heads that stand.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ from ingot.body.reader import read_range
 from ingot.bucket.model import Bucket
 from ingot.bucket.part import decode_completed, decode_part, decode_upload, id_fits, split_key
 from ingot.bucket.record import decode_record
+from ingot.bucket.slices import parts_of
 from ingot.codec.cid import to_text
 from ingot.errors import IngotError
 from ingot.messages import Body, Cid
 from ingot.mst.verify import any_key, valid_key
+from ingot.segments.model import Location
+from ingot.segments.verify import BYTES_PER_REPORT, Suspects, Verified
 
 KEYS_PER_REPORT = 10_000
 
@@ -37,6 +43,8 @@ class Segments(Protocol):
         """The segment and offset at which a block lies, or "in no segment"."""
         ...
 
+    def places(self, cid: Cid) -> Sequence[Location]: ...
+
 
 @dataclass(slots=True)
 class Findings:
@@ -45,31 +53,89 @@ class Findings:
     buckets: int = 0
     keys: int = 0
     bytes: int = 0  # of bodies that were read
-    damage: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)  # of what is kept, or of the log itself
+    harmless: list[str] = field(default_factory=list)  # nothing that is kept is lost by it
 
 
 class Fsck:
-    """One check of a store. ``say`` hears of progress and of every finding."""
+    """One check of a store. ``say`` hears of progress and of every finding. ``verified`` is what
+    the files of the segments hold; without it only what the buckets reach is looked at."""
 
     def __init__(
-        self, segments: Segments, say: Callable[[str], None], read_bodies: bool = True
+        self,
+        segments: Segments,
+        say: Callable[[str], None],
+        read_bodies: bool = True,
+        verified: Verified | None = None,
     ) -> None:
         self.found = Findings()
         self._segments = segments
         self._say = say
         self._read_bodies = read_bodies
+        self._verified = verified
+        self._suspects = Suspects(verified.spots if verified is not None else ())
 
     async def check(self, buckets: list[Bucket]) -> Findings:
+        if self._verified is not None:
+            self._check_log(buckets, self._verified)
+        await self._check_buckets(buckets)
+        if self._verified is not None:
+            self._judge(self._verified)
+        return self.found
+
+    def _check_log(self, buckets: list[Bucket], verified: Verified) -> None:
+        """Whether the log alone would give every bucket its head."""
+        for line in verified.broken:
+            self._damaged(line)
+        for line in verified.remarks:
+            self._harmless(line)
+        ends = dict(verified.heads)
+        for bucket in buckets:
+            move = ends.pop(bucket.id, None)
+            if move is None or move.new != bucket.head:
+                left = "nowhere" if move is None or move.new is None else f"at {move.new.sequence}"
+                self._damaged(
+                    f"bucket {bucket.name} stands at head {bucket.head.sequence}, the commits in "
+                    f"the log leave it {left}: they alone could not rebuild it"
+                )
+        for move in ends.values():
+            self._damaged(f"bucket {move.name} is in the log, but the registry does not have it")
+
+    def _judge(self, verified: Verified) -> None:
+        """What the damage in the files means, now that everything was reached that can be."""
+        still = "that can still be reached" if self.found.damage else "that is kept"
+        for spot in verified.spots:
+            if spot.lost:
+                self._damaged(f"{spot}: damaged, and lost to {spot.needed_by}")
+            elif spot.needed_by:
+                self._harmless(f"{spot}: damaged, but {spot.needed_by} can be read all the same")
+            else:
+                self._harmless(f"{spot}: damaged, and nothing {still} needs it")
+
+    async def _reached(self, cid: Cid, what: str) -> bool:
+        """Note that ``what`` needs a block; False where that lies in damage and cannot be read."""
+        readable = True
+        for spot in self._suspects.of(cid, self._segments.places(cid)) if self._suspects else ():
+            try:
+                await self._segments.read(cid)
+            except IngotError:
+                readable = False
+            if not spot.lost:
+                spot.needed_by, spot.lost = what, not readable
+        return readable
+
+    async def _check_buckets(self, buckets: list[Bucket]) -> None:
         for bucket in buckets:
             damage, keys = len(self.found.damage), self.found.keys
             await self._check_bucket(bucket)
             self.found.buckets += 1
             verdict = "ok" if len(self.found.damage) == damage else "DAMAGED"
             self._say(f"bucket {bucket.name}: {self.found.keys - keys} keys, {verdict}")
-        return self.found
 
     async def _check_bucket(self, bucket: Bucket) -> None:
         head = bucket.head
+        if bucket.read_only:
+            self._damaged(f"bucket {bucket.name} is read-only: {bucket.read_only}")
         if head.config is not None:
             await self._block(head.config, f"bucket {bucket.name}: configuration")
         async for key, value in self._entries(bucket, head.objects, "objects"):
@@ -115,21 +181,18 @@ class Fsck:
             return
         if record.key != key:
             self._damaged(f"{place}: its record is of key {record.key!r}")
-        if self._read_bodies:
-            digests = await self._check_body(record.body, place, record.parts)
-            if digests and record.parts:
-                etag = f"{md5(digests, usedforsecurity=False).hexdigest()}-{len(record.parts)}"
-                if etag != record.etag:
-                    self._damaged(f"{place}: its parts do not give the recorded ETag")
+        digests = await self._check_body(record.body, place, record.parts)
+        if digests and record.parts:
+            etag = f"{md5(digests, usedforsecurity=False).hexdigest()}-{len(record.parts)}"
+            if etag != record.etag:
+                self._damaged(f"{place}: its parts do not give the recorded ETag")
 
     async def _check_upload(self, key: bytes, block: bytes, place: str) -> None:
         """One entry of the uploads tree: an upload, a part of one, or what became of one."""
         try:
             of_key, upload_id, number = split_key(key)
             if number:
-                body = decode_part(block).body
-                if self._read_bodies:
-                    await self._check_body(body, place)
+                await self._check_body(decode_part(block).body, place)
                 return
             if not of_key:
                 found = decode_completed(block).key
@@ -145,8 +208,12 @@ class Fsck:
             self._damaged(f"{place}: its block is of key {found!r}")
 
     async def _check_body(self, body: Body, place: str, parts: Sequence[int] = ()) -> bytes:
-        """Returns the MD5s of the parts, one behind the other; an object that was not put together
-        is one part."""
+        """Returns the MD5s of the parts, one behind the other, b"" where they were not read; an
+        object that was not put together is one part."""
+        if self._suspects:
+            await self._reach_chunks(body, place)
+        if not self._read_bodies:
+            return b""
         read, end = 0, 0
         whole, digests = sha256(), b""
         try:
@@ -162,7 +229,7 @@ class Fsck:
         except IngotError as error:
             self._damaged(f"{place}: byte {read} of {body.size} and on cannot be read: {error}")
             return b""
-        self.found.bytes += read
+        self._count(read, place)
         if read != body.size:
             self._damaged(f"{place}: {read} bytes where its record says {body.size}")
         if body.sha256 is not None and whole.digest() != body.sha256:
@@ -171,8 +238,28 @@ class Fsck:
             self._damaged(f"{place}: its bytes do not give the recorded md5")
         return digests
 
+    async def _reach_chunks(self, body: Body, place: str) -> None:
+        """See which damaged chunks the body needs; without reading it only those are found."""
+        if body.inline is not None:
+            return
+        try:
+            async with aclosing(parts_of(self._segments, body, 0, body.size)) as parts:
+                async for part in parts:
+                    if not await self._reached(part.cid, place) and not self._read_bodies:
+                        self._damaged(f"{place}: chunk {to_text(part.cid)} cannot be read")
+        except IngotError as error:
+            if not self._read_bodies:
+                self._damaged(f"{place}: a node of its body cannot be read: {error}")
+
+    def _count(self, read: int, place: str) -> None:
+        before = self.found.bytes
+        self.found.bytes += read
+        if before // BYTES_PER_REPORT < self.found.bytes // BYTES_PER_REPORT:
+            self._say(f"{place}: {self.found.bytes} bytes of bodies so far")
+
     async def _block(self, cid: Cid, what: str) -> bytes | None:
         """The block, hashed here; None, with a finding, where it is missing or damaged."""
+        await self._reached(cid, what)
         try:
             block = self._segments.read_now(cid)
             if block is None:
@@ -185,6 +272,10 @@ class Fsck:
             self._damaged(f"{what} {to_text(cid)} ({where}): its bytes have another hash")
             return None
         return bytes(block)
+
+    def _harmless(self, line: str) -> None:
+        self.found.harmless.append(line)
+        self._say(line)
 
     def _damaged(self, line: str) -> None:
         self.found.damage.append(line)

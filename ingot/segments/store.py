@@ -37,6 +37,7 @@ from ingot.segments.read import Reader
 from ingot.segments.recovery import Recovery
 from ingot.segments.seal import Sealer
 from ingot.segments.segment import Numbers, Preparer
+from ingot.segments.verify import Verified, Verifier
 
 __all__ = ["Location", "Recovered", "Row", "SegmentSettings", "SegmentStore", "Statistics"]
 
@@ -59,6 +60,7 @@ class SegmentStore:
         self._open_files = OpenFiles(self._disk)
         self._reader = Reader(self._disk, self._index, self._open_files)
         self._preparers: list[Preparer] = []
+        self._store = b""
         self._log: LogStream
         self._body: BodyStream
 
@@ -79,7 +81,7 @@ class SegmentStore:
 
     async def open(self, store: bytes, incarnation: int) -> Recovered:
         """Take up the directory. Unavailable when its files cannot be reached at all."""
-        disk = self._disk
+        disk, self._store = self._disk, store
         try:
             if not disk.files.exists(disk.directory):
                 disk.files.mkdir(disk.directory)
@@ -192,6 +194,12 @@ class SegmentStore:
             missing = [cid for cid in missing if self._index.find(cid) is None]
         return missing[0] if missing else None
 
+    def places(self, cid: Cid) -> list[Location]:
+        """Where every copy of the block lies."""
+        return [
+            Location(*place.key, place.offset, place.length) for place in self._index.places(cid)
+        ]
+
     def where(self, cid: Cid) -> str:
         """Where the block lies, in words for an operator."""
         found = self._index.locate(cid)
@@ -214,6 +222,14 @@ class SegmentStore:
             cid = record.previous
 
     # -- segments ----------------------------------------------------------------------------------
+
+    async def verify(self, say: Callable[[str], None]) -> Verified:
+        """Read and hash every frame and follow every commit; ``say`` hears how far it is. Nothing
+        is committed meanwhile."""
+        growing = [segment.info() for segment in self._index.growing.values() if not segment.empty]
+        here = [info for info in self._index.sealed() if info.key not in self._index.absent]
+        tip = self._log.previous, self._log.sequence
+        return await Verifier(self._disk, self._store, tip, say).run([*here, *growing])
 
     def rows(self) -> list[Row]:
         """The state of every segment that holds something, in order."""

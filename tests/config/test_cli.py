@@ -19,6 +19,7 @@ import pytest
 
 from ingot import __version__
 from ingot.cli import build_parser, main
+from tests.support.client import Client
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"INGOT_ACCESS_KEY": "AKIATEST", "INGOT_SECRET_KEY": "test-secret"}
@@ -108,6 +109,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], arguments: list[str]) 
     shown = capsys.readouterr().out
     assert "examples:" in shown and "ingot serve" in shown and "INGOT_" in shown
     assert max(map(len, shown.splitlines())) <= 100
+    assert ("exit status:" in shown) is ("fsck" in arguments)
 
 
 def test_every_option_is_a_setting() -> None:
@@ -280,6 +282,7 @@ def test_fsck_and_segments(data_dir: Path, dsn: str) -> None:
     done = command("fsck", "--data-dir", str(data_dir), "--postgres", dsn)
     assert done.returncode == 0, done.stderr
     assert "0 buckets, 0 keys" in done.stdout and "all good" in done.stdout
+    assert "0 segments, 0 frames" in done.stdout
     strays = [data_dir / "segments" / f"log-{number:020d}.car" for number in (8, 9)]
     strays[0].mkdir()
     strays[1].symlink_to("nothing")
@@ -287,6 +290,30 @@ def test_fsck_and_segments(data_dir: Path, dsn: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["segment", "state", "bytes", "commits"]
     assert "log-" in done.stdout and not any(stray.stem in done.stdout for stray in strays)
+
+
+@pytest.mark.slow
+def test_fsck_tells_damage_by_its_status(data_dir: Path, dsn: str) -> None:
+    serving = Serving(data_dir, "--postgres", dsn, **KEYS)
+    assert serving.ready is not None
+    client = Client(serving.ready["url"], KEYS["INGOT_ACCESS_KEY"], KEYS["INGOT_SECRET_KEY"])
+    for path, body in (("", b""), ("/a", b"superseded"), ("/a", b"the newer"), ("/b", b"other")):
+        assert client.put(f"/box{path}", body).status == 200
+    client.close()
+    assert serving.end()[0] == 0
+    check = ("fsck", "--data-dir", str(data_dir), "--postgres", dsn)
+    done = command(*check)
+    assert done.returncode == 0, done.stdout
+    assert "commits 1 to 4" in done.stdout and "all good" in done.stdout
+    log = min((data_dir / "segments").glob("log-*.car"))
+    for what, status in ((b"superseded", 3), (b"the newer", 1)):
+        data = bytearray(log.read_bytes())
+        data[data.index(what)] ^= 1
+        log.write_bytes(data)
+        done = command(*check)
+        assert done.returncode == status, done.stdout
+        assert "damaged, and " in done.stdout
+    assert "key 'a'" in done.stdout and "1 that harm nothing" in done.stdout
 
 
 @pytest.mark.slow
