@@ -53,6 +53,8 @@ BATCH_BYTES_MAX: Final = 16 * MIB
 QUEUE_MUTATIONS_MAX: Final = 4096  # waiting for a batch; over it: 503 SlowDown
 PASSED_OVER_TOLD_MAX: Final = 1000  # blocks of which is said that a copy is damaged
 CHECKPOINT_TRIES: Final = 8  # for want of the last one's nodes; then a whole one is written
+READ_MANY_BLOCKS: Final = 128  # read together in one step of the loop, half a millisecond
+READ_MANY_BYTES: Final = 1 * MIB  # and the blocks after the one that reaches this are left
 LOG_BYTES_MAX: Final = 1024 * GIB  # default of the setting; over it: 503 SlowDown
 
 # -- HTTP ---------------------------------------------------------------------------------------

@@ -109,6 +109,15 @@ class BlockSource(Protocol):
         ...
 
 
+class RecordSource(BlockSource, Protocol):
+    """A source that listings read from, a page's records together."""
+
+    def read_many_now(self, cids: Sequence[Cid]) -> list[bytes | None]:
+        """The first of these blocks, at least one and no more than a step of the loop should read
+        (``READ_MANY_BLOCKS``, ``READ_MANY_BYTES``); None for one that ``read`` has to see about."""
+        ...
+
+
 class FileSystem(Protocol):
     """Every file-system call of the segment store; where faults are injected. Paths are absolute.
 
@@ -129,6 +138,13 @@ class FileSystem(Protocol):
     def pread(self, fd: int, length: int, offset: int) -> bytes: ...
     def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
         """As ``pread``, or None where the disk would have to be waited for (RWF_NOWAIT)."""
+        ...
+
+    def pread_many_now(
+        self, places: Sequence[tuple[int, int, int] | None], room: int
+    ) -> list[bytes | None]:
+        """As ``pread_now``, of each (descriptor, length, offset), None for None; up to the one that
+        has ``room`` bytes read in all."""
         ...
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int: ...

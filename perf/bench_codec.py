@@ -1,6 +1,6 @@
 """The codecs on one object's record and one commit record: ``pytest perf/bench_codec.py``.
 
-A PUT encodes a record and hashes it, a GET decodes one, a listing takes a thousand summaries. With
+A PUT encodes a record and hashes it, a GET decodes one, a listing shows a thousand. With
 ``--benchmark-disable`` every case runs once, as a test.
 """
 
@@ -9,7 +9,15 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ingot.bucket.record import Record, cid_of, decode_record, encode_record, summarize
+from ingot._speedups import entries
+from ingot.bucket.record import (
+    SUMMARY,
+    Record,
+    cid_of,
+    decode_record,
+    encode_record,
+    etag_of,
+)
 from ingot.codec import cid, dag_cbor
 from ingot.messages import Body, CommitRecord, Head, HeadMove
 from ingot.segments.commit import decode_commit, encode_commit
@@ -69,9 +77,15 @@ def test_decode_record(benchmark: BenchmarkFixture, chunks: int) -> None:
 
 
 @CHUNKS
-def test_summarize(benchmark: BenchmarkFixture, chunks: int) -> None:
-    summary = benchmark(summarize, encode_record(record(chunks)))
-    assert summary.size == record(chunks).body.size
+def test_etag(benchmark: BenchmarkFixture, chunks: int) -> None:
+    assert benchmark(etag_of, encode_record(record(chunks))) == record(chunks).etag
+
+
+@CHUNKS
+def test_entries_of_a_listing(benchmark: BenchmarkFixture, chunks: int) -> None:
+    names, blocks = [b"name"] * 100, [encode_record(record(chunks))] * 100
+    shown = benchmark(entries.write, SUMMARY, names, blocks, b"<Contents>", b"", b"</Contents>")
+    assert shown.count(b"<Size>%d</Size>" % record(chunks).body.size) == 100
 
 
 def test_cid_of_a_record(benchmark: BenchmarkFixture) -> None:

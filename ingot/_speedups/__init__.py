@@ -17,6 +17,7 @@ PURE = os.environ.get("INGOT_PURE", "") not in ("", "0")
 if TYPE_CHECKING:
     from . import cbor_py as cbor
     from . import digest_py as digest
+    from . import entries_py as entries
     from . import express_py as express
     from . import frame_py as frame
     from . import head_py as head
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from . import lane_py as lane
     from . import layout_py as layout
     from . import mst_py as mst
+    from . import resident_py as resident
     from . import sigv4_py as sigv4
 
 __all__ = [
     "PURE",
     "cbor",
     "digest",
+    "entries",
     "express",
     "frame",
     "head",
@@ -37,6 +40,7 @@ __all__ = [
     "lane",
     "layout",
     "mst",
+    "resident",
     "sigv4",
 ]
 

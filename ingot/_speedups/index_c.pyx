@@ -9,27 +9,17 @@ table is written out as a sorted run by walking it, with no sort that would hold
 mined to share a long prefix make one cluster as long as they are many: a memmove each, no more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_SetFromErrno
-from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memmove, memset
-from posix.types cimport off_t
 
 from ingot.errors import FormatError
 from ingot.limits import NODE_BYTES_READ_MAX
-
-cdef extern from "<sys/uio.h>" nogil:
-    int RWF_NOWAIT
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    Py_ssize_t preadv2(int fd, const iovec* parts, int count, off_t offset, int flags)
 
 cdef extern from *:
     """
@@ -68,6 +58,7 @@ cdef extern from *:
     void store_word "ingot_store_word"(unsigned char* p, uint32_t v) noexcept nogil
     void touch "ingot_touch"(unsigned char* p) noexcept nogil
     uint64_t share "ingot_share"(uint64_t v, uint64_t n) noexcept nogil
+    void prefetch "__builtin_prefetch"(const void* p) noexcept nogil
 
 ctypedef const unsigned char* Bytes
 
@@ -84,9 +75,9 @@ cdef enum:
     BLOCK = 64
     ENTRIES_A_BLOCK = 42
     PROBES = 6
+    AHEAD = 8  # so many blocks before it is looked at, memory is asked for
     SLOTS_MIN = 64
     INTERPOLATIONS_MAX = 12
-    GIL_BYTES_MAX = 32768  # copied from the page cache faster than the GIL changes hands
 
 cdef uint32_t VERIFIED = 0x80000000
 cdef Py_ssize_t DATA_MAX = NODE_BYTES_READ_MAX
@@ -96,6 +87,12 @@ cdef struct Slot:
     unsigned char digest[32]
     uint32_t offset  # 0: the slot is empty; no block begins at byte 0 of a segment
     uint32_t length  # with VERIFIED on top
+
+
+cdef struct Sought:
+    # A block that is looked for among others
+    Bytes digest
+    Py_ssize_t position
 
 
 cdef Bytes digest_of(cid, Py_buffer* view) except NULL:
@@ -283,6 +280,27 @@ cdef class Table:
                 at += 1
         return out[: number * ENTRY], at if at < end else 0
 
+    cdef Py_ssize_t _find_all(
+        self, Sought* left, Py_ssize_t count, segment, list places, list unverified
+    ) except -1:
+        """Enter those of ``left`` that are here; how many are left then."""
+        cdef Py_ssize_t index, ahead, at, kept = 0
+        cdef Slot* slot
+        for index in range(count):
+            ahead = index + AHEAD
+            if ahead < count:
+                prefetch(self.slots + share(load_big(left[ahead].digest), self.capacity))
+            at = self._find(left[index].digest)
+            if at < 0:
+                left[kept] = left[index]
+                kept += 1
+                continue
+            slot = self.slots + at
+            places[left[index].position] = segment, slot.offset, slot.length & ~VERIFIED
+            if not slot.length & VERIFIED:
+                unverified.append(left[index].position)
+        return kept
+
     cdef Py_ssize_t _find(self, Bytes digest) noexcept nogil:
         cdef Py_ssize_t at = share(load_big(digest), self.capacity)
         cdef Py_ssize_t end = self.capacity + self.spare
@@ -351,27 +369,6 @@ cdef class Table:
         self.slots, self.capacity, self.spare, self.count = new, capacity, spare, count
         free(old)
         return 0
-
-
-def read_resident(fd: int, length: int, offset: int) -> bytes | None:
-    """The bytes of a file if all of them are in memory (RWF_NOWAIT), else None; OSError."""
-    cdef int number = fd
-    cdef Py_ssize_t size = length, got = -1
-    cdef off_t at = offset
-    cdef iovec part
-    cdef bytes data
-    if size < 0:
-        raise ValueError("a negative length")
-    data = PyBytes_FromStringAndSize(NULL, size)
-    part.iov_base, part.iov_len = PyBytes_AS_STRING(data), size
-    if size <= GIL_BYTES_MAX:
-        got = preadv2(number, &part, 1, at, RWF_NOWAIT)
-    else:
-        with nogil:
-            got = preadv2(number, &part, 1, at, RWF_NOWAIT)
-    if got < 0 and errno != EAGAIN:
-        PyErr_SetFromErrno(OSError)
-    return data if got == size else None
 
 
 cdef class Run:
@@ -483,8 +480,44 @@ cdef class Run:
             raise IndexError("no such entry")
         return at
 
+    cdef Py_ssize_t _find_all(
+        self, Sought* left, Py_ssize_t count, segments, list places, list unverified
+    ) except -1:
+        """Enter those of ``left`` that are here; how many are left then."""
+        cdef Py_ssize_t index, ahead, at, kept = 0
+        cdef uint32_t name
+        cdef Bytes p
+        if self.count == 0:
+            return count
+        for index in range(count):
+            ahead = index + 2 * AHEAD
+            if ahead < count:
+                prefetch(self._block(left[ahead].digest))
+            ahead = index + AHEAD
+            if ahead < count and self._maybe(left[ahead].digest):
+                prefetch(self.entries + share(load_big(left[ahead].digest), self.count) * ENTRY)
+            at = -1
+            if self._maybe(left[index].digest):
+                at = self._search(left[index].digest)
+            if at < 0:
+                left[kept] = left[index]
+                kept += 1
+                continue
+            p = self.entries + at * ENTRY
+            name = load_word(p + 32)
+            if name >= <uint64_t>len(segments):
+                continue
+            places[left[index].position] = segments[name], load_word(p + 36), load_word(p + 40)
+            if not (self.bits[at >> 3] >> (at & 7)) & 1:
+                unverified.append(left[index].position)
+        return kept
+
+    cdef Bytes _block(self, Bytes digest) noexcept nogil:
+        """The block of the filter that knows of this digest."""
+        return self.filter + share(load_big(digest), self.blocks) * BLOCK
+
     cdef bint _maybe(self, Bytes digest) noexcept nogil:
-        cdef Bytes block = self.filter + share(load_big(digest), self.blocks) * BLOCK
+        cdef Bytes block = self._block(digest)
         cdef uint64_t word = load_little(digest + 8)
         cdef int probe, bit
         for probe in range(PROBES):
@@ -520,6 +553,39 @@ cdef class Run:
                     middle -= 1
                 return middle
         return -1
+
+
+def find_many(
+    tables: Sequence[tuple[Table, Any]],
+    runs: Sequence[tuple[Run, Sequence[Any]]],
+    trusted: Container[Any],
+    cids: Sequence[bytes],
+) -> tuple[list[tuple[Any, int, int] | None], list[int]]:
+    """(segment, offset, length) of each block, from the first table or run that has it, None for a
+    block that is nowhere; and the positions in ``cids`` of those that have yet to be hashed.
+
+    A table stands beside its segment, a run beside those that its entries number; one that numbers
+    none of them is nowhere. What stands in a ``trusted`` segment need not be hashed.
+    """
+    cdef Py_ssize_t count = len(cids), at
+    cdef list places = [None] * count, unverified = []
+    cdef list names = list(cids)
+    cdef Sought* left = <Sought*>calloc(count + 1, sizeof(Sought))
+    if left == NULL:
+        raise MemoryError
+    try:
+        for at in range(count):
+            left[at].position = at
+            if len(<bytes?>names[at]) != CID:
+                raise ValueError(f"a CID has {CID} bytes, not {len(names[at])}")
+            left[at].digest = <Bytes>PyBytes_AS_STRING(names[at]) + 4
+        for table, segment in tables:
+            count = (<Table?>table)._find_all(left, count, segment, places, unverified)
+        for run, segments in runs:
+            count = (<Run?>run)._find_all(left, count, segments, places, unverified)
+    finally:
+        free(left)
+    return places, [at for at in sorted(unverified) if places[at][0] not in trusted]
 
 
 cdef class Filter:

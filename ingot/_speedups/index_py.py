@@ -1,7 +1,6 @@
 """Where blocks stand: a table for a segment that grows, sorted runs for those that do not.
 
-The twin of ``index_c`` and its specification. Called by segments only. Pure, but for the one call
-that reads what was found here.
+The twin of ``index_c`` and its specification. Called by segments only. Pure.
 
 An entry is 44 bytes, integers little-endian:
 
@@ -16,10 +15,9 @@ written in one pass; the next eight, little-endian, are six bit numbers of nine 
 
 from __future__ import annotations
 
-import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from ingot._speedups.frame_py import CID_BYTES, _parse
@@ -128,16 +126,6 @@ class Table:
         return bytes(out), cursor if cursor < len(self._sorted) else 0
 
 
-def read_resident(fd: int, length: int, offset: int) -> bytes | None:
-    """The bytes of a file if all of them are in memory (RWF_NOWAIT), else None; OSError."""
-    data = bytearray(length)
-    try:
-        got = os.preadv(fd, [data], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return None
-    return bytes(data) if got == length else None
-
-
 class _Digests(Sequence[bytes]):
     """The digests of a run as a sequence to bisect."""
 
@@ -216,6 +204,43 @@ class Run:
     def _check(self, position: int) -> None:
         if not 0 <= position < len(self):
             raise IndexError("no such entry")
+
+
+def find_many(
+    tables: Sequence[tuple[Table, Any]],
+    runs: Sequence[tuple[Run, Sequence[Any]]],
+    trusted: Container[Any],
+    cids: Sequence[bytes],
+) -> tuple[list[tuple[Any, int, int] | None], list[int]]:
+    """(segment, offset, length) of each block, from the first table or run that has it, None for a
+    block that is nowhere; and the positions in ``cids`` of those that have yet to be hashed.
+
+    A table stands beside its segment, a run beside those that its entries number; one that numbers
+    none of them is nowhere. What stands in a ``trusted`` segment need not be hashed.
+    """
+    places: list[tuple[Any, int, int] | None] = []
+    unverified = []
+    for position, cid in enumerate(cids):
+        found = _find_one(tables, runs, cid)
+        places.append(found and found[:3])
+        if found is not None and not found[3] and found[0] not in trusted:
+            unverified.append(position)
+    return places, unverified
+
+
+def _find_one(
+    tables: Sequence[tuple[Table, Any]], runs: Sequence[tuple[Run, Sequence[Any]]], cid: bytes
+) -> tuple[Any, int, int, bool] | None:
+    for table, segment in tables:
+        place = table.find(cid)
+        if place is not None:
+            return (segment, *place)
+    for run, segments in runs:
+        entry = run.lookup(cid)
+        if entry is not None:
+            name, offset, length, verified = entry
+            return (segments[name], offset, length, verified) if name < len(segments) else None
+    return None
 
 
 def _bits(digest: bytes) -> Iterator[int]:

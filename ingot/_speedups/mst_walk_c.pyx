@@ -10,6 +10,7 @@ from ingot._speedups.mst_store_c cimport (
     Node,
     descend,
     entries_of,
+    fetch_node,
     fetch_slot,
     finish,
     left_of,
@@ -148,6 +149,7 @@ cdef int walk_down(
     cdef Node* node
     cdef Frame* frame
     while digest != NULL:
+        fetch_node(walker.store, digest)
         node = descend(walker.store, digest, parent)
         if node == NULL:
             pass_missing(walker, digest, parent)
@@ -250,6 +252,8 @@ cdef bint list_page(
     cdef uint32_t stem_length = <uint32_t> len(prefix)
     cdef uint64_t most = <uint64_t> min(limit, 1 << 62)
     cdef Py_ssize_t group
+    cdef uint8_t* bound = <uint8_t*> take(&store.arena, KEY_MAX)
+    cdef uint32_t bound_length
     cdef bint truncated = False
     cdef Walker walker
     cdef Frame* frame
@@ -273,12 +277,12 @@ cdef bint list_page(
             )
             step(&walker)
             continue
-        name = to_bytes(frame.key, group)
-        items.append((name, None))
-        name = above(name)
-        if name is None:
+        items.append((to_bytes(frame.key, group), None))
+        memcpy(bound, frame.key, group)
+        bound_length = raise_prefix(bound, <uint32_t> group)
+        if bound_length == 0:
             break
-        seek(&walker, <const uint8_t*> PyBytes_AS_STRING(name), <uint32_t> len(name))
+        seek(&walker, bound, bound_length)
     end_walk(&walker)
     return truncated
 
@@ -316,6 +320,15 @@ cdef bytes above(bytes prefix):
     cdef bytes stem = prefix.rstrip(b"\xff")
     cdef Py_ssize_t last = len(stem) - 1
     return stem[:last] + bytes((stem[last] + 1,)) if stem else None
+
+
+cdef uint32_t raise_prefix(uint8_t* prefix, uint32_t length) noexcept nogil:
+    """As ``above``, in place; the new length, 0 when there is none."""
+    while length > 0 and prefix[length - 1] == 0xFF:
+        length -= 1
+    if length > 0:
+        prefix[length - 1] += 1
+    return length
 
 
 cdef int scan_range(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ingot.bucket.record import Summary
 from ingot.errors import NotFound, RequestError
-from ingot.messages import Head
+from ingot.messages import Cid, Head
 
 
 class NoSuchBucket(NotFound):
@@ -81,7 +80,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``items`` in key order: (key, summary) or, for a common prefix, (prefix, None)."""
+    """``items`` in key order: (key, its record) or, for a common prefix, (prefix, None)."""
 
-    items: list[tuple[bytes, Summary | None]]
+    items: list[tuple[bytes, Cid | None]]
     truncated: bool

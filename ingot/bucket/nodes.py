@@ -14,7 +14,7 @@ from ingot import mst
 from ingot.codec.cid import to_text
 from ingot.errors import Corruption, Missing, NotFound, Unavailable
 from ingot.messages import Cid
-from ingot.ports import BlockSource
+from ingot.ports import RecordSource
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Blocks(Protocol):
 class Published:
     """Blocks that published heads name: one that is nowhere is damage, not a key that is absent."""
 
-    def __init__(self, blocks: BlockSource) -> None:
+    def __init__(self, blocks: RecordSource) -> None:
         self._blocks = blocks
 
     def read_now(self, cid: Cid) -> bytes | None:
@@ -41,6 +41,9 @@ class Published:
             return self._blocks.read_now(cid)
         except NotFound as error:
             raise lost(cid) from error
+
+    def read_many_now(self, cids: Sequence[Cid]) -> list[bytes | None]:
+        return self._blocks.read_many_now(cids)
 
     async def read(self, cid: Cid) -> bytes:
         try:

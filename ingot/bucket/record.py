@@ -1,6 +1,6 @@
 """The object's record, ``ingot/object@1``: what a key's value block holds (design section 4).
 
-A PUT encodes one, a GET decodes one, a listing takes a summary of each of its thousand keys. A
+A PUT encodes one, a GET decodes one, a listing shows a summary of each of its thousand keys. A
 block is decoded only if it is exactly what ``encode_record`` writes; a record whose numbers
 contradict one another is Corruption. Another format, such as ``ingot/leaf@1``, is a FormatError
 that names it. Pure.
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ingot._speedups import digest, layout
 from ingot.body.checksums import SIZES
@@ -53,7 +52,7 @@ _RECORD = layout.Layout(
         ("part_checksums", "digests?"),
     ),
 )
-_SUMMARY = layout.Layout(
+SUMMARY = layout.Layout(
     OBJECT,
     (
         ("etag", "text?"),
@@ -63,6 +62,8 @@ _SUMMARY = layout.Layout(
         ("composite", "true?"),
     ),
 )
+"""What a listing shows of a record, read past the rest: a damaged rest is not noticed there."""
+_ETAG = layout.Layout(OBJECT, (("etag", "text?"),))
 
 
 @dataclass(slots=True)
@@ -92,16 +93,6 @@ class Record:
             return None
         size = SIZES[algorithm]
         return digests[index * size : (index + 1) * size]
-
-
-class Summary(NamedTuple):
-    """What a listing shows of a record; a tuple, since a listing makes a thousand of them."""
-
-    size: int
-    etag: str
-    created_ms: int
-    checksum: str  # algorithm name or ""
-    composite: bool
 
 
 def encode_record(record: Record) -> bytes:
@@ -207,16 +198,10 @@ def decode_record(block: bytes) -> Record:
     )
 
 
-def summarize(block: bytes) -> Summary:
-    """What a listing needs, read past the rest: a damaged rest is not noticed here."""
-    etag, size, created, checksums, composite = _SUMMARY.pick(block)
-    return Summary(
-        size,
-        etag or "",
-        created,
-        next(iter(checksums)) if checksums is not None else "",
-        composite or False,
-    )
+def etag_of(block: bytes) -> str:
+    """The ETag alone, for a precondition; read past the rest."""
+    (etag,) = _ETAG.pick(block)
+    return etag or ""
 
 
 def cid_of(block: bytes) -> Cid:

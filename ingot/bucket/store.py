@@ -34,7 +34,7 @@ from ingot.bucket.model import (
 from ingot.bucket.nodes import Nodes, Published, lost
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
-from ingot.bucket.record import Record, Summary, cid_of, decode_record, encode_record, summarize
+from ingot.bucket.record import Record, cid_of, decode_record, encode_record, etag_of
 from ingot.bucket.slices import StoredBody, Unwritten, parts_of, whole_chunks
 from ingot.bucket.uploads import Uploads
 from ingot.errors import Corruption, Missing, Unavailable
@@ -63,6 +63,7 @@ class Segments(Protocol):
     """What the store needs of the segment store beside commits."""
 
     def read_now(self, cid: Cid) -> bytes | None: ...
+    def read_many_now(self, cids: Sequence[Cid]) -> list[bytes | None]: ...
     async def read(self, cid: Cid) -> bytes: ...
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None: ...
     async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition: ...
@@ -166,17 +167,18 @@ class Store:
         items, truncated = await self._nodes.run(
             lambda: mst.page(cache, root, prefix, delimiter, after, limit)
         )
-        read_now, read = self._blocks.read_now, self._blocks.read
-        found: list[tuple[bytes, Summary | None]] = []
-        for key, value in items:
-            if value is None:
-                found.append((key, None))
-                continue
-            block = read_now(value)
-            if block is None:
-                block = await read(value)
-            found.append((key, summarize(block)))
-        return Page(found, truncated)
+        return Page(items, truncated)
+
+    async def records(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
+        """The blocks of records, in order and some at a time, so that a long page neither holds
+        the loop nor is held in memory."""
+        while cids:
+            found = self._blocks.read_many_now(cids)
+            pairs = zip(cids, found, strict=False)
+            yield [block or await self._blocks.read(cid) for cid, block in pairs]
+            cids = cids[len(found) :]
+            if cids:
+                await asyncio.sleep(0)  # others' turn
 
     def read(self, body: Body, start: int, stop: int) -> AsyncGenerator[memoryview | bytes, None]:
         """The bytes [start, stop) in pieces; each valid until the next step."""
@@ -317,7 +319,7 @@ class EtagReader:
     def hold(self, cid: Cid, block: bytes) -> None:
         while len(self._held) >= limits.QUEUE_MUTATIONS_MAX:
             del self._held[next(iter(self._held))]
-        self._held[cid] = summarize(block).etag
+        self._held[cid] = etag_of(block)
 
     def __call__(self, cid: Cid) -> str:
         held = self._held.get(cid)
@@ -326,7 +328,7 @@ class EtagReader:
         block = self._blocks.read_now(cid)
         if block is None:
             raise Missing([cid])
-        return summarize(block).etag
+        return etag_of(block)
 
 
 class _PinningSink:

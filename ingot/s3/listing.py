@@ -1,25 +1,26 @@
 """ListObjects, ListObjectsV2, ListObjectVersions: pages of a bucket's keys.
 
-A page of a thousand keys is hot. Texts are joined once, and whether anything must be escaped is
-asked once a page. Which keys a page holds is the store's affair; what is settled here is where a
-page starts: a marker or token that we issued names a group that was answered whole, a start the
-client made up may lie inside a group that was not.
+A page of a thousand keys is hot: its entries are written in compiled code, straight from the
+records' blocks and some at a time. Which keys a page holds is the store's affair; what is
+settled here is where a page starts: a marker or token that we issued names a group that was
+answered whole, a start the client made up may lie inside a group that was not.
 """
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ingot._speedups import entries
 from ingot.bucket.model import Bucket, Page
-from ingot.bucket.record import Summary
+from ingot.bucket.record import SUMMARY
 from ingot.messages import Response
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
-from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
-from ingot.s3.xml import boolean, document, element, escape, is_xml, needs_escape, url_encode
+from ingot.s3.xml import boolean, document, element, escape_bytes, is_xml, key_texts, url_encode
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -71,9 +72,9 @@ class ListOperations:
             f"<Name>{call.bucket}</Name>{element('Prefix', prefix)}"
             f"<Marker>{text(marker)}</Marker>{after}{_echo(asked, text)}"
             f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
-            f"{_contents(page, asked, _owner(bucket))}{_groups(page, text)}"
         )
-        return xml_response(document("ListBucketResult", content))
+        shown = await self._entries(page, asked, "Contents", "", _owner(bucket))
+        return xml_response(document("ListBucketResult", content, shown))
 
     async def list_v2(self, call: Call) -> Response:
         kind = call.parameter(b"list-type")
@@ -93,8 +94,8 @@ class ListOperations:
         if token is not None:
             cursor += element("ContinuationToken", token.decode("latin-1"))
         if page.truncated:
-            key, summary = page.items[-1]
-            value = encode_token(key, group=summary is None)
+            key, record = page.items[-1]
+            value = encode_token(key, group=record is None)
             cursor += f"<NextContinuationToken>{value}</NextContinuationToken>"
         if start:
             cursor += f"<StartAfter>{text(start)}</StartAfter>"
@@ -102,9 +103,9 @@ class ListOperations:
             f"<Name>{call.bucket}</Name><Prefix>{text(asked.prefix)}</Prefix>"
             f"{cursor}<KeyCount>{len(page.items)}</KeyCount>{_echo(asked, text)}"
             f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
-            f"{_contents(page, asked, owner)}{_groups(page, text)}"
         )
-        return xml_response(document("ListBucketResult", content))
+        shown = await self._entries(page, asked, "Contents", "", owner)
+        return xml_response(document("ListBucketResult", content, shown))
 
     async def list_versions(self, call: Call) -> Response:
         """Of a bucket without versions: every object is its own latest version "null"."""
@@ -124,18 +125,19 @@ class ListOperations:
         text = _encoder(asked)
         after = ""
         if page.truncated:
-            key, summary = page.items[-1]
+            key, record = page.items[-1]
             after = f"<NextKeyMarker>{text(key)}</NextKeyMarker>"
-            if summary is not None:
+            if record is not None:
                 after += "<NextVersionIdMarker>null</NextVersionIdMarker>"
         content = (
             f"<Name>{call.bucket}</Name><Prefix>{text(asked.prefix)}</Prefix>"
             f"<KeyMarker>{text(marker)}</KeyMarker>"
             f"{element('VersionIdMarker', version.decode('latin-1'))}{after}{_echo(asked, text)}"
             f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
-            f"{_contents(page, asked, _owner(bucket), versions=True)}{_groups(page, text)}"
         )
-        return xml_response(document("ListVersionsResult", content))
+        latest = "<VersionId>null</VersionId><IsLatest>true</IsLatest>"
+        shown = await self._entries(page, asked, "Version", latest, _owner(bucket))
+        return xml_response(document("ListVersionsResult", content, shown))
 
     async def _page(self, bucket: Bucket, asked: Question, after: bytes, finished: bool) -> Page:
         """``finished``: ``after`` is a group answered whole already, or a key outside any."""
@@ -155,6 +157,26 @@ class ListOperations:
         if left == 0:
             return Page([(group, None)], bool(page.items))
         return replace(page, items=[(group, None), *page.items])
+
+    async def _entries(
+        self, page: Page, asked: Question, tag: str, version: str, owner: str
+    ) -> list[bytes]:
+        """What a page shows: its records, each a ``tag``, then its groups."""
+        keys = [key for key, cid in page.items if cid is not None]
+        cids = [cid for _, cid in page.items if cid is not None]
+        groups = [key for key, cid in page.items if cid is None]
+        names = key_texts(keys, asked.encoded)
+        before, between = f"<{tag}><Key>".encode(), f"</Key>{version}<LastModified>".encode()
+        after = f"<StorageClass>STANDARD</StorageClass>{owner}</{tag}>".encode()
+        shown, at = [], 0
+        async with aclosing(self._store.records(cids)) as parts:
+            async for blocks in parts:
+                some = names[at : at + len(blocks)]
+                shown.append(entries.write(SUMMARY, some, blocks, before, between, after))
+                at += len(blocks)
+        for name in key_texts(groups, asked.encoded):
+            shown.append(b"<CommonPrefixes><Prefix>%b</Prefix></CommonPrefixes>" % name)
+        return shown
 
 
 def group_of(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
@@ -233,12 +255,8 @@ def _plain(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _escaped(value: bytes) -> str:
-    return escape(value.decode("utf-8", "replace"))
-
-
 def _encoder(asked: Question) -> Callable[[bytes], str]:
-    return url_encode if asked.encoded else _escaped
+    return url_encode if asked.encoded else escape_bytes
 
 
 def _echo(asked: Question, text: Callable[[bytes], str]) -> str:
@@ -254,50 +272,4 @@ def _owner(bucket: Bucket) -> str:
     config = bucket.config
     return (
         f"<Owner>{element('ID', config.owner)}{element('DisplayName', config.owner_name)}</Owner>"
-    )
-
-
-def _groups(page: Page, text: Callable[[bytes], str]) -> str:
-    return "".join(
-        f"<CommonPrefixes><Prefix>{text(key)}</Prefix></CommonPrefixes>"
-        for key, summary in page.items
-        if summary is None
-    )
-
-
-_ALGORITHM: Final = {
-    (name, composite): (
-        f"<ChecksumAlgorithm>{name.upper()}</ChecksumAlgorithm>"
-        f"<ChecksumType>{'COMPOSITE' if composite else 'FULL_OBJECT'}</ChecksumType>"
-    )
-    for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
-    for composite in (False, True)
-} | {("", False): "", ("", True): ""}
-
-
-def _contents(page: Page, asked: Question, owner: str, versions: bool = False) -> str:
-    found = [(key, summary) for key, summary in page.items if summary is not None]
-    if asked.encoded:
-        names = [url_encode(key) for key, _ in found]
-    else:
-        names = b"\0".join([key for key, _ in found]).decode().split("\0") if found else []
-        if needs_escape("".join(names)):
-            names = [escape(name) for name in names]
-    head, latest = "Contents", ""
-    if versions:
-        head, latest = "Version", "<VersionId>null</VersionId><IsLatest>true</IsLatest>"
-    end = f"<StorageClass>STANDARD</StorageClass>{owner}</{head}>"
-    return "".join(
-        [
-            _entry(head, name, latest, summary, end)
-            for name, (_, summary) in zip(names, found, strict=True)
-        ]
-    )
-
-
-def _entry(head: str, name: str, latest: str, summary: Summary, end: str) -> str:
-    return (
-        f"<{head}><Key>{name}</Key>{latest}<LastModified>{iso(summary.created_ms)}</LastModified>"
-        f"<ETag>&quot;{summary.etag}&quot;</ETag>"
-        f"{_ALGORITHM[summary.checksum, summary.composite]}<Size>{summary.size}</Size>{end}"
     )

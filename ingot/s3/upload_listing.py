@@ -19,7 +19,7 @@ from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
 from ingot.s3.listing import INTEGER_MAX, parse_limit
 from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, upload_id
-from ingot.s3.xml import boolean, document, element, escape, url_encode
+from ingot.s3.xml import boolean, document, element, escape_bytes, url_encode
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -105,14 +105,10 @@ class UploadListOperations:
 def _encoder(call: Call) -> Callable[[bytes], str]:
     value = call.parameter(b"encoding-type") or b""
     if not value:
-        return _escaped
+        return escape_bytes
     if value.lower() != b"url":
         raise _invalid("encoding-type", value, "Invalid Encoding Method specified in Request")
     return url_encode
-
-
-def _escaped(value: bytes) -> str:
-    return escape(value.decode("utf-8", "replace"))
 
 
 def _upload_entry(bucket: Bucket, upload: Upload, key: str) -> str:

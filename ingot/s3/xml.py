@@ -3,14 +3,15 @@
 *In*: expat with a plain element tree. DTDs, and with them entities, are refused where they begin;
 size, depth and count of elements are bounded; encodings other than UTF-8 are refused; namespaces
 and prefixes are dropped, because clients send any or none. *Out*: strings joined by hand;
-``escape`` makes every text safe, and a listing tests a whole page at once, so that plain keys cost
-no escaping. Pure; called by every operation with a document.
+``escape`` makes every text safe, and ``key_texts`` tests a whole page of keys at once, so that
+plain ones cost next to nothing. Pure; called by every operation with a document.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import string
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NoReturn
 from urllib.parse import quote_from_bytes
 from xml.parsers import expat
@@ -32,11 +33,10 @@ _REFERENCES: Final = {chr(n): f"&#{n};" for n in range(0x20)} | {
 }
 _ESCAPES: Final = str.maketrans(_NAMED | _REFERENCES)
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f&<>\"'\ufffe\uffff]")
+# What stands for itself in nearly all keys.
+_URL_PLAIN: Final = f"/-._~{string.digits}{string.ascii_letters}".encode()
+_XML_PLAIN: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in _NAMED)
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-
-
-def needs_escape(text: str) -> bool:
-    return _UNSAFE.search(text) is not None
 
 
 def is_xml(text: str) -> bool:
@@ -48,9 +48,22 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES) if _UNSAFE.search(text) else text
 
 
+def escape_bytes(value: bytes) -> str:
+    """Of a client's bytes, which need not be UTF-8."""
+    return escape(value.decode("utf-8", "replace"))
+
+
 def url_encode(key: bytes) -> str:
     """``encoding-type=url``: a blank becomes %20, which every client's decoder understands."""
     return quote_from_bytes(key, "/")
+
+
+def key_texts(keys: Sequence[bytes], encoded: bool) -> list[bytes]:
+    """Keys as they stand in a document: encoded for URLs, or escaped."""
+    plain, text = (_URL_PLAIN, url_encode) if encoded else (_XML_PLAIN, escape_bytes)
+    if b"".join(keys).translate(None, plain):
+        return [text(key).encode() for key in keys]
+    return list(keys)
 
 
 def element(name: str, text: str) -> str:
@@ -61,9 +74,10 @@ def boolean(value: bool) -> str:
     return "true" if value else "false"
 
 
-def document(root: str, content: str) -> bytes:
-    """An answer: the root in S3's namespace around ``content``, which is XML already."""
-    return f"{DECLARATION}<{root} {NAMESPACE}>{content}</{root}>".encode()
+def document(root: str, content: str, rest: Iterable[bytes] = ()) -> bytes:
+    """An answer: the root in S3's namespace around ``content`` and ``rest``, both XML already."""
+    start = f"{DECLARATION}<{root} {NAMESPACE}>{content}".encode()
+    return b"".join([start, *rest, f"</{root}>".encode()])
 
 
 def error_document(error: S3Error, resource: str, request_id: str, host_id: str) -> bytes:

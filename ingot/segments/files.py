@@ -10,8 +10,9 @@ import errno
 import mmap
 import os
 import stat
+from collections.abc import Sequence
 
-from ingot._speedups import index
+from ingot._speedups import resident
 
 _NO_NOWAIT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -58,12 +59,26 @@ class SystemFiles:
             return None
         try:
             # A part is what was in memory, or all there is: the waiting read will tell.
-            return index.read_resident(fd, length, offset)
+            return resident.read(fd, length, offset)
         except OSError as error:
-            if error.errno not in _NO_NOWAIT:
-                raise
-            self._nowait = False
+            self._judge(error)
             return None
+
+    def pread_many_now(
+        self, places: Sequence[tuple[int, int, int] | None], room: int
+    ) -> list[bytes | None]:
+        if self._nowait:
+            try:
+                return resident.read_many(places, room)
+            except OSError as error:
+                self._judge(error)
+        return [None] * len(places)
+
+    def _judge(self, error: OSError) -> None:
+        """Of a read that must not wait: raise it, unless the file system has no such reads."""
+        if error.errno not in _NO_NOWAIT:
+            raise error
+        self._nowait = False
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)

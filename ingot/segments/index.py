@@ -9,9 +9,10 @@ Used by the store and the streams; changed by the sealer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ingot._speedups import index
 from ingot.messages import Cid
 from ingot.segments.model import Key, Location, SegmentInfo
 from ingot.segments.runfile import OpenRun
@@ -73,6 +74,13 @@ class SegmentIndex:
             return None
         place = self.lookup(cid)
         return None if place is None else (place.key, place.offset, place.length, place.verified)
+
+    def find_many(self, cids: Sequence[Cid]) -> tuple[list[tuple[Key, int, int] | None], list[int]]:
+        """Segment, offset and length of each block's copy, None where there is none; and the
+        positions of those that have yet to be hashed. Whether the file is here is not asked."""
+        tables = [(segment.table, key) for key, segment in self.growing.items()]
+        runs = [(held.run, held.keys) for held in self.runs]
+        return index.find_many(tables, runs, self.trusted, cids)
 
     def lookup(self, cid: Cid) -> Place | None:
         """A copy of the block; the one most easily read."""

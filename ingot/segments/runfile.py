@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -38,7 +38,7 @@ from ingot.messages import BodyPosition
 from ingot.ports import Job
 from ingot.segments import format
 from ingot.segments.disk import Disk
-from ingot.segments.model import QUARANTINED, SEALED, SegmentInfo
+from ingot.segments.model import QUARANTINED, SEALED, Key, SegmentInfo
 
 MAGIC: Final = b"ingotidx"
 VERSION: Final = 1
@@ -53,7 +53,8 @@ assert _HEAD.size + 32 == _LIST_AT and _SEGMENT.size == 124
 
 @dataclass(slots=True, eq=False)
 class OpenRun:
-    """A run that is in use. ``infos[n]`` is the segment that its entries call ``n``."""
+    """A run that is in use. ``infos[n]`` is the segment that its entries call ``n``, and
+    ``keys[n]`` its key."""
 
     number: int
     infos: list[SegmentInfo]
@@ -64,6 +65,10 @@ class OpenRun:
     filter_digest: bytes
     entries_digest: bytes
     audited: bool
+    keys: list[Key] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = [info.key for info in self.infos]
 
     @property
     def name(self) -> str:

@@ -172,6 +172,11 @@ class SegmentStore:
         """The block, or None where the disk would have to be waited for. NotFound, Corruption."""
         return self._reader.read_now(cid)
 
+    def read_many_now(self, cids: Sequence[Cid]) -> list[bytes | None]:
+        """The first of these blocks, at least one and no more than a step of the loop should read;
+        None for one that ``read`` has to see about. Corruption."""
+        return self._reader.read_many_now(cids)
+
     async def read(self, cid: Cid) -> bytes:
         """The block. NotFound, Corruption, Unavailable when the disk fails."""
         return await self._reader.read(cid)

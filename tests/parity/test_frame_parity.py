@@ -216,6 +216,56 @@ def test_a_table_is_warmed_without_changing_it() -> None:
         assert table.find(RAW + b"\xff" * 32) == (7, 8, True) and len(table) == 2
 
 
+HELD = st.lists(st.lists(st.integers(0, 60), max_size=25), max_size=3)
+
+
+@given(HELD, HELD, st.lists(st.integers(0, 80), max_size=60), st.integers(1, 3))
+def test_many_blocks_are_found_alike_and_as_one_by_one(
+    tables: list[list[int]], runs: list[list[int]], wanted: list[int], names: int
+) -> None:
+    """Entries number three segments, of which ``names`` exist."""
+    cids = [RAW + sha256(b"%d" % n).digest() for n in range(81)]
+    trusted = {("run", 1, 0)}
+    found = []
+    for module in (index_c, index_py):
+        held_tables, held_runs = [], []
+        for at, numbers in enumerate(tables):
+            table = module.Table()
+            for n in numbers:
+                table.add(cids[n], n + 1, 10 * at, n % 2 == 0)
+            held_tables.append((table, ("table", at)))
+        for at, numbers in enumerate(runs):
+            entries = entries_of([(cids[n][4:], n + 1) for n in numbers], 3)
+            builder = module.Filter(len(numbers))
+            filter = builder.add(entries) + builder.finish()
+            place = (len(filter), len(numbers), 0, len(filter) // 64)
+            run = module.Run(filter + entries, *place)
+            for position in range(0, len(numbers), 2):
+                run.verify(position)
+            held_runs.append((run, [("run", at, name) for name in range(names)]))
+        held = (held_tables, held_runs, trusted)
+        places, unverified = module.find_many(*held, [cids[n] for n in wanted])
+        single = [module.find_many(*held, [cids[n]]) for n in wanted]
+        assert places == [place for (place,), _ in single]
+        assert unverified == [at for at, (_, alone) in enumerate(single) if alone]
+        assert all(places[at][0] not in trusted for at in unverified)
+        found.append((places, unverified))
+    assert found[0] == found[1]
+    for at, (n, place) in enumerate(zip(wanted, found[0][0], strict=True)):
+        holders = [number for number, numbers in enumerate(tables) if n in numbers]
+        if holders:
+            assert place == (("table", holders[0]), n + 1, 10 * holders[0])
+            assert (at in found[0][1]) == (n % 2 == 1)
+        elif not any(n in numbers for numbers in runs):
+            assert place is None and at not in found[0][1]
+
+
+def test_only_cids_are_found() -> None:
+    for module in (index_c, index_py):
+        with pytest.raises(ValueError, match="36 bytes"):
+            module.find_many([(module.Table(), 1)], [], (), [b"short"])
+
+
 @given(st.binary(min_size=64, max_size=2000), st.lists(digests, max_size=20))
 def test_a_run_over_rubbish_answers_something(data: bytes, wanted: list[bytes]) -> None:
     """Damaged entries may be out of order; no look-up may leave them."""

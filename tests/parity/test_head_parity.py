@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-from pathlib import Path
 from typing import Any
 
 import httptools
@@ -12,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot._speedups import head_c, head_py, index_c, index_py
+from ingot._speedups import head_c, head_py
 from ingot.limits import KEY_BYTES_MAX
 
 MODULES = (head_c, head_py)
@@ -165,22 +163,3 @@ def test_the_longest_key_of_a_plain_target() -> None:
         longest = b"/b/" + b"k" * KEY_BYTES_MAX
         assert module.split_plain(longest + b"?q") == (b"b", b"k" * KEY_BYTES_MAX, b"q")
         assert module.split_plain(longest + b"k") is None
-
-
-def test_reads_of_what_is_in_memory(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    data = os.urandom(100_000)
-    path.write_bytes(data)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        for module in (index_c, index_py):
-            for length, offset in ((0, 0), (1, 5), (40_000, 99), (100_000, 0)):
-                assert module.read_resident(fd, length, offset) == data[offset : offset + length]
-            assert module.read_resident(fd, 2, 99_999) is None, "short"
-            with pytest.raises(OSError):
-                module.read_resident(fd, 1, -2)
-    finally:
-        os.close(fd)
-    for module in (index_c, index_py):
-        with pytest.raises(OSError, match="[Bb]ad file"):
-            module.read_resident(fd, 1, 0)

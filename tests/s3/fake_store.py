@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ingot.body.checksums import one_shot
@@ -21,7 +22,8 @@ from ingot.bucket.model import (
     NoSuchBucket,
     Page,
 )
-from ingot.bucket.record import Record, Summary
+from ingot.bucket.record import Record, cid_of, encode_record
+from ingot.codec.cid import of_chunk
 from ingot.errors import IngotError, RequestError
 from ingot.limits import INLINE_BYTES_MAX
 from ingot.messages import Body, BodyStream, Head
@@ -80,6 +82,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.rows: dict[str, Bucket] = {}
         self.objects: dict[str, dict[bytes, Record]] = {}
+        self.blocks: dict[bytes, bytes] = {}  # of records that a page named
         self.failures: list[Exception] = []
         self.commits: list[tuple[str, list[bytes]]] = []
         self.pinned: list[Body] = []
@@ -128,7 +131,7 @@ class FakeStore:
             found = after.find(delimiter, len(prefix))
             if found >= 0:
                 skipped = after[: found + len(delimiter)]
-        items: list[tuple[bytes, Summary | None]] = []
+        items: list[tuple[bytes, bytes | None]] = []
         start = 0 if after is None else bisect_right(keys, after)
         group = b""
         for key in keys[start:]:
@@ -143,8 +146,15 @@ class FakeStore:
                 group = key[: at + len(delimiter)]
                 items.append((group, None))
             else:
-                items.append((key, summary_of(self.objects[bucket.name][key])))
+                block = block_of(self.objects[bucket.name][key])
+                self.blocks[cid_of(block)] = block
+                items.append((key, cid_of(block)))
         return Page(items, False)
+
+    async def records(self, cids: list[bytes]) -> AsyncIterator[list[bytes]]:
+        """A few at a time, so that short pages have seams too."""
+        for at in range(0, len(cids), 3):
+            yield [self.blocks[cid] for cid in cids[at : at + 3]]
 
     async def ingest(self, stream: BodyStream, algorithms: tuple[str, ...]) -> Body:
         self._fail()
@@ -207,14 +217,12 @@ class FakeStore:
             yield memoryview(data)[offset : min(offset + 1000, stop)]
 
 
-def summary_of(record: Record) -> Summary:
-    return Summary(
-        record.body.size,
-        record.etag,
-        record.created_ms,
-        next(iter(record.checksums), ""),
-        record.composite,
-    )
+def block_of(record: Record) -> bytes:
+    """The record's block; a body that is not in it is named by a CID, whatever the store keeps."""
+    body = record.body
+    if body.chunks:
+        body = replace(body, chunks=[(of_chunk(record.key), body.size)])
+    return encode_record(replace(record, body=body))
 
 
 def body_of(data: bytes, algorithms: tuple[str, ...] = ()) -> Body:

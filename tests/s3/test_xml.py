@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from ingot.limits import XML_DEPTH_MAX
 from ingot.s3.errors import S3Error
-from ingot.s3.xml import ELEMENTS_MAX, document, element, escape, needs_escape, parse, url_encode
+from ingot.s3.xml import (
+    ELEMENTS_MAX,
+    document,
+    element,
+    escape,
+    key_texts,
+    parse,
+    url_encode,
+)
 
 # What XML 1.0 can carry at all, as itself or as a reference.
 LEGAL = st.text(
@@ -33,7 +41,6 @@ def test_xml_7_every_text_comes_back(text):
 def test_xml_7_no_raw_control_byte_is_ever_written(text):
     written = escape(text)
     assert all(char >= " " and char not in "\x7f\ufffe\uffff" for char in written)
-    assert needs_escape(text) == (written != text)
 
 
 def test_xml_7_references():
@@ -42,6 +49,16 @@ def test_xml_7_references():
 
 def test_list_8_url_encoding():
     assert url_encode("a b+c/é%~".encode()) == "a%20b%2Bc/%C3%A9%25~"
+
+
+KEYS = st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1).map(str.encode))
+PLAIN = st.lists(st.text("abc/-._~ ", min_size=1).map(str.encode))
+
+
+@given(KEYS | PLAIN)
+def test_keys_are_written_as_one_by_one(keys):
+    assert key_texts(keys, False) == [escape(key.decode()).encode() for key in keys]
+    assert key_texts(keys, True) == [url_encode(key).encode() for key in keys]
 
 
 def test_xml_2_answers_have_the_namespace():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ingot._speedups import index
+from ingot._speedups import resident
 from ingot.clock import SystemClock
 from ingot.errors import Unavailable
 from ingot.messages import Head, HeadMove
@@ -123,6 +123,8 @@ def test_the_calls_themselves(tmp_path: Path) -> None:
     assert files.pread(fd, 10_000, 5) == data == files.pread_now(fd, 10_000, 5)
     assert files.pread(fd, 20_000, 5) == data, "as much as there is"
     assert files.pread_now(fd, 20_000, 5) is None
+    places = [(fd, 7, 5), None, (fd, 20_000, 5), (fd, 1, 10_004)]
+    assert files.pread_many_now(places, 99_999) == [data[:7], None, None, data[-1:]]
     assert files.pread(fd, 5, 20_000) == b""
     view = files.map(fd, 10_005)
     assert view[5:] == data and view.readonly
@@ -133,6 +135,8 @@ def test_the_calls_themselves(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         files.pread_now(fd, 1, 0)
     assert caught.value.errno == errno.EBADF
+    with pytest.raises(OSError):
+        files.pread_many_now([(fd, 1, 0)], 99)
     files.rename(path, path + "b")
     files.sync_directory(str(tmp_path))
     assert files.listdir(str(tmp_path)) == ["ab"] and files.exists(path + "b")
@@ -147,8 +151,9 @@ def test_the_calls_themselves(tmp_path: Path) -> None:
     assert files.free_bytes(path) > 0
 
 
+@pytest.mark.parametrize("many", [False, True])
 def test_a_file_system_without_nowait_reads_with_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     files = SystemFiles()
     fd = files.create(str(tmp_path / "a"))
@@ -157,8 +162,13 @@ def test_a_file_system_without_nowait_reads_with_waiting(
     def refused(*_: object) -> int:
         raise OSError(errno.EOPNOTSUPP, "no RWF_NOWAIT")
 
-    monkeypatch.setattr(index, "read_resident", refused)
-    assert files.pread_now(fd, 4, 0) is None
+    monkeypatch.setattr(resident, "read", refused)
+    monkeypatch.setattr(resident, "read_many", refused)
+    if many:
+        assert files.pread_many_now([(fd, 4, 0), None], 99) == [None, None]
+    else:
+        assert files.pread_now(fd, 4, 0) is None
     monkeypatch.undo()
     assert files.pread_now(fd, 4, 0) is None, "asked once, not at every read"
+    assert files.pread_many_now([(fd, 4, 0)], 99) == [None]
     files.close(fd)

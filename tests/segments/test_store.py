@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ingot.errors import Corruption, NotFound, RequestError
+from ingot.errors import Corruption, NotFound, RequestError, Unavailable
+from ingot.limits import READ_MANY_BLOCKS, READ_MANY_BYTES
 from ingot.messages import CommitRecord
 from ingot.segments import format
 from ingot.segments.commit import decode_commit
@@ -264,7 +265,7 @@ def test_a_block_is_hashed_at_its_first_read_after_a_start(machine: Machine) -> 
     assert machine.store.statistics.verified == before + 1
 
 
-@pytest.mark.parametrize("how", ["read", "read_now", "read_part"])
+@pytest.mark.parametrize("how", ["read", "read_now", "read_part", "read_many_now"])
 def test_a_damaged_block_is_corruption_with_its_place(machine: Machine, how: str) -> None:
     data = b"content" * 100
     machine.commit(b"before", data)
@@ -279,6 +280,9 @@ def test_a_damaged_block_is_corruption_with_its_place(machine: Machine, how: str
             machine.read(data)
         elif how == "read_part":
             machine.run(machine.store.read_part(cid_of(data), 5, memoryview(bytearray(5))))
+        elif how == "read_many_now":
+            while machine.store.read_many_now([cid_of(b"before"), cid_of(data)]):
+                pass  # the cache of the simulated disk is cold now and then
         else:
             while machine.store.read_now(cid_of(data)) is None:
                 pass  # the cache of the simulated disk is cold now and then
@@ -306,6 +310,87 @@ def test_read_now_waits_for_nothing(machine: Machine) -> None:
     assert machine.store.read_now(cid_of(b"cold")) is None
     assert machine.read(b"cold") == b"cold"
     assert machine.store.statistics.reads_waited == 1
+
+
+def warm(machine: Machine, *contents: bytes) -> list[bytes | None]:
+    """What ``read_many_now`` gives where the cache of the simulated disk is never cold."""
+    files = machine.files
+    files.pread_now = lambda *place: files.pread(*place) or None  # type: ignore[method-assign]
+    return machine.store.read_many_now([cid_of(content) for content in contents])
+
+
+def test_many_blocks_are_read_together_and_hashed_once_each(machine: Machine) -> None:
+    contents = [b"block %d" % n * 50 for n in range(20)]
+    machine.commit(*contents[:10])
+    machine.stop()
+    machine.start()
+    machine.commit(*contents[10:])
+    before = machine.store.statistics.verified
+    for _ in range(3):
+        wanted = [*contents[::-1], b"nowhere"]
+        assert warm(machine, *wanted) == [*contents[::-1], None]
+    assert machine.store.statistics.verified == before + 10, "the others were written just now"
+    with pytest.raises(NotFound):
+        machine.read(b"nowhere")
+
+
+def test_no_more_is_read_together_than_one_step_should(machine: Machine) -> None:
+    small = [b"%d" % n for n in range(READ_MANY_BLOCKS + 10)]
+    machine.commit(*small)
+    assert warm(machine, *small) == small[:READ_MANY_BLOCKS]
+    large = [bytes([n]) * 9000 for n in range(READ_MANY_BYTES // 9000 + 10)]
+    for content in large:
+        machine.commit(content)
+    assert warm(machine, *large) == large[: READ_MANY_BYTES // 9000 + 1]
+    assert warm(machine) == []
+
+
+def test_many_blocks_in_more_segments_than_may_be_open(machine: Machine) -> None:
+    contents = [machine.random.randbytes(9000) for _ in range(40)]
+    for content in contents:
+        machine.commit(content)
+    machine.run(machine.settle())
+    sealed = [row for row in machine.store.rows() if row.state == "sealed"]
+    assert len(sealed) > machine.settings.open_files_max
+    assert warm(machine, *contents, *contents) == contents * 2
+    machine.read(contents[0])  # opens no more than it closes
+    machine.stop()
+
+
+def test_many_blocks_with_a_damaged_copy_or_a_file_that_is_gone(machine: Machine) -> None:
+    machine.commit(b"twice" * 50, b"fine")
+    machine.stop()
+    machine.start()
+    machine.commit(b"twice" * 50)
+    machine.stop()
+    machine.start()
+    place = machine.store.find(cid_of(b"twice" * 50))
+    assert place is not None
+    machine.spoil(format.file_name("log", place.number), place.offset)
+    assert warm(machine, b"twice" * 50, b"fine") == [None, b"fine"], "left to the waiting read"
+    assert machine.read(b"twice" * 50) == b"twice" * 50
+    machine.stop()
+    machine.start()
+    away = format.file_name("log", 1)
+    inode = machine.files.names.pop(away)
+    assert warm(machine, b"twice" * 50, b"fine") == [None, None]
+    with pytest.raises(Unavailable, match=away):
+        machine.read(b"fine")
+    machine.files.names[away] = inode
+    assert warm(machine, b"twice" * 50, b"fine") == [None, b"fine"]
+
+
+def test_many_blocks_wait_for_nothing(machine: Machine) -> None:
+    machine.commit(b"cold", b"warm")
+    place = machine.store.find(cid_of(b"cold"))
+    assert place is not None
+    pread = machine.files.pread
+    machine.files.pread_now = (  # type: ignore[method-assign]
+        lambda fd, length, offset: None if offset == place.offset else pread(fd, length, offset)
+    )
+    cids = [cid_of(b"cold"), cid_of(b"warm")]
+    assert machine.store.read_many_now(cids) == [None, b"warm"]
+    assert machine.store.statistics.reads_waited == 0
 
 
 def test_descriptors_of_sealed_segments_are_few(machine: Machine) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -279,6 +279,17 @@ class SimFiles:
             return None
         data = bytes(self.fds[fd].seen[offset : offset + length])
         return data if len(data) == length else None
+
+    def pread_many_now(
+        self, places: Sequence[tuple[int, int, int] | None], room: int
+    ) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for place in places:
+            if room <= 0:
+                break
+            found.append(None if place is None else self.pread_now(*place))
+            room -= 0 if place is None else place[1]
+        return found
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         if not self._enter("pwrite"):

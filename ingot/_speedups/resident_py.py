@@ -1,0 +1,31 @@
+"""Reads of what is in the page cache, and of nothing else: no read here waits for a disk.
+
+The twin of ``resident_c`` and its specification. Called by ``ingot.segments.files``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+
+def read(fd: int, length: int, offset: int) -> bytes | None:
+    """The bytes of a file if all of them are in memory (RWF_NOWAIT), else None; OSError."""
+    data = bytearray(length)
+    try:
+        got = os.preadv(fd, [data], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    return bytes(data) if got == length else None
+
+
+def read_many(places: Sequence[tuple[int, int, int] | None], room: int) -> list[bytes | None]:
+    """As ``read``, of each (descriptor, length, offset), None for None; up to the one that has
+    ``room`` bytes read in all."""
+    found: list[bytes | None] = []
+    for place in places:
+        if room <= 0:
+            break
+        found.append(None if place is None else read(*place))
+        room -= 0 if place is None else place[1]
+    return found
