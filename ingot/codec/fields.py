@@ -136,11 +136,17 @@ def kind_of(value: object) -> str:
 
 
 def offset_of(block: bytes, path: Sequence[Step]) -> int:
-    """Where the value at ``path`` starts in a block that decodes. Only for error messages."""
+    """Where the value at ``path`` starts in a block that decodes; of a value that is not there,
+    where the one starts that lacks it."""
     at = 0
     for step in path:
+        start = at
         major, count, at = _head(block, at)
+        if major != (4 if isinstance(step, int) else 5):
+            return start
         if isinstance(step, int):
+            if not 0 <= step < count:
+                return start
             for _ in range(step):
                 at = end_of(block, at)
             continue
@@ -150,6 +156,8 @@ def offset_of(block: bytes, path: Sequence[Step]) -> int:
             if block[key_at:at] == step.encode():
                 break
             at = end_of(block, at)
+        else:
+            return start
     return at
 
 

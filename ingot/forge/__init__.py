@@ -5,6 +5,7 @@ nothing is fetched. What decodes bytes raises FormatError, with the offset, and 
 what judges a token raises an error under the protocol's own name (``errors``). Read in this order:
 
     did, document, keys    who somebody is, and which keys may sign for them
-    varsig                 what a token is signed with
+    varsig, envelope       signed bytes and what they are signed with
     command, selector, policy    what a delegation allows
+    token                  delegation, invocation, receipt; task; promise
 """

@@ -169,6 +169,7 @@ JSON = st.recursive(
 TIMES = st.datetimes().map(str) | st.sampled_from(["9999-12-31T23:59:59-23:59", "0001-01-01Z"])
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_json_is_a_document_or_an_error_of_ours(data: st.DataObject) -> None:
     members = ("id", "publicKeyMultibase", "authority", "expires", "revoked")
