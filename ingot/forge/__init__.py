@@ -8,4 +8,5 @@ what judges a token raises an error under the protocol's own name (``errors``). 
     varsig, envelope       signed bytes and what they are signed with
     command, selector, policy    what a delegation allows
     token                  delegation, invocation, receipt; task; promise
+    signature, validate, chain   is this allowed, and which proofs would make it so
 """

@@ -1,0 +1,44 @@
+"""Finding the proofs for what one wants to do, among the delegations one has.
+
+Used by a client before it signs, and by a service that needs the chain for a right it was given.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from ingot.forge import command as commands
+from ingot.forge.token import Delegation
+
+
+def find(
+    delegations: Iterable[Delegation], *, issuer: str, subject: str, command: str, now: int
+) -> list[Delegation] | None:
+    """The shortest chain, root first, that lets ``issuer`` use ``command`` on ``subject``.
+
+    Empty where the issuer is the subject itself, None where there is no chain. Commands of a chain
+    that all cover the wanted one also cover one another in some order, as ``validate`` wants it.
+    Delegations that are not valid now are passed over; policies and signatures are not looked at.
+    """
+    if issuer == subject:
+        return []
+    given: dict[str, list[Delegation]] = {}
+    for one in delegations:
+        about = one.subject in (subject, None) and commands.covers(one.command, command)
+        expired = one.expires is not None and now >= one.expires
+        if about and not expired and not (one.not_before and now <= one.not_before):
+            given.setdefault(one.audience, []).append(one)
+    waiting: deque[tuple[str, list[Delegation]]] = deque([(issuer, [])])
+    seen = {issuer}  # each is met only once, so that circles end
+    while waiting:
+        audience, chain = waiting.popleft()
+        for one in given.get(audience, []):
+            longer = [one, *chain]
+            if one.issuer == one.subject:
+                return longer
+            if one.issuer not in seen:
+                seen.add(one.issuer)
+                waiting.append((one.issuer, longer))
+    return None
