@@ -10,4 +10,5 @@ what judges a token raises an error under the protocol's own name (``errors``). 
     token                  delegation, invocation, receipt; task; promise
     signature, validate, chain   is this allowed, and which proofs would make it so
     container              tokens on their way: HTTP bodies and the X-UCAN-Container header
+    index, query           where blocks lie: index archives, the indexer's answers
 """

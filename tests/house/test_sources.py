@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COMPILED = sorted((ROOT / "ingot" / "_speedups").glob("*.pyx"))
 PURE_STAGES = ["ingot.codec", "ingot.mst", "ingot.errors", "ingot.limits", "ingot.messages"]
+PURE_STAGES += [f"ingot.forge.{name}" for name in ("validate", "chain", "container", "query")]
 ALLOWED = (
     *("libc", "cpython", "posix", "cython", "ingot.errors", "ingot.limits", "ingot._speedups"),
     *("hashlib", "functools", "__future__", "collections", "typing", "os", "errno", "warnings"),
