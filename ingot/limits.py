@@ -113,6 +113,7 @@ FRAMING_BUFFER_BYTES: Final = 16 * KIB  # a framed body's lines and the data rea
 LEASE_TTL_S: Final = 15.0
 LEASE_MARGIN_S: Final = 3.0
 LEASE_RENEW_S: Final = 3.0
+STANDBY_POLL_S: Final = 0.25  # a standby asks so often whether lock and lease are free
 SWAP_TIMEOUT_S: Final = 5.0
 SWAP_RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # then the last again
 COMMIT_DEADLINE_S: Final = 20.0  # a waiter of the pipeline gets 503 after this
@@ -124,6 +125,7 @@ REGISTRY_CALL_S: Final = 5.0  # everything small but the swap; a renewal is one 
 REGISTRY_SCAN_S: Final = 60.0  # reading all buckets, migrating
 REGISTRY_PRUNE_S: Final = 2.0  # one batch of pruning, behind which a renewal waits
 PRUNE_ROWS: Final = 10_000  # head rows a batch of pruning deletes
+REPLAY_MOVES: Final = 4096  # heads a start swaps forward at a time, behind which a renewal waits
 
 # -- Forge: what its services' decoders take (forge.md section 1.4), so what is written and read --
 UCAN_ENTRIES_MAX: Final = 8192  # of an array or a map: also tokens, proofs, slices and shards

@@ -124,13 +124,22 @@ class HeadMove:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitRef:
+    """A commit by its sequence and by its record, which through its chain of hashes also names all
+    commits before it. ``record`` is None in registry rows from before it was kept there."""
+
+    sequence: int
+    record: Cid | None
+
+
+@dataclass(frozen=True, slots=True)
 class BucketRow:
-    """A live bucket as the registry holds it; ``commit`` is the commit sequence of its head."""
+    """A live bucket as the registry holds it; ``commit`` is the one that made its head."""
 
     bucket: bytes
     name: str
     head: Head
-    commit: int
+    commit: CommitRef
 
 
 @dataclass(frozen=True, slots=True)

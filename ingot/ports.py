@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ingot.messages import BodyPosition, BucketRow, Cid, HeadMove
+from ingot.messages import BodyPosition, BucketRow, Cid, CommitRef, HeadMove
 
 
 class Clock(Protocol):
@@ -205,12 +205,20 @@ class Registry(Protocol):
         """Every live bucket with its newest head. Read after the lease was taken."""
         ...
 
-    async def newest_commit(self) -> int:
-        """The highest commit sequence any swap carried (deleted buckets included), 0 at first."""
+    async def newest_commit(self) -> CommitRef:
+        """The newest commit that any swap carried (deleted buckets included); sequence 0 at
+        first."""
         ...
 
-    async def swap(self, token: bytes, commit: int, moves: Sequence[HeadMove]) -> None:
+    async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
         """Move every head of one commit, or none: one fenced statement, committed durably."""
+        ...
+
+    async def swap_forward(
+        self, token: bytes, commits: Sequence[tuple[CommitRef, Sequence[HeadMove]]]
+    ) -> None:
+        """As ``swap`` for each commit in order, with fewer round trips and syncs. When it raises,
+        those up to some commit stand and those after it do not."""
         ...
 
     async def swapped(self, moves: Sequence[HeadMove]) -> bool:

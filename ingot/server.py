@@ -31,7 +31,8 @@ from ingot.clock import SystemClock
 from ingot.config import Config
 from ingot.credentials import Account, CredentialStore
 from ingot.datadir import DataDirectory, StoreMark
-from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
+from ingot.errors import ConfigError, Unavailable
+from ingot.lease import Lease
 from ingot.listener import HttpServer
 from ingot.offload import Lanes
 from ingot.ports import Clock, FileSystem, Registry
@@ -39,7 +40,6 @@ from ingot.s3.app import App
 from ingot.segments.files import SystemFiles
 from ingot.segments.store import SegmentStore
 
-STANDBY_POLL_S = 0.25
 HOUSEKEEPING_S = 1.0
 PRUNE_S = 60.0
 
@@ -75,7 +75,6 @@ class Server:
         self.http: HttpServer | None = None
         self._registry: Registry
         self._stack: contextlib.AsyncExitStack | None = None
-        self._token = b""
         self._process = os.getpid()
 
     # -- life ------------------------------------------------------------------------------------
@@ -136,8 +135,8 @@ class Server:
         accounts = self._accounts(directory, mark)
         registry = await self._open_registry(directory, stack)
         await self._claim(registry, mark, directory)
-        self._token = await self._acquire(registry, directory, stack)
-        return await self._open_store(registry, directory, mark, stack), accounts
+        lease = await self._take_lease(registry, directory, stack)
+        return await self._open_store(registry, lease, directory, mark, stack), accounts
 
     async def _listen(
         self, store: Store, accounts: CredentialStore, stack: contextlib.AsyncExitStack
@@ -166,7 +165,7 @@ class Server:
                     directory.holder(),
                     directory.path,
                 )
-            await asyncio.sleep(STANDBY_POLL_S)
+            await asyncio.sleep(limits.STANDBY_POLL_S)
         stack.callback(directory.unlock)
 
     def _accounts(self, directory: DataDirectory, mark: StoreMark) -> CredentialStore:
@@ -222,40 +221,25 @@ class Server:
             )
         await registry.claim(mark.store)
 
-    async def _acquire(
+    async def _take_lease(
         self, registry: Registry, directory: DataDirectory, stack: contextlib.AsyncExitStack
-    ) -> bytes:
-        """Take the lease; a standby says for whom it waits."""
+    ) -> Lease:
+        """Renewed from here on until everything else has ended."""
+        lease = Lease(registry, self.clock, self.log)
         owner = f"{socket.gethostname()}:{os.getpid()}:{directory.path}"
-        said = False
-        while True:
-            sent = self.clock.boottime()
-            token = await registry.acquire(owner, limits.LEASE_TTL_S, directory.last_lease())
-            if token is not None:
-                break
-            if not said:
-                said = True
-                held = await registry.holder()
-                holder = "nobody, a moment ago" if held is None else held[0]
-                self.log.warning("standby: the store is held by %s", holder)
-            await asyncio.sleep(STANDBY_POLL_S)
-        stack.push_async_callback(self._release, registry, token)
-        self._lease_sent = sent
+        await lease.take(owner, directory.last_lease)
+        stack.push_async_callback(lease.release)
+        stack.push_async_callback(_cancel, asyncio.create_task(lease.keep()))
         try:
-            directory.keep_lease(token)
+            directory.keep_lease(lease.token)
         except OSError as error:
             self.log.warning("after a crash a start will wait for the lease to expire: %s", error)
-        return token
-
-    async def _release(self, registry: Registry, token: bytes) -> None:
-        try:
-            await registry.release(token)
-        except IngotError as error:
-            self.log.warning("the lease was not given back, it will expire: %s", error)
+        return lease
 
     async def _open_store(
         self,
         registry: Registry,
+        lease: Lease,
         directory: DataDirectory,
         mark: StoreMark,
         stack: contextlib.AsyncExitStack,
@@ -270,10 +254,9 @@ class Server:
         recovered = await self.segments.open(mark.store, mark.incarnation)
         stack.push_async_callback(self.segments.close)
         newest = recovered.newest[1] if recovered.newest is not None else None
-        in_log = self.segments.sequence
-        outcome = await reconcile(self.segments, newest, registry, self._token, in_log)
+        outcome = await reconcile(self.segments, registry, lease.token)
         used_up = await registry.newest_commit()
-        self.segments.resume_after(used_up)
+        self.segments.resume_after(used_up.sequence)
         self.report = [*recovered.problems, *outcome.report]
         for line in self.report:
             self.log.error("%s", line)
@@ -292,8 +275,11 @@ class Server:
             config.batch_mutations,
         )
         self.store = Store(self.segments, nodes, self.pipeline, Ingest(lanes), pins, self.clock)
-        self.store.lease_until = self._lease_sent + limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
-        self.pipeline.start(self._token, outcome.buckets, newest, self.segments.sequence)
+        if lease.lost is not None:
+            raise lease.lost
+        lease.hear = lambda: self._follow_lease(lease)
+        lease.hear()
+        self.pipeline.start(lease.token, outcome.buckets, newest, self.segments.sequence)
         stack.push_async_callback(self.pipeline.stop)
         rows: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -306,7 +292,7 @@ class Server:
         self.segments.on_change = segment_changed
         for row in self.segments.rows():
             rows.put_nowait(row)
-        for work in (self._renew(registry), self._keep_house(registry), _follow(registry, rows)):
+        for work in (self._keep_house(registry), _follow(registry, rows)):
             task = asyncio.create_task(work)
             stack.push_async_callback(_cancel, task)
         return self.store
@@ -324,22 +310,11 @@ class Server:
 
     # -- background --------------------------------------------------------------------------------
 
-    async def _renew(self, registry: Registry) -> None:
-        """Keep the lease; what is served is served only while it is surely ours."""
-        while True:
-            await asyncio.sleep(limits.LEASE_RENEW_S)
-            sent = self.clock.boottime()
-            try:
-                await registry.renew(self._token, limits.LEASE_TTL_S)
-            except LeaseLost as error:
-                self.store.lease_until = 0.0
-                self.pipeline.fail(error)
-                self.failed.set()
-                return
-            except Exception as error:  # whatever it is, it may be repaired: try on
-                self.log.warning("the lease could not be renewed: %s", error)
-                continue
-            self.store.lease_until = sent + limits.LEASE_TTL_S - limits.LEASE_MARGIN_S
+    def _follow_lease(self, lease: Lease) -> None:
+        self.store.lease_until = lease.until
+        if lease.lost is not None:
+            self.pipeline.fail(lease.lost)
+            self.failed.set()
 
     async def _keep_house(self, registry: Registry) -> None:
         pruned = self.clock.monotonic()

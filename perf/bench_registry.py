@@ -24,7 +24,7 @@ from typing import Any
 
 import asyncpg
 
-from ingot.messages import Head, HeadMove
+from ingot.messages import CommitRef, Head, HeadMove
 from ingot.registry import statements
 from ingot.registry.embedded import EmbeddedPostgres
 from ingot.registry.postgres import Postgres
@@ -43,7 +43,7 @@ class Swaps:
 
     async def create(self) -> None:
         moves = [HeadMove(b, b.hex(), None, head) for b, head in self.heads.items()]
-        await self.registry.swap(self.token, self.commit, moves)
+        await self.registry.swap(self.token, self.ref(), moves)
 
     def moves(self, count: int) -> list[HeadMove]:
         moved = []
@@ -53,9 +53,12 @@ class Swaps:
             self.heads[bucket] = new
         return moved
 
+    def ref(self) -> CommitRef:
+        return CommitRef(self.commit, os.urandom(36))
+
     async def swap(self, count: int) -> None:
         self.commit += 1
-        await self.registry.swap(self.token, self.commit, self.moves(count))
+        await self.registry.swap(self.token, self.ref(), self.moves(count))
 
 
 async def measure(dsn: str, rounds: int) -> dict[str, dict[str, float]]:
@@ -76,7 +79,7 @@ async def measure(dsn: str, rounds: int) -> dict[str, dict[str, float]]:
         "insert": lambda: insert.fetch(7, os.urandom(36), timeout=5.0),
         "swap of 1": lambda: swaps.swap(1),
         f"swap of {BUCKETS}": lambda: swaps.swap(BUCKETS),
-        "fence alone": lambda: registry.swap(token, 1, []),
+        "fence alone": lambda: registry.swap(token, CommitRef(1, None), []),
     }
     took: dict[str, list[float]] = {name: [] for name in kinds}
     cpu = dict.fromkeys(kinds, 0.0)

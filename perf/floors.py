@@ -115,7 +115,7 @@ async def swap(dsn: str, rounds: int = 300) -> dict[str, Times]:
 
 async def _swap_times(dsn: str, rounds: int) -> dict[str, Times]:
     from ingot.codec import cid
-    from ingot.messages import Head, HeadMove
+    from ingot.messages import CommitRef, Head, HeadMove
     from ingot.registry.postgres import Postgres
 
     registry = Postgres(in_database(dsn, FLOOR_DATABASE))
@@ -125,7 +125,8 @@ async def _swap_times(dsn: str, rounds: int) -> dict[str, Times]:
         token = await registry.acquire("perf", 600.0)
         assert token is not None, "a new database has no lease holder"
         bucket, head = secrets.token_bytes(16), Head(0)
-        await registry.swap(token, 1, [HeadMove(bucket, "floor", None, head)])
+        record = cid.of_structure(b"record")
+        await registry.swap(token, CommitRef(1, record), [HeadMove(bucket, "floor", None, head)])
         found = {}
         for name, gap_s in (("back_to_back", 0.0), ("idle", IDLE_S)):
             times = []
@@ -135,7 +136,8 @@ async def _swap_times(dsn: str, rounds: int) -> dict[str, Times]:
                 sequence = head.sequence + 1
                 new = Head(sequence, cid.of_structure(b"%d" % sequence))
                 began = time.perf_counter()
-                await registry.swap(token, 1 + sequence, [HeadMove(bucket, "floor", head, new)])
+                moves = [HeadMove(bucket, "floor", head, new)]
+                await registry.swap(token, CommitRef(1 + sequence, record), moves)
                 times.append(time.perf_counter() - began)
                 head = new
             found[name] = summary(times)

@@ -31,7 +31,7 @@ from ingot.bucket.model import Bucket
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pins
 from ingot.errors import FormatError, IngotError, LeaseLost, RootMoved, Unavailable
-from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, Registry
 
 log = logging.getLogger("ingot.pipeline")
@@ -49,8 +49,6 @@ class CommitLog(Protocol):
         checkpoint: Cid | None = None,
         pins: Sequence[Cid] = (),
     ) -> tuple[Cid, CommitRecord]: ...
-
-    async def read(self, cid: Cid) -> bytes: ...
 
 
 class Etags(Protocol):
@@ -236,10 +234,10 @@ class Pipeline:
         for group, cids in plan.left:
             self._leave(group, cids)
         self._under_way.append(plan)
-        sequence = 0
+        commit = None
         if plan.moves:
             try:
-                sequence = await self._append(plan)
+                commit = await self._append(plan)
             except IngotError as error:
                 self._under_way.remove(plan)
                 for mutation, _ in plan.answers:
@@ -251,18 +249,18 @@ class Pipeline:
             self._under_way.remove(plan)
             self.fail(self.failed)
             return
-        if plan.moves:
-            self._swapping = asyncio.create_task(self._swap(plan, sequence), name="ingot-swap")
+        if commit is not None:
+            self._swapping = asyncio.create_task(self._swap(plan, commit), name="ingot-swap")
         else:
             self._acknowledge(plan)
 
-    async def _append(self, plan: Plan) -> int:
+    async def _append(self, plan: Plan) -> CommitRef:
         """Make the batch durable, then take its heads as the ones the next batch starts from."""
         checkpoint = self._checkpoints.write(plan, self._sequence + 1)
         pins = self._pins.take_sealed()
         bodies = [BodyPosition(segment, end) for segment, end in sorted(plan.bodies.items())]
         try:
-            _, record = await self._log.commit(
+            cid, record = await self._log.commit(
                 self._lease, plan.blocks, plan.moves, bodies, checkpoint, pins
             )
         except BaseException:
@@ -277,7 +275,7 @@ class Pipeline:
             if bucket is not None:
                 self._working[bucket_id] = bucket
                 self._names[bucket.name] = bucket_id
-        return record.sequence
+        return CommitRef(record.sequence, cid)
 
     def _leave(self, group: list[Mutation], cids: list[Cid]) -> None:
         """These wait for blocks; the others go on."""
@@ -294,7 +292,7 @@ class Pipeline:
         but for those whose waiters have their answer."""
         try:
             for cid in cids:
-                block = await self._log.read(cid)
+                block = await self._nodes.blocks.read(cid)
                 try:
                     self._nodes.cache.add(cid, block)
                 except FormatError:
@@ -314,14 +312,14 @@ class Pipeline:
 
     # -- stages 5 and 6: swap, acknowledge --------------------------------------------------------
 
-    async def _swap(self, plan: Plan, sequence: int) -> None:
+    async def _swap(self, plan: Plan, commit: CommitRef) -> None:
         """Repeat the swap until the registry holds these heads, or others."""
-        attempt = 0
+        attempt, sequence = 0, commit.sequence
         try:
             while True:
                 try:
                     if attempt == 0 or not await self._registry.swapped(plan.moves):
-                        await self._registry.swap(self._lease, sequence, plan.moves)
+                        await self._registry.swap(self._lease, commit, plan.moves)
                     break
                 except RootMoved:
                     # A swap whose answer was lost may have been committed since we asked.

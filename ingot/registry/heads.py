@@ -6,11 +6,13 @@ tombstone: one sequence after the last head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ingot.errors import RootMoved
-from ingot.messages import Head, HeadMove
+from ingot.messages import CommitRef, Head, HeadMove
+
+Commit = tuple[CommitRef, Sequence[HeadMove]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,48 @@ def new_sequence(move: HeadMove) -> int:
         return move.old.sequence + 1
     assert move.old is None or move.new.sequence == move.old.sequence + 1, "a sequence was skipped"
     return move.new.sequence
+
+
+def is_plain(moves: Sequence[HeadMove]) -> bool:
+    """Whether each goes from a head to a head: no creation, no deletion."""
+    return all([move.old is not None and move.new is not None for move in moves])
+
+
+def runs(commits: Iterable[Commit]) -> Iterator[list[Commit]]:
+    """Cut into what one statement can take: commits of plain moves together, others alone."""
+    run: list[Commit] = []
+    for commit in commits:
+        if is_plain(commit[1]):
+            run.append(commit)
+            continue
+        if run:
+            yield run
+        yield [commit]
+        run = []
+    if run:
+        yield run
+
+
+def chain(run: Sequence[Commit]) -> tuple[list[object], ...]:
+    """The arrays that ``statements.SWAP_RUN`` takes after the token: the moves of ``run`` in order.
+    Only the first of each bucket is compared with what stands, so the others are compared here with
+    the one before them. RootMoved where one does not continue it."""
+    heads: dict[bytes, tuple[int, Head | None]] = {}
+    moves: list[HeadMove] = []
+    sequences: list[object] = []
+    records: list[object] = []
+    follows: list[object] = []
+    for ref, of_commit in run:
+        for move in of_commit:
+            before = heads.get(move.bucket)
+            if before is not None and (before[0] == ref.sequence or before[1] != move.old):
+                raise RootMoved(f"commit {ref.sequence}: bucket {move.name} does not continue")
+            heads[move.bucket] = ref.sequence, move.new
+            moves.append(move)
+            sequences.append(ref.sequence)
+            records.append(ref.record)
+            follows.append(before is not None)
+    return (*columns(moves), sequences, records, follows)
 
 
 def columns(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:

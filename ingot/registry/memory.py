@@ -16,10 +16,10 @@ from typing import Protocol
 from ingot.clock import SystemClock
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
 from ingot.limits import HEADS_KEPT
-from ingot.messages import BucketRow, HeadMove
+from ingot.messages import BucketRow, CommitRef, HeadMove
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow
-from ingot.registry.heads import HeadRow, new_sequence, resolve
+from ingot.registry.heads import Commit, HeadRow, new_sequence, resolve
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -39,7 +39,7 @@ class Database:
     store: bytes | None = None
     lease: tuple[bytes, str, float] | None = None  # token, owner, expiry
     names: dict[str, bytes] = field(default_factory=dict)  # of live buckets
-    heads: dict[bytes, list[tuple[HeadRow, int]]] = field(default_factory=dict)  # with the commit
+    heads: dict[bytes, list[tuple[HeadRow, CommitRef]]] = field(default_factory=dict)
     segments: dict[tuple[str, int], SegmentRow] = field(default_factory=dict)
 
 
@@ -149,17 +149,22 @@ class MemoryRegistry:
         await self._leave("buckets")
         return rows
 
-    async def newest_commit(self) -> int:
+    async def newest_commit(self) -> CommitRef:
         database = await self._enter("newest_commit")
         await self._leave("newest_commit")
-        return max((rows[-1][1] for rows in database.heads.values()), default=0)
+        commits = [rows[-1][1] for rows in database.heads.values()]
+        return max(commits, key=lambda commit: commit.sequence, default=CommitRef(0, None))
 
-    async def swap(self, token: bytes, commit: int, moves: Sequence[HeadMove]) -> None:
+    async def swap_forward(self, token: bytes, commits: Sequence[Commit]) -> None:
+        for commit, moves in commits:
+            await self.swap(token, commit, moves)
+
+    async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
         database = await self._enter("swap")
         self._fence(token)
         rows = [HeadRow(move.bucket, new_sequence(move), move.new) for move in moves]
         if len({move.bucket for move in moves}) != len(moves):
-            raise RootMoved(f"commit {commit}: a bucket is moved twice")
+            raise RootMoved(f"commit {commit.sequence}: a bucket is moved twice")
         names = dict(database.names)
         for move in moves:
             self._check(move)
@@ -167,7 +172,7 @@ class MemoryRegistry:
                 del names[move.name]
         for move in moves:
             if move.old is None and names.setdefault(move.name, move.bucket) != move.bucket:
-                raise RootMoved(f"commit {commit}: the name {move.name} is taken")
+                raise RootMoved(f"commit {commit.sequence}: the name {move.name} is taken")
         database.names = names
         for row in rows:
             database.heads.setdefault(row.bucket, []).append((row, commit))

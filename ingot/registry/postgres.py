@@ -35,10 +35,21 @@ from ingot.limits import (
     REGISTRY_SCAN_S,
     SWAP_TIMEOUT_S,
 )
-from ingot.messages import BucketRow, Head, HeadMove
+from ingot.messages import BucketRow, CommitRef, Head, HeadMove
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow, statements
-from ingot.registry.heads import HeadRow, columns, kinds, new_sequence, resolve, scalars
+from ingot.registry.heads import (
+    Commit,
+    HeadRow,
+    chain,
+    columns,
+    is_plain,
+    kinds,
+    new_sequence,
+    resolve,
+    runs,
+    scalars,
+)
 from ingot.registry.line import Line, transaction, translate
 from ingot.registry.migrate import migrate
 
@@ -150,8 +161,7 @@ class Postgres:
         if self._pooled_sessions:
             return None
         await connection.execute(statements.SESSION_SWAP)
-        forms = (statements.SWAP_ONE, statements.SWAP, statements.SWAP_ANY, statements.FENCE)
-        return {sql: (await connection.prepare(sql)).fetch for sql in forms}
+        return {sql: (await connection.prepare(sql)).fetch for sql in statements.SWAPS}
 
     async def _call(
         self, work: Callable[[Any], Awaitable[T]], limit_s: float, together: bool = False
@@ -213,18 +223,32 @@ class Postgres:
     async def buckets(self) -> list[BucketRow]:
         rows = await self._fetch(statements.BUCKETS, limit_s=REGISTRY_SCAN_S)
         return [
-            BucketRow(bucket, name, Head(sequence, objects, uploads, config), commit)
-            for bucket, name, sequence, objects, uploads, config, commit in rows
+            BucketRow(bucket, name, Head(sequence, *roots), CommitRef(commit, record))
+            for bucket, name, sequence, *roots, commit, record in rows
         ]
 
-    async def newest_commit(self) -> int:
+    async def newest_commit(self) -> CommitRef:
         rows = await self._fetch(statements.NEWEST_COMMIT, limit_s=REGISTRY_SCAN_S)
-        newest: int = rows[0][0]
-        return newest
+        return CommitRef(*rows[0]) if rows else CommitRef(0, None)
 
-    async def swap(self, token: bytes, commit: int, moves: Sequence[HeadMove]) -> None:
-        # The path of every PUT: one statement, and nothing around it that it can do without.
+    async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
         sql, args = _swap(token, commit, moves)
+        await self._moved(sql, args, len(moves), commit)
+
+    async def swap_forward(self, token: bytes, commits: Sequence[Commit]) -> None:
+        for run in runs(commits):
+            commit, moves = run[0]
+            if len(run) == 1:
+                await self.swap(token, commit, moves)
+            else:
+                arrays = chain(run)
+                await self._moved(statements.SWAP_RUN, (token, *arrays), len(arrays[0]), commit)
+
+    async def _moved(
+        self, sql: str, args: tuple[object, ...], count: int, commit: CommitRef
+    ) -> None:
+        """Run one form of the swap; it moved ``count`` heads, or raises. The path of every PUT: one
+        statement, and nothing around it that it can do without."""
         line = self._swaps
         async with line.lock:
             connection = line.get()
@@ -235,14 +259,16 @@ class Postgres:
                     async with asyncio.timeout(SWAP_TIMEOUT_S), transaction(connection):
                         rows = await connection.fetch(sql, *args)
             except asyncpg.UniqueViolationError as error:
-                raise RootMoved(f"commit {commit}: a row was there already: {error}") from error
+                raise RootMoved(
+                    f"commit {commit.sequence}: a row was there already: {error}"
+                ) from error
             except BaseException as error:
                 line.fail(connection, error)
         fenced, moved = rows[0]
         if not fenced:
             raise LeaseLost("the lease was taken by another gateway")
-        if moved != len(moves):
-            raise RootMoved(f"commit {commit}: of {len(moves)} heads some are not as expected")
+        if moved != count:
+            raise RootMoved(f"commit {commit.sequence}: of {count} heads some are not as expected")
 
     async def swapped(self, moves: Sequence[HeadMove]) -> bool:
         """Waits for a swap that still runs in a backend whose client is gone."""
@@ -301,17 +327,19 @@ _WARNINGS = {
 }
 
 
-def _swap(token: bytes, commit: int, moves: Sequence[HeadMove]) -> tuple[str, tuple[object, ...]]:
+def _swap(
+    token: bytes, commit: CommitRef, moves: Sequence[HeadMove]
+) -> tuple[str, tuple[object, ...]]:
     """The statement for ``moves`` and its arguments; the plain ones where nothing is created or
     deleted, which is every commit of objects only."""
     if not moves:
         return statements.FENCE, (token,)
-    for move in moves:
-        if move.old is None or move.new is None:
-            return statements.SWAP_ANY, (token, commit, *columns(moves), *kinds(moves))
+    first = (token, commit.sequence, commit.record)
+    if not is_plain(moves):
+        return statements.SWAP_ANY, (*first, *columns(moves), *kinds(moves))
     if len(moves) == 1:
-        return statements.SWAP_ONE, (token, commit, *scalars(moves[0]))
-    return statements.SWAP, (token, commit, *columns(moves))
+        return statements.SWAP_ONE, (*first, *scalars(moves[0]))
+    return statements.SWAP, (*first, *columns(moves))
 
 
 def _where(dsn: str | None) -> str:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from typing import Final
 
-# Arguments: token, commit, then one array a column in the order of the unnest. The look-ups are
-# LATERAL with a LIMIT so that they are index probes whatever the planner believes: these plans are
-# made once a connection, often while the tables are still empty, and a join would then be planned
-# as a scan of all heads and stay one (measured: 6 ms a swap after 100,000 heads).
+# Arguments: token, commit, its record, then one array a column in the order of the unnest. The
+# look-ups are LATERAL with a LIMIT so that they are index probes whatever the planner believes:
+# these plans are made once a connection, often while the tables are still empty, and a join would
+# then be planned as a scan of all heads and stay one (measured: 6 ms a swap after 100,000 heads).
 SWAP: Final = """
 WITH fence AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)
     FROM ingot.lease WHERE token = $1 FOR SHARE
 ), move AS MATERIALIZED (
-    SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-                         $8::bytea[], $9::bytea[], $10::bytea[])
+    SELECT * FROM unnest($4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
+                         $9::bytea[], $10::bytea[], $11::bytea[])
         AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config)
 ), ready AS MATERIALIZED (
-    SELECT count(*) = cardinality($3) AS yes
+    SELECT count(*) = cardinality($4) AS yes
     FROM fence, move CROSS JOIN LATERAL (
         SELECT * FROM ingot.heads
         WHERE bucket = move.bucket AND sequence = move.sequence - 1 LIMIT 1
@@ -36,8 +36,8 @@ WITH fence AS MATERIALIZED (
       AND h.config IS NOT DISTINCT FROM move.old_config
       AND NOT h.deleted
 ), moved AS (
-    INSERT INTO ingot.heads (bucket, sequence, commit, objects, uploads, config)
-    SELECT move.bucket, move.sequence, $2, move.objects, move.uploads, move.config
+    INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config)
+    SELECT move.bucket, move.sequence, $2, $3, move.objects, move.uploads, move.config
     FROM ready, move WHERE ready.yes
     RETURNING 1
 )
@@ -50,15 +50,48 @@ WITH fence AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)
     FROM ingot.lease WHERE token = $1 FOR SHARE
 ), moved AS (
-    INSERT INTO ingot.heads (bucket, sequence, commit, objects, uploads, config)
-    SELECT $3, $4::bigint, $2::bigint, $8, $9, $10
+    INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config)
+    SELECT $4, $5::bigint, $2::bigint, $3, $9, $10, $11
     FROM fence CROSS JOIN LATERAL (
-        SELECT * FROM ingot.heads WHERE bucket = $3 AND sequence = $4::bigint - 1 LIMIT 1
+        SELECT * FROM ingot.heads WHERE bucket = $4 AND sequence = $5::bigint - 1 LIMIT 1
     ) AS h
-    WHERE h.objects IS NOT DISTINCT FROM $5::bytea
-      AND h.uploads IS NOT DISTINCT FROM $6::bytea
-      AND h.config IS NOT DISTINCT FROM $7::bytea
+    WHERE h.objects IS NOT DISTINCT FROM $6::bytea
+      AND h.uploads IS NOT DISTINCT FROM $7::bytea
+      AND h.config IS NOT DISTINCT FROM $8::bytea
       AND NOT h.deleted
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
+"""
+
+# A run of commits, oldest first, for a registry that is far behind: a row a move, each with its own
+# commit. ``follows``: it moves from an earlier row of the run, and the caller compared the two.
+SWAP_RUN: Final = """
+WITH fence AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'on', true)
+    FROM ingot.lease WHERE token = $1 FOR SHARE
+), move AS MATERIALIZED (
+    SELECT * FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[],
+                         $7::bytea[], $8::bytea[], $9::bytea[],
+                         $10::bigint[], $11::bytea[], $12::boolean[])
+        AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config,
+             commit, record, follows)
+), ready AS MATERIALIZED (
+    SELECT count(*) = (SELECT count(*) FROM move WHERE NOT follows) AS yes
+    FROM fence, move CROSS JOIN LATERAL (
+        SELECT * FROM ingot.heads
+        WHERE bucket = move.bucket AND sequence = move.sequence - 1 LIMIT 1
+    ) AS h
+    WHERE NOT move.follows
+      AND h.objects IS NOT DISTINCT FROM move.old_objects
+      AND h.uploads IS NOT DISTINCT FROM move.old_uploads
+      AND h.config IS NOT DISTINCT FROM move.old_config
+      AND NOT h.deleted
+), moved AS (
+    INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config)
+    SELECT move.bucket, move.sequence, move.commit, move.record,
+           move.objects, move.uploads, move.config
+    FROM ready, move WHERE ready.yes
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
@@ -71,13 +104,13 @@ WITH fence AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)
     FROM ingot.lease WHERE token = $1 FOR SHARE
 ), move AS MATERIALIZED (
-    SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-                         $8::bytea[], $9::bytea[], $10::bytea[],
-                         $11::text[], $12::boolean[], $13::boolean[])
+    SELECT * FROM unnest($4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
+                         $9::bytea[], $10::bytea[], $11::bytea[],
+                         $12::text[], $13::boolean[], $14::boolean[])
         AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config,
              name, created, deleted)
 ), ready AS MATERIALIZED (
-    SELECT count(*) = cardinality($3) AS yes
+    SELECT count(*) = cardinality($4) AS yes
     FROM fence, move LEFT JOIN LATERAL (
         SELECT * FROM ingot.heads WHERE bucket = move.bucket ORDER BY sequence DESC LIMIT 1
     ) AS h ON true LEFT JOIN LATERAL (
@@ -101,8 +134,8 @@ WITH fence AS MATERIALIZED (
     WHERE ready.yes AND move.created AND (SELECT count(*) FROM dropped) >= 0
     RETURNING 1
 ), moved AS (
-    INSERT INTO ingot.heads (bucket, sequence, commit, objects, uploads, config, deleted)
-    SELECT move.bucket, move.sequence, $2, move.objects, move.uploads, move.config, move.deleted
+    INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config, deleted)
+    SELECT move.bucket, move.sequence, $2, $3, move.objects, move.uploads, move.config, move.deleted
     FROM ready, move WHERE ready.yes
     RETURNING 1
 )
@@ -113,6 +146,8 @@ SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 FENCE: Final = """
 SELECT count(*), 0 FROM (SELECT FROM ingot.lease WHERE token = $1 FOR SHARE) AS held
 """
+
+SWAPS: Final = (SWAP_ONE, SWAP, SWAP_RUN, SWAP_ANY, FENCE)
 
 # -- resolving a swap whose answer was lost -------------------------------------------------------
 # The barrier waits for a swap still running in a backend that lost its client: its FOR SHARE is in
@@ -153,19 +188,22 @@ FROM ingot.lease WHERE expires_at > clock_timestamp()
 STORE_ID: Final = "SELECT store_id FROM ingot.store"
 CLAIM: Final = "INSERT INTO ingot.store (store_id) VALUES ($1) ON CONFLICT DO NOTHING"
 BUCKETS: Final = """
-SELECT b.bucket, b.name, h.sequence, h.objects, h.uploads, h.config, h.commit
+SELECT b.bucket, b.name, h.sequence, h.objects, h.uploads, h.config, h.commit, h.record
 FROM ingot.buckets b CROSS JOIN LATERAL (
     SELECT * FROM ingot.heads WHERE bucket = b.bucket ORDER BY sequence DESC LIMIT 1
 ) AS h
 ORDER BY b.name
 """
 NEWEST_COMMIT: Final = """
-SELECT greatest(
-    (SELECT max(h.commit) FROM ingot.buckets b CROSS JOIN LATERAL (
-        SELECT commit FROM ingot.heads WHERE bucket = b.bucket ORDER BY sequence DESC LIMIT 1
-    ) AS h),
-    (SELECT max(commit) FROM ingot.heads WHERE deleted),
-    0)
+SELECT commit, record FROM (
+    (SELECT h.commit, h.record FROM ingot.buckets b CROSS JOIN LATERAL (
+        SELECT commit, record FROM ingot.heads WHERE bucket = b.bucket
+        ORDER BY sequence DESC LIMIT 1
+    ) AS h)
+    UNION ALL
+    (SELECT commit, record FROM ingot.heads WHERE deleted ORDER BY commit DESC LIMIT 1)
+) AS newest
+ORDER BY commit DESC LIMIT 1
 """
 PUT_SEGMENT: Final = """
 INSERT INTO ingot.segments (stream, number, state, bytes, root, first_commit, last_commit)

@@ -14,9 +14,8 @@ import asyncio
 import errno
 from collections.abc import Sequence
 
-from ingot._speedups import digest, frame
-from ingot.codec import varint
-from ingot.errors import Corruption, FormatError, IngotError, NotFound, Unavailable
+from ingot._speedups import digest
+from ingot.errors import Corruption, IngotError, NotFound, Unavailable
 from ingot.limits import (
     HASH_OFFLOAD_BYTES,
     PASSED_OVER_TOLD_MAX,
@@ -27,7 +26,7 @@ from ingot.messages import Cid
 from ingot.segments import format
 from ingot.segments.disk import Disk, OpenFiles, unavailable
 from ingot.segments.index import Place, SegmentIndex
-from ingot.segments.model import Key, SegmentInfo
+from ingot.segments.model import Key
 
 
 class Reader:
@@ -134,45 +133,6 @@ class Reader:
         into[:] = data
         return True
 
-    def read_waiting(self, cid: Cid) -> bytes:
-        """As ``read``, blocking; for a start."""
-        failure: IngotError | None = None
-        for place in self._index.places(cid):
-            try:
-                data = self._disk.files.pread(self._files.fd(place.key), place.length, place.offset)
-            except OSError as error:
-                failure = self._unreadable(place, error)
-                continue
-            found = digest.sha256(data)
-            if found == cid[4:]:
-                return data
-            failure = self._corrupt(place, cid, found)
-        if self._index.doubtful:
-            for info in reversed(self._index.sealed()):
-                if info.stream == format.LOG and info.key not in self._index.absent:
-                    block = self._search(info, cid)
-                    if block is not None:
-                        return block
-        raise failure or NotFound(f"block {cid.hex()} is in no segment")
-
-    def _search(self, info: SegmentInfo, cid: Cid) -> bytes | None:
-        """Look for a block in a segment itself, where its run may be damaged and no audit can be
-        waited for. Slow, and very rare."""
-        at, step = format.HEADER_BYTES, 4 * frame.FRAME_BYTES_MAX
-        while at < info.bytes:
-            try:
-                data = self._disk.files.pread(self._files.fd(info.key), step, at)
-            except OSError:
-                return None
-            where = data.find(cid)
-            while where >= 0:
-                block = _block_at(data, where)
-                if block is not None and digest.sha256(block) == cid[4:]:
-                    return block
-                where = data.find(cid, where + 1)
-            at += max(1, len(data) - frame.FRAME_BYTES_MAX)
-        return None
-
     # -- copies ------------------------------------------------------------------------------------
 
     async def _any_copy(self, cid: Cid) -> bytes:
@@ -247,15 +207,3 @@ class Reader:
     def _unreadable(self, place: Place, error: OSError) -> Unavailable:
         where = f"{format.file_name(*place.key)} at byte {place.offset} cannot be read"
         return unavailable(where, error, self._disk.directory)
-
-
-def _block_at(data: bytes, where: int) -> bytes | None:
-    """The data of a frame whose CID stands at ``where``, if a frame is there."""
-    for start in range(max(0, where - 4), where):
-        try:
-            number, after = varint.decode(data, start)
-        except FormatError:
-            continue
-        if after == where and frame.CID_BYTES <= number <= len(data) - where:
-            return data[where + frame.CID_BYTES : where + number]
-    return None

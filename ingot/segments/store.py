@@ -12,10 +12,10 @@ finds. One event loop; nothing on it waits for the disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from ingot.errors import IngotError
-from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, FileSystem, Lanes
 from ingot.segments import format
 from ingot.segments.audit import Auditor
@@ -29,6 +29,7 @@ from ingot.segments.model import (
     Location,
     Recovered,
     Row,
+    SegmentInfo,
     SegmentSettings,
     Statistics,
     row_of,
@@ -215,16 +216,46 @@ class SegmentStore:
     def __contains__(self, cid: Cid) -> bool:
         return self._index.lookup(cid) is not None
 
-    def scan_commits(self, after: int) -> Iterator[tuple[Cid, CommitRecord]]:
-        """The commits with a sequence above ``after``, newest first, along the chain. Waits for the
-        disk: for a start, not for requests."""
-        cid = self._log.previous
-        while cid is not None:
-            record = decode_commit(self._reader.read_waiting(cid))
-            if record.sequence <= after:
-                return
-            yield cid, record
-            cid = record.previous
+    # -- commits, for a start ----------------------------------------------------------------------
+
+    async def holds(self, commit: CommitRef) -> bool:
+        """Whether a commit is in this log. What was shipped and removed counts: its index stays.
+        Numbers of commits that were made elsewhere are skipped here, between two segments, so a
+        number may tell that it is not; where its record is not known the number decides."""
+        if commit.record is not None and commit.record in self:
+            return True
+        number = commit.sequence
+        if not any(info.first_commit <= number <= info.last_commit for info in self._logs()):
+            return False
+        try:  # a damaged run may hide it: this waits for the audit, which would find it
+            if commit.record is not None:
+                await self.read(commit.record)
+        except IngotError:
+            return False
+        return True
+
+    async def commits_after(self, after: int) -> AsyncIterator[tuple[Cid, CommitRecord]]:
+        """The commits with a sequence above ``after``, oldest first. Holds the records of one
+        segment at a time, each of which is found from its newest record along the chain."""
+        infos = [info for info in self._logs() if info.last_commit > after]
+        for info in sorted(infos, key=lambda info: info.number):
+            found: list[tuple[Cid, CommitRecord]] = []
+            cid = info.root
+            while cid is not None and cid != info.before:
+                record = decode_commit(await self.read(cid))
+                if record.sequence <= after:
+                    break
+                found.append((cid, record))
+                cid = record.previous
+            while found:
+                yield found.pop()
+
+    def _logs(self) -> Iterator[SegmentInfo]:
+        """The log segments that are here."""
+        index = self._index
+        for info in [*index.sealed(), *(segment.info() for segment in index.growing.values())]:
+            if info.stream == format.LOG and info.key not in index.absent:
+                yield info
 
     # -- segments ----------------------------------------------------------------------------------
 

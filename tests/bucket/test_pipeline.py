@@ -20,14 +20,14 @@ from ingot.bucket.model import (
     NoSuchBucket,
     PreconditionFailed,
 )
-from ingot.bucket.nodes import Nodes
+from ingot.bucket.nodes import Nodes, Published
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.record import Record
 from ingot.bucket.store import EtagReader, Store
 from ingot.clock import SystemClock
 from ingot.errors import Corruption, NotFound, Unavailable
-from ingot.messages import Body, HeadMove
+from ingot.messages import Body, CommitRef, HeadMove
 from ingot.registry.memory import Database, MemoryRegistry
 from tests.support.fakelog import FakeLog
 
@@ -46,7 +46,8 @@ class World:
         self.swap_gate.set()
         self.lose_answers = 0
         self.clock = SystemClock()
-        self.nodes = Nodes(self.log, BUDGET)
+        blocks = Published(self.log)  # type: ignore[arg-type]
+        self.nodes = Nodes(blocks, BUDGET)
         self.pins = Pins()
         self.checkpoints = Checkpoints(self.nodes, bytes(16), 1, self.clock)
         self.pipeline = Pipeline(
@@ -54,7 +55,7 @@ class World:
             self.log,
             self.registry,
             self.clock,
-            EtagReader(self.log),  # type: ignore[arg-type]
+            EtagReader(blocks),
             self.pins,
             self.checkpoints,
         )
@@ -193,6 +194,19 @@ async def test_if_match_on_nothing_is_not_found(world: World) -> None:
         await world.put(b"none", "1", Condition(if_match=("*",)))
 
 
+async def test_a_write_that_meets_a_lost_block_says_damage(world: World) -> None:
+    """Also where the miss had to be waited for: an absent key would be another answer."""
+    cid = await world.put(b"k", "1")
+    root = world.store.bucket("b").head.objects
+    assert root is not None
+    for lost, condition in ((cid, Condition(if_match=("1",))), (root, None)):
+        del world.log.blocks[lost]
+        world.log.cold.add(lost)
+        world.nodes.cache.discard([root])
+        with pytest.raises(Corruption):
+            await soon(world.put(b"k", "2", condition))
+
+
 async def test_conditions_load_cold_records_outside_the_batch(world: World) -> None:
     cid = await world.put(b"k", "1")
     world.log.cold.add(cid)
@@ -271,7 +285,7 @@ async def test_another_gateways_heads_end_service(world: World) -> None:
     taken = await other.acquire("other", 60.0, dead=world.token)
     assert taken is not None
     head = type(bucket.head)(bucket.head.sequence + 1, mst.EMPTY_ROOT, None, bucket.head.config)
-    await other.swap(taken, 99, [HeadMove(bucket.id, "b", bucket.head, head)])
+    await other.swap(taken, CommitRef(99, None), [HeadMove(bucket.id, "b", bucket.head, head)])
     with pytest.raises(Unavailable):
         await soon(world.put(b"k", "2"))
     assert world.pipeline.failed is not None

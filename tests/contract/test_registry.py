@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
-from ingot.messages import Head, HeadMove
+from ingot.messages import CommitRef, Head, HeadMove
 from ingot.registry import SegmentRow
 
 A, B, C = (bytes([letter]) * 16 for letter in b"abc")
@@ -17,6 +17,10 @@ A, B, C = (bytes([letter]) * 16 for letter in b"abc")
 
 def cid(number: int) -> bytes:
     return bytes([1, 0x71, 0x12, 0x20]) + number.to_bytes(32, "big")
+
+
+def at(commit: int) -> CommitRef:
+    return CommitRef(commit, cid(1000 + commit))
 
 
 def head(sequence: int, objects: int | None = None, uploads: int | None = None) -> Head:
@@ -32,7 +36,7 @@ def create(bucket: bytes, name: str, sequence: int = 0) -> HeadMove:
     return HeadMove(bucket, name, None, head(sequence))
 
 
-def heads(rows: list[Any]) -> dict[str, tuple[Head, int]]:
+def heads(rows: list[Any]) -> dict[str, tuple[Head, CommitRef]]:
     return {row.name: (row.head, row.commit) for row in rows}
 
 
@@ -63,16 +67,20 @@ async def test_a_database_is_claimed_once(world: Any, registry: Any) -> None:
 
 async def test_opening_again_keeps_everything(world: Any, registry: Any, token: bytes) -> None:
     await registry.claim(A)
-    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.swap(token, at(1), [create(A, "photos")])
     await registry.close()
     again = await world.gateway()
     assert await again.store_id() == A
-    assert heads(await again.buckets()) == {"photos": (head(0), 1)}
+    assert heads(await again.buckets()) == {"photos": (head(0), at(1))}
 
 
 async def test_a_registry_that_is_not_open_is_unavailable(world: Any, registry: Any) -> None:
     await registry.close()
-    for call in (registry.store_id(), registry.swap(A, 1, [create(A, "a")]), registry.buckets()):
+    for call in (
+        registry.store_id(),
+        registry.swap(A, at(1), [create(A, "a")]),
+        registry.buckets(),
+    ):
         with pytest.raises(Unavailable):
             await call
 
@@ -125,7 +133,7 @@ async def test_the_lease_of_a_holder_known_dead_can_be_taken(
     taken = await other.acquire("two", 60.0, token)
     assert taken is not None
     with pytest.raises(LeaseLost):
-        await registry.swap(token, 1, [create(A, "photos")])
+        await registry.swap(token, at(1), [create(A, "photos")])
 
 
 async def test_of_many_takers_one_wins(world: Any) -> None:
@@ -138,20 +146,20 @@ async def test_of_many_takers_one_wins(world: Any) -> None:
 
 
 async def test_a_bucket_is_created_moved_and_deleted(registry: Any, token: bytes) -> None:
-    assert await registry.buckets() == [] and await registry.newest_commit() == 0
-    await registry.swap(token, 1, [create(A, "photos")])
-    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), head(1, 11))])
-    await registry.swap(token, 5, [HeadMove(A, "photos", head(1, 11), head(2, None, 12))])
-    assert heads(await registry.buckets()) == {"photos": (head(2, None, 12), 5)}
-    await registry.swap(token, 6, [HeadMove(A, "photos", head(2, None, 12), None)])
+    assert await registry.buckets() == [] and await registry.newest_commit() == CommitRef(0, None)
+    await registry.swap(token, at(1), [create(A, "photos")])
+    await registry.swap(token, at(2), [HeadMove(A, "photos", head(0), head(1, 11))])
+    await registry.swap(token, at(5), [HeadMove(A, "photos", head(1, 11), head(2, None, 12))])
+    assert heads(await registry.buckets()) == {"photos": (head(2, None, 12), at(5))}
+    await registry.swap(token, at(6), [HeadMove(A, "photos", head(2, None, 12), None)])
     assert await registry.buckets() == []
-    assert await registry.newest_commit() == 6
+    assert await registry.newest_commit() == at(6)
 
 
 async def test_buckets_come_sorted_by_name_in_bytes(registry: Any, token: bytes) -> None:
     names = ["b", "a.b", "a-b", "ab", "B"]
     moves = [create(bytes([n]) * 16, name) for n, name in enumerate(names)]
-    await registry.swap(token, 1, moves)
+    await registry.swap(token, at(1), moves)
     assert [row.name for row in await registry.buckets()] == ["B", "a-b", "a.b", "ab", "b"]
 
 
@@ -173,34 +181,34 @@ async def test_buckets_come_sorted_by_name_in_bytes(registry: Any, token: bytes)
 async def test_a_head_that_is_not_the_expected_one(
     registry: Any, token: bytes, wrong: HeadMove
 ) -> None:
-    await registry.swap(token, 1, [create(A, "photos"), create(C, "music")])
-    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), head(1, 11))])
+    await registry.swap(token, at(1), [create(A, "photos"), create(C, "music")])
+    await registry.swap(token, at(2), [HeadMove(A, "photos", head(0), head(1, 11))])
     before = await registry.buckets()
     good = [HeadMove(C, "music", head(0), head(1, 5)), create(b"n" * 16, "new")]
     for moves in ([wrong], [*good, wrong], [wrong, *good]):
         with pytest.raises(RootMoved):
-            await registry.swap(token, 3, moves)
+            await registry.swap(token, at(3), moves)
         assert await registry.buckets() == before
-    assert await registry.newest_commit() == 2
+    assert await registry.newest_commit() == at(2)
 
 
 async def test_many_buckets_move_together(registry: Any, token: bytes) -> None:
     buckets = [os.urandom(16) for _ in range(64)]
-    await registry.swap(token, 1, [create(b, f"bucket-{n}") for n, b in enumerate(buckets)])
+    await registry.swap(token, at(1), [create(b, f"bucket-{n}") for n, b in enumerate(buckets)])
     moves = [HeadMove(b, f"bucket-{n}", head(0), head(1, n)) for n, b in enumerate(buckets)]
-    await registry.swap(token, 2, moves)
+    await registry.swap(token, at(2), moves)
     found = heads(await registry.buckets())
-    assert found == {f"bucket-{n}": (head(1, n), 2) for n in range(64)}
+    assert found == {f"bucket-{n}": (head(1, n), at(2)) for n in range(64)}
     with pytest.raises(RootMoved):
-        await registry.swap(token, 3, moves)
+        await registry.swap(token, at(3), moves)
     assert heads(await registry.buckets()) == found
 
 
 async def test_creations_moves_and_deletions_in_one_commit(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "old"), create(B, "kept")])
+    await registry.swap(token, at(1), [create(A, "old"), create(B, "kept")])
     await registry.swap(
         token,
-        2,
+        at(2),
         [
             create(C, "old"),  # the name that the deletion frees, in either order
             HeadMove(A, "old", head(0), None),
@@ -208,13 +216,13 @@ async def test_creations_moves_and_deletions_in_one_commit(registry: Any, token:
         ],
     )
     rows = await registry.buckets()
-    assert heads(rows) == {"old": (head(0), 2), "kept": (head(1, 3), 2)}
+    assert heads(rows) == {"old": (head(0), at(2)), "kept": (head(1, 3), at(2))}
     assert {row.name: row.bucket for row in rows} == {"old": C, "kept": B}
 
 
 async def test_a_deleted_bucket_never_comes_back(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "photos")])
-    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), None)])
+    await registry.swap(token, at(1), [create(A, "photos")])
+    await registry.swap(token, at(2), [HeadMove(A, "photos", head(0), None)])
     for move in (
         create(A, "photos"),
         create(A, "photos", 2),
@@ -223,87 +231,172 @@ async def test_a_deleted_bucket_never_comes_back(registry: Any, token: bytes) ->
         HeadMove(A, "photos", Head(1), Head(2)),
     ):
         with pytest.raises(RootMoved):
-            await registry.swap(token, 3, [move])
+            await registry.swap(token, at(3), [move])
     assert await registry.buckets() == []
 
 
 async def test_one_bucket_twice_in_a_commit_is_refused(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.swap(token, at(1), [create(A, "photos")])
     move = HeadMove(A, "photos", head(0), head(1, 2))
     with pytest.raises(RootMoved):
-        await registry.swap(token, 2, [move, move])
-    assert heads(await registry.buckets()) == {"photos": (head(0), 1)}
+        await registry.swap(token, at(2), [move, move])
+    assert heads(await registry.buckets()) == {"photos": (head(0), at(1))}
 
 
 async def test_a_bucket_can_be_created_with_a_history(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 9, [HeadMove(A, "photos", None, head(41, 5))])
-    await registry.swap(token, 10, [HeadMove(A, "photos", head(41, 5), head(42, 6))])
-    assert heads(await registry.buckets()) == {"photos": (head(42, 6), 10)}
+    await registry.swap(token, at(9), [HeadMove(A, "photos", None, head(41, 5))])
+    await registry.swap(token, at(10), [HeadMove(A, "photos", head(41, 5), head(42, 6))])
+    assert heads(await registry.buckets()) == {"photos": (head(42, 6), at(10))}
 
 
 async def test_a_commit_without_moves_asks_the_fence_only(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 8, [])
-    assert await registry.newest_commit() == 0
+    await registry.swap(token, at(8), [])
+    assert await registry.newest_commit() == CommitRef(0, None)
     with pytest.raises(LeaseLost):
-        await registry.swap(os.urandom(16), 9, [])
+        await registry.swap(os.urandom(16), at(9), [])
 
 
 async def test_nobody_swaps_without_the_lease(world: Any, registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.swap(token, at(1), [create(A, "photos")])
     step = HeadMove(A, "photos", head(0), head(1, 2))
     with pytest.raises(LeaseLost):
-        await registry.swap(os.urandom(16), 2, [step])
+        await registry.swap(os.urandom(16), at(2), [step])
     await world.expire_lease()
     other = await world.gateway()
     taken = await other.acquire("two", 60.0)
     for moves in ([step], [create(B, "b")], [HeadMove(A, "photos", head(0), None)]):
         with pytest.raises(LeaseLost):
-            await registry.swap(token, 2, moves)
-    await other.swap(taken, 2, [step])
-    assert heads(await registry.buckets()) == {"photos": (head(1, 2), 2)}
+            await registry.swap(token, at(2), moves)
+    await other.swap(taken, at(2), [step])
+    assert heads(await registry.buckets()) == {"photos": (head(1, 2), at(2))}
 
 
 async def test_an_expired_lease_that_nobody_took_still_fences(
     world: Any, registry: Any, token: bytes
 ) -> None:
     await world.expire_lease()
-    await registry.swap(token, 1, [create(A, "photos")])
-    assert await registry.newest_commit() == 1
+    await registry.swap(token, at(1), [create(A, "photos")])
+    assert await registry.newest_commit() == at(1)
 
 
 async def test_only_one_of_two_equal_swaps_takes_effect(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "photos")])
+    await registry.swap(token, at(1), [create(A, "photos")])
     step = [HeadMove(A, "photos", head(0), head(1, 2))]
     outcomes = await asyncio.gather(
-        *(registry.swap(token, 2, step) for _ in range(4)), return_exceptions=True
+        *(registry.swap(token, at(2), step) for _ in range(4)), return_exceptions=True
     )
     assert sorted(type(outcome).__name__ for outcome in outcomes) == [
         "NoneType", "RootMoved", "RootMoved", "RootMoved",
     ]  # fmt: skip
 
 
+# -- many commits at a time -----------------------------------------------------------------------
+
+
+def steps(bucket: bytes, name: str, first: int, count: int) -> list[HeadMove]:
+    return [
+        HeadMove(bucket, name, head(n, n), head(n + 1, n + 1)) for n in range(first, first + count)
+    ]
+
+
+async def standing(registry: Any) -> Any:
+    return await registry.buckets(), await registry.newest_commit()
+
+
+async def test_many_commits_are_swapped_forward(registry: Any, token: bytes) -> None:
+    await registry.swap(token, at(1), [HeadMove(A, "a", None, head(0, 0))])
+    photos, music = steps(A, "a", 0, 40), steps(B, "b", 0, 10)
+    commits = [(at(2 + n), [move]) for n, move in enumerate(photos[:20])]
+    pairs = zip(photos[21:31], music, strict=True)
+    commits.append((at(22), [photos[20], HeadMove(B, "b", None, head(0, 0))]))
+    commits += [(at(23 + n), list(both)) for n, both in enumerate(pairs)]
+    commits.append((at(33), [HeadMove(B, "b", head(10, 10), None)]))
+    commits.append((at(34), [create(C, "b")]))
+    commits.append((at(35), []))
+    commits += [(at(36 + n), [move]) for n, move in enumerate(photos[31:])]
+    await registry.swap_forward(token, commits)
+    assert heads(await registry.buckets()) == {"a": (head(40, 40), at(44)), "b": (head(0), at(34))}
+    for _, moves in commits:
+        assert await registry.swapped(moves) is True, "every step is in the history"
+    await registry.swap_forward(token, [])
+    await registry.swap(token, at(45), steps(A, "a", 40, 1))
+
+
+@pytest.mark.parametrize("place", [0, 1, 7])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        HeadMove(A, "a", head(90, 90), head(91, 91)),  # from a head that is not there
+        HeadMove(B, "b", head(0, 1), head(1, 1)),  # a bucket that is not there
+        HeadMove(A, "a", None, head(0)),  # a creation of what is there
+    ],
+)
+async def test_a_commit_that_does_not_continue(
+    registry: Any, token: bytes, wrong: HeadMove, place: int
+) -> None:
+    """What stands is a prefix, so that nothing later stands without what it rests on."""
+    await registry.swap(token, at(1), [HeadMove(A, "a", None, head(0, 0))])
+    commits = [(at(2 + n), [move]) for n, move in enumerate(steps(A, "a", 0, 10))]
+    commits[place] = (commits[place][0], [wrong])
+    with pytest.raises(RootMoved):
+        await registry.swap_forward(token, commits)
+    (row,) = await registry.buckets()
+    assert row.commit.sequence <= 1 + place
+    assert row.head == head(row.commit.sequence - 1, row.commit.sequence - 1)
+
+
+async def test_a_step_that_is_left_out_or_there_twice(registry: Any, token: bytes) -> None:
+    await registry.swap(token, at(1), [HeadMove(A, "a", None, head(0, 0))])
+    before = await standing(registry)
+    one, two, three = steps(A, "a", 0, 3)
+    with pytest.raises(RootMoved):
+        await registry.swap_forward(token, [(at(2), [one, two]), (at(3), [three])])
+    with pytest.raises(RootMoved):
+        await registry.swap_forward(token, [(at(3), [two]), (at(4), [three])])
+    assert await standing(registry) == before
+    await registry.swap_forward(token, [(at(2), [one]), (at(3), [two])])
+    with pytest.raises(RootMoved):
+        await registry.swap_forward(token, [(at(2), [one]), (at(3), [two]), (at(4), [three])])
+    assert heads(await registry.buckets()) == {"a": (head(2, 2), at(3))}
+
+
+async def test_nobody_swaps_forward_without_the_lease(
+    world: Any, registry: Any, token: bytes
+) -> None:
+    await registry.swap(token, at(1), [HeadMove(A, "a", None, head(0, 0))])
+    await world.expire_lease()
+    other = await world.gateway()
+    taken = await other.acquire("two", 60.0)
+    commits = [(at(2 + n), [move]) for n, move in enumerate(steps(A, "a", 0, 5))]
+    with pytest.raises(LeaseLost):
+        await registry.swap_forward(token, commits)
+    assert heads(await registry.buckets()) == {"a": (head(0, 0), at(1))}
+    await other.swap_forward(taken, commits)
+    assert heads(await registry.buckets()) == {"a": (head(5, 5), at(6))}
+
+
 # -- after a lost answer --------------------------------------------------------------------------
 
 
 async def test_swapped_tells_done_from_not_done(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "photos"), create(B, "music")])
+    await registry.swap(token, at(1), [create(A, "photos"), create(B, "music")])
     moves = [
         HeadMove(A, "photos", head(0), head(1, 2)),
         HeadMove(B, "music", head(0), None),
         create(C, "new"),
     ]
     assert await registry.swapped(moves) is False
-    await registry.swap(token, 2, moves)
+    await registry.swap(token, at(2), moves)
     assert await registry.swapped(moves) is True
     assert await registry.swapped([]) is True
 
 
 async def test_swapped_believes_later_history(registry: Any, token: bytes) -> None:
     first = [create(A, "photos")]
-    await registry.swap(token, 1, first)
+    await registry.swap(token, at(1), first)
     second = [HeadMove(A, "photos", head(0), head(1, 2))]
-    await registry.swap(token, 2, second)
-    await registry.swap(token, 3, [HeadMove(A, "photos", head(1, 2), None)])
+    await registry.swap(token, at(2), second)
+    await registry.swap(token, at(3), [HeadMove(A, "photos", head(1, 2), None)])
     assert await registry.swapped(first) is True
     assert await registry.swapped(second) is True
 
@@ -320,9 +413,9 @@ async def test_swapped_believes_later_history(registry: Any, token: bytes) -> No
     ],
 )
 async def test_swapped_finds_another_history(registry: Any, token: bytes, move: HeadMove) -> None:
-    await registry.swap(token, 1, [create(A, "photos"), create(B, "music"), create(C, "gone")])
-    await registry.swap(token, 2, [HeadMove(A, "photos", head(0), head(1, 2))])
-    await registry.swap(token, 3, [HeadMove(C, "gone", head(0), None)])
+    await registry.swap(token, at(1), [create(A, "photos"), create(B, "music"), create(C, "gone")])
+    await registry.swap(token, at(2), [HeadMove(A, "photos", head(0), head(1, 2))])
+    await registry.swap(token, at(3), [HeadMove(C, "gone", head(0), None)])
     waiting = HeadMove(B, "music", head(0), head(1, 1))
     for moves in ([move], [waiting, move], [move, waiting]):
         with pytest.raises(RootMoved):
@@ -330,12 +423,12 @@ async def test_swapped_finds_another_history(registry: Any, token: bytes, move: 
 
 
 async def test_swapped_refuses_a_commit_that_is_half_done(registry: Any, token: bytes) -> None:
-    await registry.swap(token, 1, [create(A, "photos"), create(B, "music")])
+    await registry.swap(token, at(1), [create(A, "photos"), create(B, "music")])
     moves = [
         HeadMove(A, "photos", head(0), head(1, 2)),
         HeadMove(B, "music", head(0), head(1, 2)),
     ]
-    await registry.swap(token, 2, moves[:1])
+    await registry.swap(token, at(2), moves[:1])
     with pytest.raises(RootMoved):
         await registry.swapped(moves)
 
@@ -344,18 +437,16 @@ async def test_swapped_refuses_a_commit_that_is_half_done(registry: Any, token: 
 
 
 async def grow(registry: Any, token: bytes, bucket: bytes, name: str, count: int) -> None:
-    for n in range(count):
-        await registry.swap(
-            token, 100 + n, [HeadMove(bucket, name, head(n, n), head(n + 1, n + 1))]
-        )
+    for n, move in enumerate(steps(bucket, name, 0, count)):
+        await registry.swap(token, at(100 + n), [move])
 
 
 async def test_prune_keeps_the_newest_heads(registry: Any, token: bytes) -> None:
     moves = [HeadMove(b, n, None, head(0, 0)) for b, n in ((A, "a"), (B, "b"), (C, "c"))]
-    await registry.swap(token, 1, moves)
+    await registry.swap(token, at(1), moves)
     await grow(registry, token, A, "a", 9)
     await grow(registry, token, B, "b", 4)
-    await registry.swap(token, 200, [HeadMove(B, "b", head(4, 4), None)])
+    await registry.swap(token, at(200), [HeadMove(B, "b", head(4, 4), None)])
     before = await registry.buckets()
     assert await registry.prune(1000) == 0
     assert await registry.prune(3) == 7 + 3
@@ -364,10 +455,10 @@ async def test_prune_keeps_the_newest_heads(registry: Any, token: bytes) -> None
         await registry.swapped([HeadMove(A, "a", head(5, 5), head(6, 6))])
     assert await registry.prune(0) == 2 + 2  # the newest always stays, a tombstone too
     assert await registry.buckets() == before
-    assert await registry.newest_commit() == 200
+    assert await registry.newest_commit() == at(200)
     with pytest.raises(RootMoved):
-        await registry.swap(token, 201, [create(B, "b")])
-    await registry.swap(token, 202, [HeadMove(A, "a", head(9, 9), head(10, 1))])
+        await registry.swap(token, at(201), [create(B, "b")])
+    await registry.swap(token, at(202), [HeadMove(A, "a", head(9, 9), head(10, 1))])
 
 
 async def test_segments_are_remembered(world: Any, registry: Any) -> None:

@@ -9,33 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from ingot.config import Config
 from ingot.credentials import canonical_id
-from ingot.registry.memory import Database, MemoryRegistry
-from ingot.server import Deps, Server
 from tests.support.client import Client
+from tests.support.servers import SECRET_KEY, Servers
 
 pytestmark = pytest.mark.slow
-SECRET_KEY = "tests-secret-key-0000000000"
 
 
 class World:
-    """One data directory and its database; gateways one after the other."""
+    """One data directory and its gateways, one after the other."""
 
     def __init__(self, data: Path, patch: pytest.MonkeyPatch) -> None:
         self.data, self.patch = data, patch
-        self.database = Database()
+        self.servers = Servers()
+        self.servers.accounts = None  # those of the environment
 
     @contextmanager
     def gateway(self, access_key: str) -> Iterator[Client]:
         self.patch.setenv("INGOT_ACCESS_KEY", access_key)
         self.patch.setenv("INGOT_SECRET_KEY", SECRET_KEY)
-        config = Config(listen="127.0.0.1:0", data_dir=str(self.data))
-        server = Server(config, Deps(registry=MemoryRegistry(self.database)))
-        with server.run_in_thread() as running:
-            client = Client(running.url, access_key, SECRET_KEY)
+        with self.servers.running(self.data, access_key) as client:
             yield client
-            client.close()
 
 
 @pytest.fixture

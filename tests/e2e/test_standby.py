@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,39 +10,19 @@ from typing import Any
 
 import pytest
 
+from ingot import limits
 from ingot.bucket.model import BucketConfig
-from ingot.config import Config
-from ingot.credentials import Account, CredentialStore
-from ingot.errors import Unavailable
-from ingot.registry.memory import Database, MemoryRegistry
-from ingot.server import Deps, Server
+from ingot.errors import LeaseLost, Unavailable
+from tests.support.servers import Heard, Servers
 
 CONFIG = BucketConfig("owner", "Owner", 1, "us-east-1")
 
 
-class Ticks:
-    """The database's time, moved by hand."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class Heard(logging.Handler):
-    """Log lines, and the wait for one of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: asyncio.Queue[str] = asyncio.Queue()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.put_nowait(record.getMessage())
-
-    async def line(self, part: str) -> str:
-        while part not in (line := await self.lines.get()):
-            pass
-        return line
+@pytest.fixture
+async def servers() -> AsyncIterator[Servers]:
+    made = Servers()
+    yield made
+    await made.stop()
 
 
 async def no_renewal(call: str) -> None:
@@ -51,47 +30,16 @@ async def no_renewal(call: str) -> None:
         raise Unavailable("cut off")
 
 
-class World:
-    """Gateways in this process on one database."""
-
-    def __init__(self) -> None:
-        self.ticks = Ticks()
-        self.database = Database(clock=self.ticks)
-        self.servers: list[Server] = []
-
-    def server(self, data_dir: Path, heard: Heard | None = None) -> Server:
-        logger = logging.getLogger(f"ingot.tests.{data_dir.name}")
-        if heard is not None:
-            logger.addHandler(heard)
-        account = Account("AKIATESTS00000000000", "secret-key", "0" * 64, "tests")
-        deps = Deps(
-            registry=MemoryRegistry(self.database),
-            accounts=CredentialStore([account]),
-            logger=logger,
-        )
-        made = Server(Config(listen="127.0.0.1:0", data_dir=str(data_dir)), deps)
-        self.servers.append(made)
-        return made
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    for server in made.servers:
-        await server.stop()
-
-
 @pytest.mark.slow
 async def test_a_copy_of_the_directory_waits_for_the_lease_to_expire(
-    world: World, tmp_path: Path
+    servers: Servers, tmp_path: Path
 ) -> None:
     """Whoever copies the directory of a live gateway also copies the token of its lease."""
-    first = world.server(tmp_path / "data")
+    first = servers.make(tmp_path / "data")
     await first.start()
     subprocess.run(["cp", "-a", tmp_path / "data", tmp_path / "copy"], check=True)
     heard = Heard()
-    second = world.server(tmp_path / "copy", heard)
+    second = servers.make(tmp_path / "copy", heard)
     starting = asyncio.create_task(second.start())
     told: asyncio.Task[Any] = asyncio.create_task(heard.line("standby"))
     await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
@@ -99,20 +47,81 @@ async def test_a_copy_of_the_directory_waits_for_the_lease_to_expire(
     assert f"{tmp_path / 'data'}" in told.result()
     assert first.store.buckets() == []
     first.deps.registry.before = no_renewal
-    world.ticks.now += 1000.0
+    servers.ticks.now += 1000.0
     await starting
     with pytest.raises(Unavailable):
         await first.store.create_bucket("late", CONFIG)
 
 
+def forget_newest(servers: Servers, name: str) -> None:
+    """The registry loses the creation of a bucket, its newest commit."""
+    del servers.database.heads[servers.database.names.pop(name)]
+
+
 @pytest.mark.slow
-async def test_the_directory_itself_takes_over_at_once(world: World, tmp_path: Path) -> None:
-    first = world.server(tmp_path / "data")
+async def test_the_lease_is_renewed_while_a_start_replays_commits(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LEASE_RENEW_S", 0.001)
+    async with servers.make(tmp_path / "data") as first:
+        await first.store.create_bucket("box", CONFIG)
+    forget_newest(servers, "box")
+    replaying, renewed = asyncio.Event(), asyncio.Event()
+
+    async def before(call: str) -> None:
+        if call == "swap":
+            servers.ticks.now += limits.LEASE_TTL_S * 10
+            replaying.set()
+            await renewed.wait()
+        elif call == "renew" and replaying.is_set():
+            renewed.set()
+
+    second = servers.make(tmp_path / "data", before=before)
+    async with asyncio.timeout(20):
+        await second.start()
+    assert [bucket.name for bucket in second.store.buckets()] == ["box"]
+    assert servers.database.lease is not None
+    assert servers.database.lease[2] > servers.ticks.now, "it has not expired meanwhile"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behind", [False, True])
+async def test_a_lease_that_is_lost_during_a_start_ends_it(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    monkeypatch.setattr(limits, "LEASE_RENEW_S", 0.001)
+    async with servers.make(tmp_path / "data") as first:
+        await first.store.create_bucket("box", CONFIG)
+    if behind:
+        forget_newest(servers, "box")
+    noticed = asyncio.Event()
+
+    async def before(call: str) -> None:
+        if call == "buckets":
+            servers.database.lease = (b"t" * 16, "a taker", servers.ticks.now + 1000.0)
+            if not behind:  # then a swap will tell, else nothing but the renewal does
+                await noticed.wait()
+        elif call == "renew" and (servers.database.lease or [b""])[0] == b"t" * 16:
+            noticed.set()
+
+    second = servers.make(tmp_path / "data", before=before)
+    with pytest.raises(LeaseLost):
+        async with asyncio.timeout(20):
+            await second.start()
+    servers.database.lease = None
+    third = servers.make(tmp_path / "data")
+    await third.start()
+    assert [bucket.name for bucket in third.store.buckets()] == ["box"]
+
+
+@pytest.mark.slow
+async def test_the_directory_itself_takes_over_at_once(servers: Servers, tmp_path: Path) -> None:
+    first = servers.make(tmp_path / "data")
     await first.start()
     await first.store.create_bucket("box", CONFIG)
-    lease = world.database.lease
+    lease = servers.database.lease
     await first.stop()
-    world.database.lease = lease  # as if it had been killed
-    second = world.server(tmp_path / "data")
+    servers.database.lease = lease  # as if it had been killed
+    second = servers.make(tmp_path / "data")
     await second.start()
     assert [bucket.name for bucket in second.store.buckets()] == ["box"]

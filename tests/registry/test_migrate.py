@@ -12,8 +12,12 @@ import asyncpg
 import pytest
 
 from ingot.errors import ConfigError
+from ingot.messages import CommitRef, Head, HeadMove
 from ingot.registry import migrate
 from ingot.registry.postgres import Postgres
+
+RELEASED = [str(migration) for migration in migrate.load(migrate.directory())]
+MORE = f"{len(RELEASED) + 1:04d}_more"
 
 
 @pytest.fixture
@@ -29,23 +33,44 @@ def path(tmp_path: Path) -> Path:
     """The released migrations and one more."""
     copy = tmp_path / "migrations"
     shutil.copytree(migrate.directory(), copy)
-    (copy / "0002_more.sql").write_text(
+    (copy / f"{MORE}.sql").write_text(
         "CREATE TABLE ingot.more (n int); INSERT INTO ingot.more VALUES (1);"
     )
     return copy
 
 
 async def test_each_is_applied_once_and_in_order(admin: Any, path: Path) -> None:
-    assert await migrate.migrate(admin) == ["0001_init"]
-    assert await migrate.migrate(admin, path) == ["0002_more"]
+    assert await migrate.migrate(admin) == RELEASED
+    assert await migrate.migrate(admin, path) == [MORE]
     assert await migrate.migrate(admin, path) == []
     rows = await admin.fetch("SELECT number, name FROM ingot.migrations ORDER BY number")
-    assert [tuple(row) for row in rows] == [(1, "init"), (2, "more")]
+    assert [f"{row['number']:04d}_{row['name']}" for row in rows] == [*RELEASED, MORE]
     assert await admin.fetchval("SELECT count(*) FROM ingot.more") == 1
 
 
+async def test_heads_from_before_their_records_were_kept(
+    postgres: str, admin: Any, tmp_path: Path
+) -> None:
+    shutil.copy(migrate.directory() / "0001_init.sql", tmp_path)
+    await migrate.migrate(admin, tmp_path)
+    await admin.execute(
+        "INSERT INTO ingot.heads (bucket, sequence, commit) VALUES ($1, 0, 5)", b"b" * 16
+    )
+    await admin.execute("INSERT INTO ingot.buckets (name, bucket) VALUES ('b', $1)", b"b" * 16)
+    registry = Postgres(postgres)
+    await registry.open()
+    (row,) = await registry.buckets()
+    assert row.commit == CommitRef(5, None) == await registry.newest_commit()
+    token = await registry.acquire("one", 60.0)
+    assert token is not None
+    newer = CommitRef(6, b"r" * 36)
+    await registry.swap(token, newer, [HeadMove(row.bucket, "b", row.head, Head(1))])
+    assert [row.commit for row in await registry.buckets()] == [newer]
+    await registry.close()
+
+
 async def test_a_failed_migration_leaves_nothing(admin: Any, path: Path) -> None:
-    (path / "0002_more.sql").write_text("CREATE TABLE ingot.more (n int); SELECT 1/0;")
+    (path / f"{MORE}.sql").write_text("CREATE TABLE ingot.more (n int); SELECT 1/0;")
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate.migrate(admin, path)
     assert await admin.fetchval("SELECT to_regnamespace('ingot')") is None
@@ -56,22 +81,22 @@ async def test_starters_at_the_same_time_wait_for_one_another(postgres: str, adm
     await asyncio.gather(*(registry.open() for registry in registries))
     for registry in registries:
         await registry.close()
-    assert await admin.fetchval("SELECT count(*) FROM ingot.migrations") == 1
+    assert await admin.fetchval("SELECT count(*) FROM ingot.migrations") == len(RELEASED)
 
 
 async def test_an_edited_migration_is_refused(admin: Any, tmp_path: Path, path: Path) -> None:
     await migrate.migrate(admin, path)
     edited = tmp_path / "edited"
     shutil.copytree(path, edited)
-    with (edited / "0002_more.sql").open("a") as file:
+    with (edited / f"{MORE}.sql").open("a") as file:
         file.write("-- a harmless remark\n")
-    with pytest.raises(ConfigError, match=r"0002_more .*never edited"):
+    with pytest.raises(ConfigError, match=rf"{MORE} .*never edited"):
         await migrate.migrate(admin, edited)
 
 
 async def test_a_newer_schema_is_refused(postgres: str, admin: Any, path: Path) -> None:
     await migrate.migrate(admin, path)
-    with pytest.raises(ConfigError, match=r"0002_more, newer than this program"):
+    with pytest.raises(ConfigError, match=rf"{MORE}, newer than this program"):
         await Postgres(postgres).open()
 
 
@@ -81,8 +106,9 @@ async def test_another_migration_of_that_number_is_refused(
     await migrate.migrate(admin, path)
     renamed = tmp_path / "renamed"
     shutil.copytree(path, renamed)
-    (renamed / "0002_more.sql").rename(renamed / "0002_other.sql")
-    with pytest.raises(ConfigError, match=r"0002_more where this program has 0002_other"):
+    other = MORE.replace("more", "other")
+    (renamed / f"{MORE}.sql").rename(renamed / f"{other}.sql")
+    with pytest.raises(ConfigError, match=f"{MORE} where this program has {other}"):
         await migrate.migrate(admin, renamed)
 
 
@@ -114,6 +140,9 @@ def test_line_ends_do_not_change_a_checksum(tmp_path: Path) -> None:
 
 def test_released_migrations_stay_as_they_are() -> None:
     """A database that has one refuses a changed one: add a migration instead."""
-    released = {"0001_init": "65071c553e2a05c765fad103dffeed8a9b24a599d3d077fa0ccf179a8444a2bd"}
+    released = {
+        "0002_heads_record": "1e3eb6f295a2a50304a5ea32ea3fb8e9961858f248b478463b6b73095f423d59",
+        "0001_init": "65071c553e2a05c765fad103dffeed8a9b24a599d3d077fa0ccf179a8444a2bd",
+    }
     found = {str(migration): migration.sha256 for migration in migrate.load(migrate.directory())}
     assert {name: found[name] for name in released} == released

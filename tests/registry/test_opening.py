@@ -153,7 +153,10 @@ def test_dsn_or_pool_and_not_both() -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("SWAP_ONE", 10), ("SWAP", 10), ("SWAP_ANY", 13), ("STANDING", 2), ("BUCKETS", 0)],
+    [
+        *(("SWAP_ONE", 11), ("SWAP", 11), ("SWAP_RUN", 12), ("SWAP_ANY", 14)),
+        *(("STANDING", 2), ("BUCKETS", 0)),
+    ],
 )
 async def test_plans_made_on_empty_tables_probe_indexes(
     postgres: str, admin: Any, name: str, arguments: int

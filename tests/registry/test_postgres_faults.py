@@ -18,7 +18,7 @@ import pytest
 
 from ingot import limits
 from ingot.errors import LeaseLost, RootMoved, Unavailable
-from ingot.messages import Head, HeadMove
+from ingot.messages import CommitRef, Head, HeadMove
 from ingot.registry import line, statements
 from ingot.registry import postgres as module
 from ingot.registry.embedded import EmbeddedPostgres
@@ -32,6 +32,10 @@ def step(n: int, bucket: bytes = A, name: str = "photos") -> HeadMove:
     """From sequence n to n + 1; the heads say so."""
     old = Head(n, bytes([n]) * 36 if n else None)
     return HeadMove(bucket, name, old, Head(n + 1, bytes([n + 1]) * 36))
+
+
+def at(commit: int) -> CommitRef:
+    return CommitRef(commit, bytes([commit]) * 36)
 
 
 CREATE = HeadMove(A, "photos", None, Head(0))
@@ -88,7 +92,7 @@ async def registry(relay: Relay) -> AsyncIterator[Postgres]:
 async def token(registry: Postgres) -> bytes:
     token = await registry.acquire("one", 60.0)
     assert token is not None
-    await registry.swap(token, 1, [CREATE])
+    await registry.swap(token, at(1), [CREATE])
     return token
 
 
@@ -103,17 +107,28 @@ async def sequence(admin: Any, bucket: bytes = A) -> int:
 
 
 async def test_a_swap_is_one_round_trip(registry: Postgres, token: bytes, relay: Relay) -> None:
-    await registry.swap(token, 2, [step(0)])
+    await registry.swap(token, at(2), [step(0)])
     relay.chunks.clear()
-    await registry.swap(token, 3, [step(1)])
+    await registry.swap(token, at(3), [step(1)])
     directions = [direction for direction, _ in relay.chunks]
     assert directions.count("up") == 1 and directions[0] == "up"
     relay.chunks.clear()
-    await registry.swap(token, 4, [HeadMove(B, "b", None, Head(0))])
-    await registry.swap(token, 5, [HeadMove(B, "b", Head(0), None)])
+    await registry.swap(token, at(4), [HeadMove(B, "b", None, Head(0))])
+    await registry.swap(token, at(5), [HeadMove(B, "b", Head(0), None)])
     relay.chunks.clear()
-    await registry.swap(token, 6, [HeadMove(b"c" * 16, "c", None, Head(0))])
+    await registry.swap(token, at(6), [HeadMove(b"c" * 16, "c", None, Head(0))])
     assert [direction for direction, _ in relay.chunks].count("up") == 1
+
+
+async def test_a_run_of_swaps_is_one_round_trip(
+    registry: Postgres, token: bytes, relay: Relay, admin: Any
+) -> None:
+    relay.chunks.clear()
+    await registry.swap_forward(token, [(at(2 + n), [step(n)]) for n in range(40)])
+    assert [direction for direction, _ in relay.chunks].count("up") == 1
+    assert await sequence(admin) == 40
+    rows = await admin.fetch("SELECT commit, record FROM ingot.heads ORDER BY sequence")
+    assert [CommitRef(*row) for row in rows] == [at(n) for n in range(1, 42)]
 
 
 async def test_swaps_go_on_while_another_call_is_stuck(
@@ -123,7 +138,7 @@ async def test_swaps_go_on_while_another_call_is_stuck(
         await admin.execute("LOCK TABLE ingot.segments IN ACCESS EXCLUSIVE MODE")
         stuck = asyncio.ensure_future(registry.segments())
         for n in range(5):
-            await registry.swap(token, 2 + n, [step(n)])
+            await registry.swap(token, at(2 + n), [step(n)])
         assert not stuck.done()
     assert await stuck == []
 
@@ -137,19 +152,33 @@ async def test_a_swap_cut_on_its_way(
 ) -> None:
     """Cut before the statement arrived, and before its answer did: Unavailable both times, and
     ``swapped`` tells them apart."""
-    await registry.swap(token, 2, [step(0)])
+    await registry.swap(token, at(2), [step(0)])
     for moves in ([step(1)], [step(2), HeadMove(B, "music", None, Head(0))]):
         await until(lambda: registry._swaps.connection)
         relay.cut = lambda way, chunk: way == direction
         with pytest.raises(Unavailable):
-            await registry.swap(token, 3, moves)
+            await registry.swap(token, at(3), moves)
         relay.cut = lambda way, chunk: False
         done = await persist(lambda moves=moves: registry.swapped(moves))
         assert done is (direction == "down")
         if not done:
-            await persist(lambda moves=moves: registry.swap(token, 3, moves))
+            await persist(lambda moves=moves: registry.swap(token, at(3), moves))
         assert await registry.swapped(moves) is True
     assert await sequence(admin) == 3
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_a_run_of_swaps_cut_on_its_way(
+    registry: Postgres, token: bytes, relay: Relay, admin: Any, direction: str
+) -> None:
+    commits = [(at(2 + n), [step(n)]) for n in range(10)]
+    relay.cut = lambda way, chunk: way == direction
+    with pytest.raises(Unavailable):
+        await registry.swap_forward(token, commits)
+    relay.cut = lambda way, chunk: False
+    done = await persist(lambda: registry.swapped([step(0)]))
+    assert done is (direction == "down")
+    assert await sequence(admin) == (10 if done else 0), "all of a run or nothing"
 
 
 async def test_every_call_fails_at_once_while_postgres_is_away(
@@ -158,7 +187,7 @@ async def test_every_call_fails_at_once_while_postgres_is_away(
     relay.refuse = True
     relay.cut_all()
     calls: list[Callable[[], Any]] = [
-        lambda: registry.swap(token, 2, [step(0)]),
+        lambda: registry.swap(token, at(2), [step(0)]),
         lambda: registry.swapped([step(0)]),
         lambda: registry.renew(token, 60.0),
         lambda: registry.acquire("two", 60.0),
@@ -175,7 +204,7 @@ async def test_every_call_fails_at_once_while_postgres_is_away(
                 await call()
             assert time.monotonic() - began < 0.5
     relay.refuse = False
-    await persist(lambda: registry.swap(token, 2, [step(0)]))
+    await persist(lambda: registry.swap(token, at(2), [step(0)]))
     await persist(lambda: registry.renew(token, 60.0))
 
 
@@ -186,7 +215,7 @@ async def test_an_idle_line_that_breaks_is_back_before_it_is_needed(
     relay.cut_all()
     await until(lambda: registry._swaps.connection not in (None, swaps))
     await until(lambda: registry._calls.connection not in (None, calls))
-    await registry.swap(token, 2, [step(0)])
+    await registry.swap(token, at(2), [step(0)])
     await registry.renew(token, 60.0)
 
 
@@ -203,7 +232,7 @@ async def test_a_silent_postgres_is_given_up(
     relay.answers.clear()
     began = time.monotonic()
     with pytest.raises(Unavailable):
-        await registry.swap(token, 2, [step(0)])
+        await registry.swap(token, at(2), [step(0)])
     for call in (registry.swapped([step(0)]), registry.renew(token, 60.0), registry.holder()):
         with pytest.raises(Unavailable):
             await call
@@ -213,7 +242,7 @@ async def test_a_silent_postgres_is_given_up(
     # The statement had arrived: the answer alone was lost.
     assert await persist(lambda: registry.swapped([step(0)])) is True
     assert await sequence(admin) == 1
-    await persist(lambda: registry.swap(token, 3, [step(1)]))
+    await persist(lambda: registry.swap(token, at(3), [step(1)]))
 
 
 async def test_a_cancelled_call_leaves_a_line_that_works(
@@ -221,7 +250,7 @@ async def test_a_cancelled_call_leaves_a_line_that_works(
 ) -> None:
     relay.answers.clear()
     calls = [
-        asyncio.ensure_future(registry.swap(token, 2, [step(0)])),
+        asyncio.ensure_future(registry.swap(token, at(2), [step(0)])),
         asyncio.ensure_future(registry.swapped([step(0)])),
     ]
     await until(lambda: registry._swaps.lock.locked() and registry._calls.lock.locked())
@@ -232,8 +261,8 @@ async def test_a_cancelled_call_leaves_a_line_that_works(
             await call
     relay.answers.set()
     if not await persist(lambda: registry.swapped([step(0)])):
-        await persist(lambda: registry.swap(token, 2, [step(0)]))
-    await persist(lambda: registry.swap(token, 3, [step(1)]))
+        await persist(lambda: registry.swap(token, at(2), [step(0)]))
+    await persist(lambda: registry.swap(token, at(3), [step(1)]))
 
 
 async def test_closing_while_postgres_is_away_ends_soon(relay: Relay, postgres: str) -> None:
@@ -271,7 +300,7 @@ async def test_cuts_at_every_chunk_of_a_workload(
             moves = [step(done)]
             while True:
                 try:
-                    await registry.swap(token, done + 2, moves)
+                    await registry.swap(token, at(done + 2), moves)
                     break
                 except Unavailable:
                     if await persist(lambda moves=moves: registry.swapped(moves)):
@@ -292,7 +321,7 @@ async def test_a_backend_terminated_in_the_middle_of_a_swap(
     """The swap waits for the lease row, which a transaction of ours holds, and is killed there."""
     async with admin.transaction():
         await admin.execute("SELECT FROM ingot.lease FOR UPDATE")
-        swap = asyncio.ensure_future(registry.swap(token, 2, [step(0)]))
+        swap = asyncio.ensure_future(registry.swap(token, at(2), [step(0)]))
         pid = None
         await until_waiting(admin, "FOR SHARE")
         while pid is None:
@@ -304,7 +333,7 @@ async def test_a_backend_terminated_in_the_middle_of_a_swap(
         with pytest.raises(Unavailable):
             await swap
     assert await persist(lambda: registry.swapped([step(0)])) is False
-    await persist(lambda: registry.swap(token, 2, [step(0)]))
+    await persist(lambda: registry.swap(token, at(2), [step(0)]))
     assert await sequence(admin) == 1
 
 
@@ -324,14 +353,14 @@ async def test_a_swap_still_running_behind_a_lost_answer(
     await admin.execute("SELECT pg_advisory_lock(99)")
     relay.cut = lambda way, chunk: way == "up" and len(chunk) == 16  # the cancel request
     with pytest.raises(Unavailable):
-        await registry.swap(token, 2, [step(0)])
+        await registry.swap(token, at(2), [step(0)])
     asking = asyncio.ensure_future(persist(lambda: registry.swapped([step(0)])))
     await until_waiting(admin, "FOR UPDATE")
     assert not asking.done()
     await admin.execute("SELECT pg_advisory_unlock(99)")
     assert await asking is True
     with pytest.raises(RootMoved):
-        await persist(lambda: registry.swap(token, 2, [step(0)]))
+        await persist(lambda: registry.swap(token, at(2), [step(0)]))
 
 
 async def until_waiting(admin: Any, query: str) -> None:
@@ -351,13 +380,13 @@ async def test_postgres_restarted(private_postgres: EmbeddedPostgres) -> None:
     await registry.open()
     token = await registry.acquire("one", 60.0)
     assert token is not None
-    await registry.swap(token, 1, [CREATE])
+    await registry.swap(token, at(1), [CREATE])
     await server.stop()
     with pytest.raises(Unavailable):
-        await registry.swap(token, 2, [step(0)])
+        await registry.swap(token, at(2), [step(0)])
     await server.start()
     if not await persist(lambda: registry.swapped([step(0)])):
-        await persist(lambda: registry.swap(token, 2, [step(0)]))
+        await persist(lambda: registry.swap(token, at(2), [step(0)]))
     await persist(lambda: registry.renew(token, 60.0))
     await registry.close()
     await server.stop()
@@ -376,13 +405,13 @@ async def test_a_swap_survives_a_crash_of_postgres(private_postgres: EmbeddedPos
     token = await registry.acquire("one", 60.0)
     assert token is not None
     await registry._swaps.connection.execute("SET synchronous_commit = off")
-    await registry.swap(token, 1, [CREATE])
-    await registry.swap(token, 2, [step(0)])
+    await registry.swap(token, at(1), [CREATE])
+    await registry.swap(token, at(2), [step(0)])
     for pid in [server._pid, *await pids(admin)]:
         os.kill(pid, signal.SIGKILL)
     admin.terminate()
     found = await persist(lambda: registry.buckets())  # the server was started again by its guard
-    assert [(row.head.sequence, row.commit) for row in found] == [(1, 2)]
+    assert [(row.head.sequence, row.commit) for row in found] == [(1, at(2))]
     await registry.close()
     await server.stop()
 
@@ -397,7 +426,7 @@ async def pids(admin: Any) -> list[int]:
 
 async def test_a_database_that_was_emptied(registry: Postgres, token: bytes, admin: Any) -> None:
     await admin.execute("DROP SCHEMA ingot CASCADE")
-    for call in (registry.swap(token, 2, [step(0)]), registry.renew(token, 60.0)):
+    for call in (registry.swap(token, at(2), [step(0)]), registry.renew(token, 60.0)):
         with pytest.raises(LeaseLost):
             await call
     with pytest.raises(LeaseLost):
@@ -408,20 +437,20 @@ async def test_a_database_that_was_emptied(registry: Postgres, token: bytes, adm
 async def test_a_failover_that_lost_the_last_commits(
     registry: Postgres, token: bytes, admin: Any
 ) -> None:
-    await registry.swap(token, 2, [step(0)])
-    await registry.swap(token, 3, [step(1)])
+    await registry.swap(token, at(2), [step(0)])
+    await registry.swap(token, at(3), [step(1)])
     await admin.execute("DELETE FROM ingot.heads WHERE sequence = 2")
     with pytest.raises(RootMoved):
-        await registry.swap(token, 4, [step(2)])
+        await registry.swap(token, at(4), [step(2)])
     assert await registry.swapped([step(1)]) is False
-    await registry.swap(token, 3, [step(1)])
-    await registry.swap(token, 4, [step(2)])
+    await registry.swap(token, at(3), [step(1)])
+    await registry.swap(token, at(4), [step(2)])
 
 
 async def test_a_failover_to_before_the_lease(registry: Postgres, token: bytes, admin: Any) -> None:
     await admin.execute("UPDATE ingot.lease SET token = $1", b"x" * 16)
     with pytest.raises(LeaseLost):
-        await registry.swap(token, 2, [step(0)])
+        await registry.swap(token, at(2), [step(0)])
     with pytest.raises(LeaseLost):
         await registry.renew(token, 60.0)
 
@@ -439,7 +468,7 @@ async def test_a_paused_holder_cannot_swap_once_its_lease_is_taken(
         await admin.execute("UPDATE ingot.lease SET expires_at = clock_timestamp()")
         taken = await taker.fetch(statements.ACQUIRE, b"t" * 16, "two", 60.0, None)
         assert taken
-        swap = asyncio.ensure_future(registry.swap(token, 2, [step(0)]))
+        swap = asyncio.ensure_future(registry.swap(token, at(2), [step(0)]))
         await until_waiting(admin, "FOR SHARE")
     with pytest.raises(LeaseLost):
         await swap
@@ -456,10 +485,9 @@ async def test_a_taker_waits_for_a_swap_in_flight_and_sees_it(
     other = Postgres(postgres)
     await other.open()
     await admin.execute("UPDATE ingot.lease SET expires_at = clock_timestamp()")
+    columns = [[A], [1], [None], [None], [None], [b"x"], [None], [None]]
     async with holder.transaction():
-        moved = await holder.fetch(
-            statements.SWAP, token, 2, [A], [1], [None], [None], [None], [b"x"], [None], [None]
-        )
+        moved = await holder.fetch(statements.SWAP, token, 2, None, *columns)
         assert tuple(moved[0]) == (1, 1)
         taking = asyncio.ensure_future(other.acquire("two", 60.0))
         await until_waiting(admin, "UPDATE ingot.lease")
@@ -467,7 +495,7 @@ async def test_a_taker_waits_for_a_swap_in_flight_and_sees_it(
     assert await taking is not None
     assert [row.head.sequence for row in await other.buckets()] == [1]
     with pytest.raises(LeaseLost):
-        await registry.swap(token, 3, [step(1)])
+        await registry.swap(token, at(3), [step(1)])
     await other.close()
     await holder.close()
 
@@ -512,7 +540,7 @@ async def test_pruning_goes_in_batches(
 ) -> None:
     monkeypatch.setattr(module, "PRUNE_ROWS", 2)
     for n in range(9):
-        await registry.swap(token, 2 + n, [step(n)])
+        await registry.swap(token, at(2 + n), [step(n)])
     assert await registry.prune(3) == 7
     assert await admin.fetchval("SELECT min(sequence) FROM ingot.heads") == 7
 

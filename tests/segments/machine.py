@@ -77,6 +77,14 @@ class Machine:
         move = HeadMove(self.random.randbytes(16), "bucket", None, Head(0))
         return await self.store.commit(LEASE, list(blocks), [move], bodies)
 
+    def commits(self, after: int = 0) -> list[int]:
+        """The sequences of the commits that the log holds."""
+
+        async def found() -> list[int]:
+            return [record.sequence async for _, record in self.store.commits_after(after)]
+
+        return self.run(found())
+
     def upload(self, data: bytes) -> BodyPosition:
         return self.run(self.store.append_body(cid_of(data), memoryview(data)))
 

@@ -110,7 +110,7 @@ def test_a_refused_commit_that_is_on_the_disk_after_all_is_void_once_another_sta
         machine.files.unlink("/segments/" + name)
     found = machine.start()
     assert found.newest is not None and found.newest[1] == record and not found.problems
-    assert [r.sequence for _, r in machine.store.scan_commits(0)] == [2, 1]
+    assert machine.commits() == [1, 2]
 
 
 def test_a_full_disk_is_said_and_writes_go_on_when_there_is_room(machine: Machine) -> None:
@@ -254,8 +254,7 @@ def test_each_call_refused_in_turn_loses_nothing(number: int, lasting: int) -> N
             assert not [text for text in found.problems if "damaged" in text], found.problems
             for cid, content in shown.items():
                 assert machine.run(machine.store.read(cid)) == content, f"call {at}"
-            for _ in machine.store.scan_commits(0):
-                pass
+            machine.commits()
             machine.crash(power=power)
         if not reached:
             assert at > 100 and len(shown) == 12

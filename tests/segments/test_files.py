@@ -67,7 +67,8 @@ async def test_a_life_on_a_real_disk(lanes: Lanes, tmp_path: Path) -> None:
         found = await again.open(STORE, 2)
         assert not found.problems and found.newest is not None
         assert found.newest[1].sequence == 60
-        assert [r.sequence for _, r in again.scan_commits(0)] == list(range(60, 0, -1))
+        sequences = [record.sequence async for _, record in again.commits_after(0)]
+        assert sequences == list(range(1, 61))
         for content in [*contents, *chunks]:
             assert await again.read(cid_of(content)) == content
             part = bytearray(len(content) // 2)

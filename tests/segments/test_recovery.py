@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +10,10 @@ import pytest
 from ingot._speedups import frame
 from ingot.codec import dag_cbor
 from ingot.errors import Corruption, NotFound, Unavailable
-from ingot.messages import CommitRecord
+from ingot.messages import CommitRecord, CommitRef
 from ingot.segments import format, log
-from ingot.segments.audit import Auditor
 from ingot.segments.commit import COMMIT, encode_commit
 from ingot.segments.model import Recovered
-from ingot.segments.store import SegmentStore
 from tests.segments.machine import Machine, cid_of
 from tests.sim.disk import SimFiles
 
@@ -87,7 +84,7 @@ def test_a_torn_batch_is_the_end_and_no_problem(machine: Machine) -> None:
     machine.crash()
     found = machine.start()
     assert sequences(found) == [3] and not found.problems
-    assert [r.sequence for _, r in machine.store.scan_commits(0)] == [3, 2, 1]
+    assert machine.commits() == [1, 2, 3]
 
 
 def test_a_prepared_segment_is_used_by_the_next_process(machine: Machine) -> None:
@@ -155,7 +152,7 @@ def test_a_damaged_commit_record_in_the_middle(machine: Machine) -> None:
     assert len(found.problems) == 1 and "commit 4" in found.problems[0]
     assert machine.read(b"a") == b"a" and machine.read(contents[0]) == contents[0]
     with pytest.raises(NotFound):
-        list(machine.store.scan_commits(0))
+        machine.commits()
 
 
 def test_a_damaged_last_batch_that_the_next_segment_continues(machine: Machine) -> None:
@@ -171,7 +168,7 @@ def test_a_damaged_last_batch_that_the_next_segment_continues(machine: Machine) 
     found = machine.start()
     assert len(found.problems) == 1 and LOG_1 in found.problems[0]
     assert found.newest == last
-    assert [r.sequence for _, r in machine.store.scan_commits(0)] == [5, 4, 3, 2, 1]
+    assert machine.commits() == [1, 2, 3, 4, 5]
     with pytest.raises(NotFound):
         machine.read(contents[3])
     assert machine.read(contents[2]) == contents[2]
@@ -472,24 +469,49 @@ def test_a_run_with_damaged_entries_is_found_out_and_replaced(machine: Machine) 
     assert machine.store.statistics.rebuilt == 0
 
 
-def test_the_chain_is_walked_before_the_audit_is_done(machine: Machine) -> None:
-    """Reconciling needs commits at once; damaged entries must not hide them."""
-    committed(machine, 10, 3000)
+def test_commits_that_damaged_entries_hide_are_found(machine: Machine) -> None:
+    committed(machine, 9, 3000)
+    cid, record = machine.commit(b"newest")
     machine.stop()
     for name in machine.names("run"):
         inode = machine.file(name)
         for at in range(len(inode.seen) - 500, len(inode.seen), 10):
             machine.spoil(name, at)
+    machine.start()
+    assert machine.commits() == list(range(1, 11))
+    assert machine.run(machine.store.holds(CommitRef(record.sequence, cid)))
 
-    async def waiting(self: object) -> None:
-        await asyncio.Event().wait()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Auditor, "run", waiting)
-        patch.setattr(SegmentStore, "_newest", lambda self, cid, found: asyncio.sleep(0))
+def test_which_commits_a_log_holds(machine: Machine) -> None:
+    """By its record, whatever has its number; by its number where that is all that is known."""
+    made = [machine.commit(bytes([n])) for n in range(3)]
+    machine.crash()
+    machine.start()
+    machine.store.resume_after(7)  # 4 to 7 were made elsewhere
+    made += [machine.commit(bytes([n])) for n in range(3, 5)]
+
+    async def holds(commit: CommitRef) -> bool:
+        return await machine.store.holds(commit)
+
+    for _ in range(3):
+        for cid, record in made:
+            assert machine.run(holds(CommitRef(record.sequence, cid)))
+        known = [n for n in range(1, 12) if machine.run(holds(CommitRef(n, None)))]
+        assert known == [1, 2, 3, 8, 9] == machine.commits()
+        for n in (2, 5, 9, 20):
+            assert not machine.run(holds(CommitRef(n, cid_of(b"another log's"))))
+        machine.stop()
         machine.start()
-        found = [record.sequence for _, record in machine.store.scan_commits(0)]
-    assert found == list(range(10, 0, -1))
+    log = machine.names("log")[0]
+    data = machine.files.names.pop(log)
+    machine.crash()
+    machine.start()
+    kept = [machine.run(holds(CommitRef(r.sequence, cid))) for cid, r in made]
+    assert kept == [False] * 3 + [True] * 2
+    machine.crash()
+    machine.files.names[log] = data
+    machine.start()
+    assert machine.commits() == [1, 2, 3, 8, 9]
 
 
 def test_runs_are_merged_and_few(machine: Machine) -> None:
@@ -563,7 +585,6 @@ def test_a_copy_that_the_disk_does_not_give_is_passed_over(
     monkeypatch.setattr(SimFiles, "pread", failing)
     monkeypatch.setattr(SimFiles, "pread_now", lambda self, fd, length, offset: None)
     assert machine.read(content) == content
-    assert machine.store._reader.read_waiting(cid_of(content)) == content
     monkeypatch.setattr(SimFiles, "pread", lambda *_: (_ for _ in ()).throw(OSError(5, "EIO")))
     with pytest.raises(Unavailable):
         machine.read(content)

@@ -132,9 +132,8 @@ def test_rotation_seals_behind_the_writer(machine: Machine) -> None:
     assert opened == set(last)
     assert [row for row in machine.store.rows() if row.state == "sealed"] == sealed
     assert all(machine.read(content) == content for content in contents)
-    sequences = [record.sequence for _, record in machine.store.scan_commits(0)]
-    assert sequences == list(range(12, 0, -1))
-    assert [r.sequence for _, r in machine.store.scan_commits(9)] == [12, 11, 10]
+    assert machine.commits() == list(range(1, 13))
+    assert machine.commits(9) == [10, 11, 12] and machine.commits(12) == []
 
 
 def test_a_batch_too_large_for_the_rest_of_a_segment_opens_the_next(machine: Machine) -> None:

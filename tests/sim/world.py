@@ -23,7 +23,7 @@ from random import Random
 
 from ingot._speedups import frame
 from ingot.errors import IngotError, NotFound, Unavailable
-from ingot.messages import BodyPosition, CommitRecord, Head, HeadMove
+from ingot.messages import BodyPosition, CommitRecord, CommitRef, Head, HeadMove
 from ingot.segments.model import Recovered, SegmentSettings
 from ingot.segments.store import SegmentStore
 from tests.sim.disk import Crashed, SimFiles
@@ -241,28 +241,30 @@ class World:
         except Unavailable:
             assert self.faults.count > before, "a start refused a disk that works"
             return False
-        self._judge(found, self.faults.count > before)
+        await self._judge(found, self.faults.count > before)
         return True
 
-    def _judge(self, found: Recovered, faulty: bool) -> None:
+    async def _judge(self, found: Recovered, faulty: bool) -> None:
         if not faulty:
             assert not found.problems, found.problems
         newest = found.newest[1].sequence if found.newest is not None else 0
         assert newest >= self.truth.newest, f"commit {self.truth.newest} is lost: {newest}"
-        self._walk()
+        await self._walk(newest)
 
-    def _walk(self) -> None:
-        """The chain, from the newest commit to the first."""
+    async def _walk(self, newest: int) -> None:
+        """The chain, from the first commit to the newest."""
         on, self.faults.on = self.faults.on, False
-        expected = None
-        for cid, record in self.store.scan_commits(0):
-            assert expected is None or record.sequence == expected, "a gap in the chain"
-            expected = record.sequence - 1
+        sequence, previous = 0, None
+        async for cid, record in self.store.commits_after(0):
+            assert record.sequence == sequence + 1, "a gap in the chain"
+            assert record.previous == previous, "a break in the chain"
+            assert await self.store.holds(CommitRef(record.sequence, cid))
+            sequence, previous = record.sequence, cid
             if record.sequence in self.truth.commits:
                 assert self.truth.commits[record.sequence] == cid, f"commit {record.sequence}"
             else:
                 self._adopt(cid, record)
-        assert expected in (None, 0), "the chain does not reach its beginning"
+        assert sequence == newest, "the chain does not reach its end"
         self.faults.on = on
 
     def _adopt(self, cid: bytes, record: CommitRecord) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 
 from ingot.errors import IngotError, NotFound
-from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.segments.commit import encode_commit
 
 
@@ -61,7 +61,7 @@ class FakeLog:
         self.segments.setdefault(self.segment, {}).update(blocks)
         self.commits.append(record)
         self.events.append(f"synced {sequence}")
-        return b"\x01\x71\x12\x20" + sha256(encode_commit(record)).digest(), record
+        return record_cid(record), record
 
     def read_now(self, cid: Cid) -> bytes | None:
         if cid in self.cold:
@@ -85,5 +85,20 @@ class FakeLog:
         await asyncio.sleep(0)
         return next((cid for cid in cids if cid not in self.blocks), None)
 
-    def scan_commits(self, after: int) -> list[tuple[Cid, CommitRecord]]:
-        return [(bytes(36), record) for record in reversed(self.commits[after:])]
+    @property
+    def sequence(self) -> int:
+        return self.commits[-1].sequence if self.commits else 0
+
+    async def holds(self, commit: CommitRef) -> bool:
+        if commit.record is None:
+            return any(record.sequence == commit.sequence for record in self.commits)
+        return any(record_cid(record) == commit.record for record in self.commits)
+
+    async def commits_after(self, after: int) -> AsyncIterator[tuple[Cid, CommitRecord]]:
+        for record in self.commits:
+            if record.sequence > after:
+                yield record_cid(record), record
+
+
+def record_cid(record: CommitRecord) -> Cid:
+    return b"\x01\x71\x12\x20" + sha256(encode_commit(record)).digest()
