@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -84,7 +85,8 @@ def test_sync_before_swap_and_eight_puts_a_sync(
     calls = "trace=fdatasync,pwritev,sendto,sendmsg,write,writev"
     strace = ("strace", "-f", "-qq", "-y", "-x", "-s", "700", "-e", calls, "-o", str(trace))
     gateway = Gateway(data, "--postgres", dsn, under=strace)
-    token = "".join(rf"\x{byte:02x}" for byte in bytes.fromhex((data / "LEASE").read_text()))
+    kept = json.loads((data / "LEASE").read_text())["token"]
+    token = "".join(rf"\x{byte:02x}" for byte in bytes.fromhex(kept))
     puts = load(gateway)
     assert gateway.stop() == 0
     private_postgres.stop_blocking()
