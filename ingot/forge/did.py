@@ -23,6 +23,7 @@ from ingot.limits import UCAN_NAME_BYTES_MAX
 _KEY = "did:key:"
 _WEB = "did:web:"
 _MAILTO = "did:mailto:"
+_KEY_BODY = re.compile(f"z[{base58.ALPHABET}]*")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?:%3[Aa][0-9]{1,5})?")
 _PATH_PART = re.compile(r"(?:[A-Za-z0-9_~-]|\.(?!\.?$))[A-Za-z0-9._~-]*")
 
@@ -31,8 +32,8 @@ def check(did: str) -> str:
     """The DID itself; Malformed when it has no method, or is a did:key in another alphabet."""
     values.check_text(did, UCAN_NAME_BYTES_MAX)
     split(did)
-    if did.startswith(_KEY):
-        tagged_key(did)
+    if did.startswith(_KEY) and not _KEY_BODY.fullmatch(did, len(_KEY)):
+        raise Malformed((), "a did:key in base58btc", repr(did[:99]))
     return did
 
 
