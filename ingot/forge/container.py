@@ -23,6 +23,7 @@ from enum import IntEnum
 from typing import Final
 
 from ingot.codec import dag_cbor
+from ingot.codec.fields import kind_of, offset_of
 from ingot.errors import FormatError
 from ingot.forge import token
 from ingot.forge.errors import TooLarge
@@ -102,7 +103,7 @@ def decode(data: bytes) -> Container:
     found = Container()
     for at, block in enumerate(blocks):
         if type(block) is not bytes:
-            raise FormatError(0, f"bytes as token {at}", type(block).__name__)
+            raise FormatError(offset_of(data, (_NAME, at)), "a token's bytes", kind_of(block))
         _add(found, block)
     return found
 

@@ -33,9 +33,9 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Envelope:
-    """A token's bytes, taken apart."""
+    """A token's bytes, taken apart. (Not shown: what is in it may be secret.)"""
 
     data: bytes  # the whole token
     signature: bytes

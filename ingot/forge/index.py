@@ -85,7 +85,10 @@ def decode(data: bytes) -> Index:
     value = dag_cbor.decode(root)
     index: Index = {}
     with values.located(root):
-        for at in range(len(values.take(value, list, FORMAT, "shards"))):
+        shards = values.take(value, list, FORMAT, "shards")
+        if len(shards) > UCAN_ENTRIES_MAX:
+            raise Malformed((FORMAT,), f"at most {UCAN_ENTRIES_MAX} shards", str(len(shards)))
+        for at in range(len(shards)):
             name = values.take(value, Cid, FORMAT, "shards", at)
             shard, slices = _shard(_block(name, blocks))
             index.setdefault(shard, {}).update(slices)

@@ -66,7 +66,7 @@ def _check(tok: Token, now: int, documents: Mapping[str, Document], attested: bo
             return
     if not usable:
         raise UnverifiableSignature(f"none of {len(methods)} methods of {tok.issuer} can be used")
-    raise InvalidSignature(f"no method of {tok.issuer} made the signature of {_name(tok)}")
+    raise InvalidSignature(f"no method of {tok.issuer} made the signature of the {tok}")
 
 
 def _attested(tok: Token, method: Method, now: int, documents: Mapping[str, Document]) -> bool:
@@ -123,7 +123,3 @@ class Attestor:
             nonce=b"",
         )
         return inner.data
-
-
-def _name(tok: Token) -> str:
-    return cid.to_text(tok.cid)

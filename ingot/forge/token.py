@@ -2,14 +2,15 @@
 
     delegate(signer, audience=..., ...) -> Delegation    issuer gives audience a right over subject
     invoke(signer, command=..., ...) -> Invocation       issuer uses such a right
-    answer(signer, ran=task, ok=...) -> Receipt          the executor's answer to a task
+    answer(signer, ran=task, out=...) -> Receipt         the executor's answer to a task
     decode(data) -> Delegation | Invocation | Receipt    nothing verified: see ``validate``
 
 A token keeps the bytes it was signed in, and two tokens are equal when their bytes are. What is
 built is decoded before it is returned, so the limits are the same both ways: FormatError. Fields
-that the protocol does not know are ignored. Randomness and time are the caller's: ``nonce`` (16
-random bytes, or none where repeating the task shall be the same task) and ``expires`` (Unix
-seconds, None for never) have no default.
+that the protocol does not know are ignored. Randomness and time are the caller's: ``nonce``
+(UCAN_NONCE_BYTES random ones, or none where repeating the task shall be the same task) and
+``expires`` (Unix seconds, Forge's own default is UCAN_TTL_S from now; None for never) have no
+default.
 
 The *task* of an invocation is its subject, command, arguments and nonce; receipts and promises
 name the CID of the task, proofs and ``/ucan/conclude`` that of the token. Pure.
@@ -35,9 +36,9 @@ from ingot.limits import UCAN_INTEGER_MAX
 RECEIPT: Final = "/ucan/assert/receipt"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Token:
-    """What all tokens have."""
+    """What all tokens have. Shown as its kind, command and CID: what is in it may be secret."""
 
     envelope: Envelope
     issuer: str
@@ -61,8 +62,11 @@ class Token:
     def __hash__(self) -> int:
         return hash(self.data)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lower()} {self.command} {cid.to_text(self.cid)}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Delegation(Token):
     """``issuer`` lets ``audience`` use ``command`` on ``subject``; None is what issuer may."""
 
@@ -72,7 +76,7 @@ class Delegation(Token):
     not_before: int | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Invocation(Token):
     """``issuer`` asks for ``command`` on ``subject``; ``proofs`` are CIDs of delegations."""
 
@@ -102,7 +106,7 @@ class Invocation(Token):
         return cid.of_structure(self.task_block)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Receipt(Invocation):
     """The executor's answer to the task ``ran``: ``out`` is a map of ``ok`` or of ``error``."""
 
@@ -200,7 +204,8 @@ def answer(
     issued_at: int | None = None,
 ) -> Receipt:
     """The receipt for the task ``ran``; ``out`` is ``{"ok": value}`` (``{}`` when there is nothing
-    to say) or ``{"error": error.value()}``. It has no audience: Forge's services insist on that."""
+    to say) or ``{"error": error.value()}``; Malformed for another. It has no audience: Forge's
+    services insist on that."""
     made = invoke(
         signer,
         subject=signer.did,

@@ -53,7 +53,7 @@ def validate(
     for at, proof in enumerate(proofs):
         _check_link(proof, now, documents, root=at == 0, subject=invocation.subject)
         if proof.issuer != principal:
-            raise InvalidAudience(f"{_name(proof)} is from {proof.issuer}, not from {principal}")
+            raise InvalidAudience(f"the {proof} is from {proof.issuer}, not from {principal}")
         allowed = _narrower(allowed, proof)
         principal = proof.audience
     if principal != invocation.issuer:
@@ -77,11 +77,11 @@ def _check_link(
     signature.check(proof, now, documents)
     _check_expiry(proof, now)
     if proof.not_before and now <= proof.not_before:
-        raise TooEarly(f"{_name(proof)} is not valid until {proof.not_before}")
+        raise TooEarly(f"the {proof} is not valid until {proof.not_before}")
     if root and proof.subject is None:
-        raise InvalidClaim(f"the first proof, {_name(proof)}, is about no subject")
+        raise InvalidClaim(f"the {proof} comes first and is about no subject")
     if proof.subject is not None and proof.subject != subject:
-        raise InvalidSubject(f"{_name(proof)} is about {proof.subject}, not about {subject}")
+        raise InvalidSubject(f"the {proof} is about {proof.subject}, not about {subject}")
 
 
 def _narrower(allowed: str, proof: Delegation) -> str:
@@ -89,7 +89,7 @@ def _narrower(allowed: str, proof: Delegation) -> str:
         return proof.command
     if command.covers(proof.command, allowed):
         return allowed
-    raise ImpossibleAttenuation(f"{_name(proof)} allows {proof.command}, those before {allowed}")
+    raise ImpossibleAttenuation(f"the {proof} allows {proof.command}, those before {allowed}")
 
 
 def _proof(name: bytes, delegations: Mapping[bytes, Delegation]) -> Delegation:
@@ -101,7 +101,7 @@ def _proof(name: bytes, delegations: Mapping[bytes, Delegation]) -> Delegation:
 
 def _check_expiry(tok: Token, now: int) -> None:
     if tok.expires is not None and now >= tok.expires:
-        raise Expired(f"{_name(tok)} expired at {tok.expires}")
+        raise Expired(f"the {tok} expired at {tok.expires}")
 
 
 def validate_receipt(
@@ -121,7 +121,3 @@ def validate_receipt(
     if receipt.issuer != executor:
         raise InvalidAudience(f"a receipt by {receipt.issuer}, not by {executor}")
     signature.check(receipt, now, documents)
-
-
-def _name(tok: Token) -> str:
-    return cid.to_text(tok.cid)

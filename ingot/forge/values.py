@@ -1,8 +1,8 @@
 """The data model of tokens: what their decoders take, and reading a value by its path.
 
-Values are None, bool, int, str, bytes, Cid (a link), list and dict with str keys. There are no
-floats, and everything has a largest size (limits.py). Pure; used by the modules that read tokens
-and by those that read the arguments and results in them.
+Values are None, bool, int of 64 bits, str, bytes, Cid (a link), list and dict with str keys. There
+are no floats (nor the bignums that Go could read), and everything has a largest size. Pure; used by
+the modules that read tokens, and by those that read the arguments and results in them.
 """
 
 from __future__ import annotations

@@ -98,3 +98,19 @@ def test_a_wide_and_tangled_wallet_is_searched_in_no_time() -> None:
     held.append(grant(SPACE, layers[0][1].did, SPACE.did))
     found = chain.find(held, issuer=who, subject=SPACE.did, command="/x", now=NOW)
     assert found is not None and len(found) == 20
+
+
+def test_policies_choose_where_the_arguments_are_known() -> None:
+    held = [
+        grant(SPACE, AGENT.did, SPACE.did, policy=[["==", ".blob.digest", digest]])
+        for digest in (b"one", b"two")
+    ]
+
+    def found(arguments: dict[str, object] | None) -> list[Delegation] | None:
+        return chain.find(
+            held, issuer=AGENT.did, subject=SPACE.did, command="/x", now=NOW, arguments=arguments
+        )
+
+    assert found({"blob": {"digest": b"two"}}) == [held[1]]
+    assert found(None) == [held[0]]
+    assert found({"blob": {"digest": b"three"}}) is None and found({}) is None

@@ -197,6 +197,25 @@ def test_logic(statement: list[Any], value: object) -> None:
     assert holds([statement, statement], value) is held
 
 
+ANYTHING = st.recursive(
+    st.none() | st.sampled_from([".", ".a", "like", "==", "<", "x*", "and", "or", "not", "all", 1]),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(ANYTHING, max_size=2), VALUES)
+def test_any_value_is_a_policy_or_an_error_of_ours(statements: list[Any], value: object) -> None:
+    try:
+        policy = Policy.parse(statements)
+    except Malformed:
+        return
+    try:
+        policy.check(value)
+    except (MatchError, ResolutionError):
+        return
+
+
 def test_the_work_is_bounded() -> None:
     arguments = {"a": [{"b": [0] * 1000}] * 1000}
     every = ["all", ".a", ["all", ".b", ["==", ".", 0]]]

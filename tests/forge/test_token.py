@@ -338,3 +338,13 @@ def test_who_executes() -> None:
     me, service, space = person(1), person(2), person(3)
     assert ask(me, space.did, audience=service.did).executor == service.did
     assert ask(me, space.did).executor == space.did
+
+
+def test_a_token_shows_nothing_of_what_is_in_it() -> None:
+    """The meta of a /http/put holds a private key."""
+    secret = {"keys": person(9).to_tagged(), "text": person(9).to_text()}
+    made = ask(person(1), person(1).did, "/http/put", meta=secret)
+    shown = f"{made!r} {made} {[made]}"
+    assert person(9).to_text() not in shown and repr(secret["keys"]) not in shown
+    assert repr(made) == f"invocation /http/put {cid.to_text(made.cid)}"
+    assert repr(grant(person(1), person(2).did, None)).startswith("delegation / bafyrei")
