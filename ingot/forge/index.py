@@ -88,8 +88,8 @@ def decode(data: bytes) -> Index:
         shards = values.take(value, list, FORMAT, "shards")
         if len(shards) > UCAN_ENTRIES_MAX:
             raise Malformed((FORMAT,), f"at most {UCAN_ENTRIES_MAX} shards", str(len(shards)))
-        for at in range(len(shards)):
-            name = values.take(value, Cid, FORMAT, "shards", at)
+        names = [values.take(value, Cid, FORMAT, "shards", at) for at in range(len(shards))]
+        for name in dict.fromkeys(names):  # each once, however often it is named
             shard, slices = _shard(_block(name, blocks))
             index.setdefault(shard, {}).update(slices)
     return index

@@ -54,9 +54,10 @@ class Policy:
         """Malformed, with the path, when a statement has no known shape."""
         return cls(statements, tuple(_parse(one, (at,)) for at, one in enumerate(statements)))
 
-    def check(self, arguments: object) -> None:
-        """MatchError or ResolutionError when a statement does not hold for ``arguments``."""
-        matcher = _Matcher()
+    def check(self, arguments: object, matcher: Matcher | None = None) -> None:
+        """MatchError or ResolutionError when a statement does not hold for ``arguments``; the
+        policies of one chain share a ``matcher``, and so what work they may cause."""
+        matcher = matcher or Matcher()
         for statement, source in zip(self._parsed, self.statements, strict=True):
             if not matcher.holds(statement, arguments):
                 raise MatchError(f"the policy {source!r:.200} does not hold for the arguments")
@@ -127,8 +128,8 @@ def _like(parts: tuple[str, ...], text: str) -> bool:
     return True
 
 
-class _Matcher:
-    """Evaluates the statements of one policy, counting the work."""
+class Matcher:
+    """Evaluates statements, counting the work of all of them."""
 
     def __init__(self) -> None:
         self.left = POLICY_STEPS_MAX

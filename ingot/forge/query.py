@@ -143,8 +143,9 @@ def locate(wanted: bytes, places: Iterable[Location], indexes: Collection[Index]
 
 
 def decode(data: bytes) -> Answer:
-    """An indexer's answer; FormatError when it is none. A block that its CID does not fit, or that
-    is no claim or index, is set aside in ``refused``."""
+    """An indexer's answer; FormatError when it is none, Corruption when its root block is not what
+    its CID says. Another block that is not, or that is no claim or index, is set aside in
+    ``refused``. What is named twice is read once."""
     if len(data) > FORGE_QUERY_BYTES_MAX:
         raise FormatError(FORGE_QUERY_BYTES_MAX, "the end of the answer", f"{len(data)} bytes")
     roots, offset = car.decode_header(data)
@@ -176,7 +177,7 @@ def _read(
     read: Callable[[bytes], T],
     refused: list[tuple[bytes, IngotError]],
 ) -> Iterator[tuple[bytes, T]]:
-    for name in map(bytes, names):
+    for name in dict.fromkeys(map(bytes, names)):
         try:
             block = blocks.get(name)
             if block is None:
@@ -209,7 +210,10 @@ def encode(claims: Sequence[Token], indexes: Mapping[bytes, bytes]) -> bytes:
     name = cid.of_structure(root)
     blocks = [(claim.cid, claim.data) for claim in claims]
     blocks += [(archives[key], indexes[key]) for key in sorted(archives)]
-    return car.encode_archive([name], [*blocks, (name, root)])
+    answer = car.encode_archive([name], [*blocks, (name, root)])
+    if len(answer) > FORGE_QUERY_BYTES_MAX:
+        raise TooLarge(f"an answer of {len(answer)} bytes; readers take {FORGE_QUERY_BYTES_MAX}")
+    return answer
 
 
 def _as_text(data: bytes) -> bytes:

@@ -33,6 +33,7 @@ from ingot.forge.errors import (
     UnavailableProof,
     UnknownError,
 )
+from ingot.forge.policy import Matcher
 from ingot.forge.token import Delegation, Invocation, Receipt, Token
 
 
@@ -62,8 +63,9 @@ def validate(
         raise InvalidAudience(f"the last proof is for {principal}, not for {invocation.issuer}")
     if not command.covers(allowed, invocation.command):
         raise UnknownError(f"the proofs allow {allowed}, not {invocation.command}")
+    matcher = Matcher()
     for proof in proofs:
-        proof.policy.check(invocation.arguments)
+        proof.policy.check(invocation.arguments, matcher)
 
 
 def _check_link(

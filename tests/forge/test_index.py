@@ -224,6 +224,18 @@ def test_malformed_roots(root: object) -> None:
         index.decode(archive(root, [GOOD]))
 
 
+def test_a_shard_named_many_times_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or 300 kB could ask for an hour's work."""
+    block = dag_cbor.encode(GOOD)
+    root = {index.FORMAT: {"shards": [Cid(cid.of_structure(block))] * UCAN_ENTRIES_MAX}}
+    data = archive(root, [GOOD])
+    seen = []
+    decode = dag_cbor.decode
+    monkeypatch.setattr(dag_cbor, "decode", lambda *one: seen.append(one[0]) or decode(*one))
+    assert index.decode(data) == {SHARD: {multihash.of(b"x"): (0, 9)}}
+    assert seen.count(block) == 1
+
+
 def test_other_malformed_archives() -> None:
     for roots in (0, 2):
         with pytest.raises(FormatError, match="one root"):

@@ -198,7 +198,7 @@ def test_blocks_that_are_not_what_they_should_be_are_set_aside() -> None:
     root = dag_cbor.encode(
         {
             query.FORMAT: {
-                "claims": [Cid(claim.cid), Cid(other.cid), Cid(cid.of_structure(b"gone"))],
+                "claims": [Cid(claim.cid), Cid(other.cid), Cid(cid.of_structure(b"gone"))] * 2,
                 "indexes": {"any": Cid(index_cid), "other": Cid(claim.cid)},
             }
         }

@@ -221,6 +221,14 @@ def test_policies_add_up() -> None:
     assert chain.outcome("/x", arguments={}) == "ResolutionError"
 
 
+def test_policies_of_a_chain_share_their_work() -> None:
+    every = [["all", ".n", ["==", ".", 0]]] * 8
+    arguments = {"n": [0] * 8000}  # 64,000 values for one of the policies
+    chain = Chain().to(AGENT, policy=every)
+    assert chain.outcome("/x", arguments=arguments) == ""
+    assert chain.to(SERVICE, policy=every).outcome("/x", arguments=arguments) == "MatchError"
+
+
 def test_the_order_of_proofs_counts() -> None:
     chain = Chain().to(AGENT).to(SERVICE)
     turned = Chain(chain.people, chain.proofs[::-1])
