@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ingot.messages import BodyPosition, BucketRow, Cid, CommitRef, HeadMove
@@ -141,10 +141,10 @@ class FileSystem(Protocol):
         ...
 
     def pread_many_now(
-        self, places: Sequence[tuple[int, int, int] | None], room: int
+        self, fds: Mapping[Any, int], places: Sequence[tuple[Any, int, int] | None], room: int
     ) -> list[bytes | None]:
-        """As ``pread_now``, of each (descriptor, length, offset), None for None; up to the one that
-        has ``room`` bytes read in all."""
+        """As ``pread_now``, of each (file, offset, length), None for None; ``fds`` has the
+        descriptors. Up to the one that has ``room`` bytes read in all."""
         ...
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int: ...

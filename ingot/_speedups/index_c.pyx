@@ -286,10 +286,12 @@ cdef class Table:
         """Enter those of ``left`` that are here; how many are left then."""
         cdef Py_ssize_t index, ahead, at, kept = 0
         cdef Slot* slot
-        for index in range(count):
+        for index in range(-AHEAD, count):
             ahead = index + AHEAD
             if ahead < count:
                 prefetch(self.slots + share(load_big(left[ahead].digest), self.capacity))
+            if index < 0:
+                continue
             at = self._find(left[index].digest)
             if at < 0:
                 left[kept] = left[index]
@@ -489,13 +491,15 @@ cdef class Run:
         cdef Bytes p
         if self.count == 0:
             return count
-        for index in range(count):
+        for index in range(-2 * AHEAD, count):
             ahead = index + 2 * AHEAD
             if ahead < count:
                 prefetch(self._block(left[ahead].digest))
             ahead = index + AHEAD
-            if ahead < count and self._maybe(left[ahead].digest):
+            if 0 <= ahead < count and self._maybe(left[ahead].digest):
                 prefetch(self.entries + share(load_big(left[ahead].digest), self.count) * ENTRY)
+            if index < 0:
+                continue
             at = -1
             if self._maybe(left[index].digest):
                 at = self._search(left[index].digest)

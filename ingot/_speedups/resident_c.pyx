@@ -5,7 +5,8 @@ The compiled form of ``resident_py``, which is the specification. Called by
 ``ingot.segments.files``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno
@@ -29,10 +30,10 @@ def read(fd: int, length: int, offset: int) -> bytes | None:
 
 
 def read_many(
-    places: Sequence[tuple[int, int, int] | None], room: int
+    fds: Mapping[Any, int], places: Sequence[tuple[Any, int, int] | None], room: int
 ) -> list[bytes | None]:
-    """As ``read``, of each (descriptor, length, offset), None for None; up to the one that has
-    ``room`` bytes read in all."""
+    """As ``read``, of each (file, offset, length), None for None; ``fds`` has the descriptors. Up
+    to the one that has ``room`` bytes read in all."""
     cdef list found = []
     cdef Py_ssize_t left = room, length
     for place in places:
@@ -41,8 +42,8 @@ def read_many(
         if place is None:
             found.append(None)
             continue
-        fd, length, offset = <tuple?>place
-        found.append(read_one(fd, length, offset))
+        file, offset, length = <tuple?>place
+        found.append(read_one(fds[file], length, offset))
         left -= length
     return found
 

@@ -6,7 +6,8 @@ The twin of ``resident_c`` and its specification. Called by ``ingot.segments.fil
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def read(fd: int, length: int, offset: int) -> bytes | None:
@@ -19,13 +20,19 @@ def read(fd: int, length: int, offset: int) -> bytes | None:
     return bytes(data) if got == length else None
 
 
-def read_many(places: Sequence[tuple[int, int, int] | None], room: int) -> list[bytes | None]:
-    """As ``read``, of each (descriptor, length, offset), None for None; up to the one that has
-    ``room`` bytes read in all."""
+def read_many(
+    fds: Mapping[Any, int], places: Sequence[tuple[Any, int, int] | None], room: int
+) -> list[bytes | None]:
+    """As ``read``, of each (file, offset, length), None for None; ``fds`` has the descriptors. Up
+    to the one that has ``room`` bytes read in all."""
     found: list[bytes | None] = []
     for place in places:
         if room <= 0:
             break
-        found.append(None if place is None else read(*place))
-        room -= 0 if place is None else place[1]
+        if place is None:
+            found.append(None)
+            continue
+        file, offset, length = place
+        found.append(read(fds[file], length, offset))
+        room -= length
     return found

@@ -10,7 +10,8 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ingot._speedups import resident
 
@@ -65,11 +66,11 @@ class SystemFiles:
             return None
 
     def pread_many_now(
-        self, places: Sequence[tuple[int, int, int] | None], room: int
+        self, fds: Mapping[Any, int], places: Sequence[tuple[Any, int, int] | None], room: int
     ) -> list[bytes | None]:
         if self._nowait:
             try:
-                return resident.read_many(places, room)
+                return resident.read_many(fds, places, room)
             except OSError as error:
                 self._judge(error)
         return [None] * len(places)

@@ -68,8 +68,7 @@ class Reader:
         try:
             for key in {place[0] for place in places if place is not None}:
                 fds[key] = self._files.pin(key)
-            asked = [place and (fds[place[0]], place[2], place[1]) for place in places]
-            found = self._disk.files.pread_many_now(asked, READ_MANY_BYTES)
+            found = self._disk.files.pread_many_now(fds, places, READ_MANY_BYTES)
         except OSError:
             return [None] * len(places)
         finally:

@@ -37,28 +37,30 @@ def test_reads(module: Any, fd: int) -> None:
     places = [(0, 0), (1, 5), (40_000, 99), (100_000, 0)]
     wanted = [DATA[offset : offset + length] for length, offset in places]
     assert [module.read(fd, *place) for place in places] == wanted
-    assert module.read_many([(fd, *place) for place in places], 1 << 20) == wanted
+    assert module.read_many({"f": fd}, [("f", at, n) for n, at in places], 1 << 20) == wanted
     assert module.read(fd, 2, 99_999) is None, "short"
-    odd = [None, (fd, 2, 99_999), (fd, 1, 3), None]
-    assert module.read_many(odd, 1 << 20) == [None, None, DATA[3:4], None]
-    assert module.read_many([], 1 << 20) == []
+    odd = [None, ("f", 99_999, 2), ("f", 3, 1), None]
+    assert module.read_many({"f": fd}, odd, 1 << 20) == [None, None, DATA[3:4], None]
+    assert module.read_many({}, [], 1 << 20) == []
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_more_than_there_is_room_for(module: Any, fd: int) -> None:
-    places = [None, (fd, 10, 0), (fd, 10, 0), None, (fd, 10, 0)]
+    places = [None, (1, 0, 10), (1, 0, 10), None, (1, 0, 10)]
     for room, count in ((0, 0), (1, 2), (10, 2), (11, 3), (20, 3), (21, 5)):
-        assert len(module.read_many(places, room)) == count
+        assert len(module.read_many({1: fd}, places, room)) == count
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_errors(module: Any, fd: int) -> None:
     closed = os.dup(fd)
     os.close(closed)
-    for place in ((closed, 1, 0), (fd, 1, -2)):
+    for bad, offset in ((closed, 0), (fd, -2)):
         with pytest.raises(OSError):
-            module.read(*place)
+            module.read(bad, 1, offset)
         with pytest.raises(OSError):
-            module.read_many([(fd, 1, 0), place], 99)
+            module.read_many({0: fd, 1: bad}, [(0, 0, 1), (1, offset, 1)], 99)
+    with pytest.raises(KeyError):
+        module.read_many({}, [("f", 0, 1)], 99)
     with pytest.raises(ValueError):
         module.read(fd, -1, 0)

@@ -124,8 +124,8 @@ def test_the_calls_themselves(tmp_path: Path) -> None:
     assert files.pread(fd, 10_000, 5) == data == files.pread_now(fd, 10_000, 5)
     assert files.pread(fd, 20_000, 5) == data, "as much as there is"
     assert files.pread_now(fd, 20_000, 5) is None
-    places = [(fd, 7, 5), None, (fd, 20_000, 5), (fd, 1, 10_004)]
-    assert files.pread_many_now(places, 99_999) == [data[:7], None, None, data[-1:]]
+    places = [("a", 5, 7), None, ("a", 5, 20_000), ("a", 10_004, 1)]
+    assert files.pread_many_now({"a": fd}, places, 99_999) == [data[:7], None, None, data[-1:]]
     assert files.pread(fd, 5, 20_000) == b""
     view = files.map(fd, 10_005)
     assert view[5:] == data and view.readonly
@@ -137,7 +137,7 @@ def test_the_calls_themselves(tmp_path: Path) -> None:
         files.pread_now(fd, 1, 0)
     assert caught.value.errno == errno.EBADF
     with pytest.raises(OSError):
-        files.pread_many_now([(fd, 1, 0)], 99)
+        files.pread_many_now({"a": fd}, [("a", 0, 1)], 99)
     files.rename(path, path + "b")
     files.sync_directory(str(tmp_path))
     assert files.listdir(str(tmp_path)) == ["ab"] and files.exists(path + "b")
@@ -166,10 +166,10 @@ def test_a_file_system_without_nowait_reads_with_waiting(
     monkeypatch.setattr(resident, "read", refused)
     monkeypatch.setattr(resident, "read_many", refused)
     if many:
-        assert files.pread_many_now([(fd, 4, 0), None], 99) == [None, None]
+        assert files.pread_many_now({"a": fd}, [("a", 0, 4), None], 99) == [None, None]
     else:
         assert files.pread_now(fd, 4, 0) is None
     monkeypatch.undo()
     assert files.pread_now(fd, 4, 0) is None, "asked once, not at every read"
-    assert files.pread_many_now([(fd, 4, 0)], 99) == [None]
+    assert files.pread_many_now({"a": fd}, [("a", 0, 4)], 99) == [None]
     files.close(fd)

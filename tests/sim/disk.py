@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -281,14 +281,18 @@ class SimFiles:
         return data if len(data) == length else None
 
     def pread_many_now(
-        self, places: Sequence[tuple[int, int, int] | None], room: int
+        self, fds: Mapping[Any, int], places: Sequence[tuple[Any, int, int] | None], room: int
     ) -> list[bytes | None]:
         found: list[bytes | None] = []
         for place in places:
             if room <= 0:
                 break
-            found.append(None if place is None else self.pread_now(*place))
-            room -= 0 if place is None else place[1]
+            if place is None:
+                found.append(None)
+                continue
+            file, offset, length = place
+            found.append(self.pread_now(fds[file], length, offset))
+            room -= length
         return found
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
