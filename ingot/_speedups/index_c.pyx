@@ -89,10 +89,23 @@ cdef struct Slot:
     uint32_t length  # with VERIFIED on top
 
 
+cdef struct Span:
+    # Entries of a run among which a digest is: from ``low`` on, below ``high``; and where in what
+    # is left of all digests it is
+    Py_ssize_t low
+    Py_ssize_t high
+    uint64_t wanted
+    uint64_t first
+    uint64_t last
+    int steps
+    Py_ssize_t guess  # the next to be looked at
+
+
 cdef struct Sought:
-    # A block that is looked for among others
+    # A block that is looked for among others, and where in a run it may be
     Bytes digest
     Py_ssize_t position
+    Span span
 
 
 cdef Bytes digest_of(cid, Py_buffer* view) except NULL:
@@ -483,38 +496,62 @@ cdef class Run:
         return at
 
     cdef Py_ssize_t _find_all(
-        self, Sought* left, Py_ssize_t count, segments, list places, list unverified
+        self,
+        Sought* left,
+        Sought* searches,
+        Py_ssize_t count,
+        segments,
+        list places,
+        list unverified,
     ) except -1:
-        """Enter those of ``left`` that are here; how many are left then."""
-        cdef Py_ssize_t index, ahead, at, kept = 0
-        cdef uint32_t name
-        cdef Bytes p
+        """Enter those of ``left`` that are here; how many are left then. Steps of all searches go
+        round in turn, so that one's memory comes while others are looked at."""
+        cdef Py_ssize_t index, ahead, kept = 0, under_way = 0, still = 0
+        cdef Sought one
+        cdef int order
         if self.count == 0:
             return count
-        for index in range(-2 * AHEAD, count):
-            ahead = index + 2 * AHEAD
+        for index in range(-AHEAD, count):
+            ahead = index + AHEAD
             if ahead < count:
                 prefetch(self._block(left[ahead].digest))
-            ahead = index + AHEAD
-            if 0 <= ahead < count and self._maybe(left[ahead].digest):
-                prefetch(self.entries + share(load_big(left[ahead].digest), self.count) * ENTRY)
             if index < 0:
                 continue
-            at = -1
-            if self._maybe(left[index].digest):
-                at = self._search(left[index].digest)
-            if at < 0:
-                left[kept] = left[index]
+            one = left[index]
+            if self._maybe(one.digest):
+                self._begin(&one.span, one.digest)
+                prefetch(self.entries + one.span.guess * ENTRY)
+                searches[under_way] = one
+                under_way += 1
+            else:
+                left[kept] = one
                 kept += 1
-                continue
-            p = self.entries + at * ENTRY
-            name = load_word(p + 32)
-            if name >= <uint64_t>len(segments):
-                continue
-            places[left[index].position] = segments[name], load_word(p + 36), load_word(p + 40)
-            if not (self.bits[at >> 3] >> (at & 7)) & 1:
-                unverified.append(left[index].position)
+        while under_way:
+            still = 0
+            for index in range(under_way):
+                one = searches[index]
+                order = self._narrow(&one.span, one.digest)
+                if order == 0:
+                    self._enter(&one, segments, places, unverified)
+                elif one.span.low >= one.span.high:
+                    left[kept] = one
+                    kept += 1
+                else:
+                    prefetch(self.entries + one.span.guess * ENTRY)
+                    searches[still] = one
+                    still += 1
+            under_way = still
         return kept
+
+    cdef int _enter(self, Sought* one, segments, list places, list unverified) except -1:
+        cdef Py_ssize_t at = self._first(one.span.guess, one.digest)
+        cdef Bytes p = self.entries + at * ENTRY
+        cdef uint32_t name = load_word(p + 32)
+        if name < <uint64_t>len(segments):
+            places[one.position] = segments[name], load_word(p + 36), load_word(p + 40)
+            if not (self.bits[at >> 3] >> (at & 7)) & 1:
+                unverified.append(one.position)
+        return 0
 
     cdef Bytes _block(self, Bytes digest) noexcept nogil:
         """The block of the filter that knows of this digest."""
@@ -531,32 +568,55 @@ cdef class Run:
         return True
 
     cdef Py_ssize_t _search(self, Bytes digest) noexcept nogil:
-        """Interpolation, since digests are spread evenly; halving after some steps, in case the
-        file or its makers saw to it that they are not. Finds the first of equal ones."""
-        cdef Py_ssize_t low = 0, high = self.count, middle
-        cdef uint64_t wanted = load_big(digest), first = 0, last = ~(<uint64_t>0), found
-        cdef int steps = 0, order
-        while low < high:
-            if steps < INTERPOLATIONS_MAX and last > first and first <= wanted <= last:
-                middle = low + <Py_ssize_t>share(
-                    <uint64_t>((<double>(wanted - first) / <double>(last - first))
-                               * 18446744073709549568.0), high - low)
-                if middle >= high:
-                    middle = high - 1
-            else:
-                middle = low + (high - low) // 2
-            steps += 1
-            order = memcmp(self.entries + middle * ENTRY, digest, 32)
-            found = load_big(self.entries + middle * ENTRY)
-            if order < 0:
-                low, first = middle + 1, found
-            elif order > 0:
-                high, last = middle, found
-            else:
-                while middle > 0 and memcmp(self.entries + (middle - 1) * ENTRY, digest, 32) == 0:
-                    middle -= 1
-                return middle
+        cdef Span span
+        self._begin(&span, digest)
+        while span.low < span.high:
+            if self._narrow(&span, digest) == 0:
+                return self._first(span.guess, digest)
         return -1
+
+    cdef void _begin(self, Span* span, Bytes digest) noexcept nogil:
+        span.low, span.high, span.steps = 0, self.count, 0
+        span.wanted, span.first, span.last = load_big(digest), 0, ~(<uint64_t>0)
+        guess(span)
+
+    cdef int _narrow(self, Span* span, Bytes digest) noexcept nogil:
+        """Look at the entry that was guessed: 0 when it is the one, else there is less to look
+        through, and another guess."""
+        cdef Bytes p = self.entries + span.guess * ENTRY
+        cdef int order = memcmp(p, digest, 32)
+        if order < 0:
+            span.low, span.first = span.guess + 1, load_big(p)
+        elif order > 0:
+            span.high, span.last = span.guess, load_big(p)
+        if order != 0:
+            guess(span)
+        return order
+
+    cdef Py_ssize_t _first(self, Py_ssize_t at, Bytes digest) noexcept nogil:
+        """The first of equal entries."""
+        while at > 0 and memcmp(self.entries + (at - 1) * ENTRY, digest, 32) == 0:
+            at -= 1
+        return at
+
+
+cdef void guess(Span* span) noexcept nogil:
+    """Interpolation, since digests are spread evenly; halving after some steps, in case the file or
+    its makers saw to it that they are not."""
+    cdef Py_ssize_t width = span.high - span.low
+    if (
+        span.steps < INTERPOLATIONS_MAX
+        and span.last > span.first
+        and span.first <= span.wanted <= span.last
+    ):
+        span.guess = span.low + <Py_ssize_t>share(
+            <uint64_t>((<double>(span.wanted - span.first) / <double>(span.last - span.first))
+                       * 18446744073709549568.0), width)
+        if span.guess >= span.high:
+            span.guess = span.high - 1
+    else:
+        span.guess = span.low + width // 2
+    span.steps += 1
 
 
 def find_many(
@@ -574,7 +634,9 @@ def find_many(
     cdef Py_ssize_t count = len(cids), at
     cdef list places = [None] * count, unverified = []
     cdef list names = list(cids)
-    cdef Sought* left = <Sought*>calloc(count + 1, sizeof(Sought))
+    # Those not found yet, and behind them room for the searches of a run.
+    cdef Sought* left = <Sought*>calloc(2 * count + 1, sizeof(Sought))
+    cdef Sought* searches = left + count
     if left == NULL:
         raise MemoryError
     try:
@@ -586,7 +648,9 @@ def find_many(
         for table, segment in tables:
             count = (<Table?>table)._find_all(left, count, segment, places, unverified)
         for run, segments in runs:
-            count = (<Run?>run)._find_all(left, count, segments, places, unverified)
+            count = (<Run?>run)._find_all(
+                left, searches, count, segments, places, unverified
+            )
     finally:
         free(left)
     return places, [at for at in sorted(unverified) if places[at][0] not in trusted]
