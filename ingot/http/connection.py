@@ -13,6 +13,10 @@ the loop's callback, with no Task (``ingot.http.eager``).
 Every wait for the peer has a deadline; ``expire`` is called when it has passed: idle connections
 close, an unfinished head is answered with 408, and a wait of the exchange raises ``Stalled``.
 
+A request with ``Expect: 100-continue`` hears 100 before an answer after which the connection goes
+on, even where there was nothing to wait for: botocore takes a final status that came in its place
+for the status of the connection's next response too, and then waits for ever.
+
 Ends: after an answer that says ``Connection: close`` our side is shut and what the peer still sends
 is discarded for a while, because closing over unread bytes sends RST, which can overtake the
 answer. A body that breaks off is never completed by other means: the connection closes short.
@@ -31,7 +35,7 @@ from ingot.http.errors import HeadError
 from ingot.http.parser import BARE_LF, END_OF_HEAD, Framing
 from ingot.http.shared import Shared
 from ingot.http.wire import NEVER
-from ingot.http.writer import CLOSE
+from ingot.http.writer import CLOSE, CONTINUE
 from ingot.limits import (
     REQUESTS_PER_WAKE,
     SEND_TOGETHER_BYTES_MAX,
@@ -278,12 +282,18 @@ class Connection(Answering):
                     raise
                 response = self._failure(request, error)
             keep = framing.persistent and not shared.draining
-            keep = keep and (body is NO_BODY or self._reusable(body))
+            if body is not NO_BODY:
+                keep = keep and self._reusable(body)
+            uncontinued = framing.expects and (body is NO_BODY or not self._continued)
+            if uncontinued:
+                keep = keep and response.status < 400
             try:
                 # An answer made at once bears the time of its request.
                 at_once = self._task is None
                 now_ms = request.received_ms if at_once else shared.clock.now_ms()
                 start, rest, keep = self._encoded(request, framing, response, keep, now_ms)
+                if uncontinued and keep:
+                    start = CONTINUE + start
                 if rest is None and keep and self._post(start, body):
                     return
                 if rest is None:

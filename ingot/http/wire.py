@@ -27,6 +27,7 @@ class Wire:
         "_body_broken",
         "_body_deadline",
         "_continue_due",
+        "_continued",
         "_received",
         "_shared",
         "_socket",
@@ -45,6 +46,7 @@ class Wire:
     def _expect_body(self, continue_due: bool) -> None:
         """Begin to receive the body of another request."""
         self._continue_due = continue_due  # the client waits for our 100
+        self._continued = False  # and has got it
         self._received = len(self.pending)
         self._waited = 0.0  # seconds, for what was received
         self._body_broken = False
@@ -119,6 +121,7 @@ class Wire:
         shared = self._shared
         if self._continue_due:
             self._continue_due = False
+            self._continued = True
             await self._send(CONTINUE)
         stall_s = shared.limits.body_stall_s
         begun = shared.clock.monotonic()

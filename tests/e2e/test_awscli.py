@@ -37,6 +37,19 @@ def test_a_day_with_aws_s3(aws, tmp_path, bucket):
     assert aws("s3", "ls", f"s3://{bucket}") == ""
 
 
+def test_an_empty_file_before_another_on_one_connection(aws, tmp_path, bucket):
+    """Both with ``Expect: 100-continue``: the answer to one must not be taken for the other's."""
+    aws("configure", "set", "default.s3.max_concurrent_requests", "1")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, size in {"a": 0, "b": 100_000, "c": 1, "d": 0, "e": 5000}.items():
+        (tree / name).write_bytes(os.urandom(size))
+    aws("s3", "sync", "--cli-read-timeout", "10", str(tree), f"s3://{bucket}/t")
+    aws("s3", "sync", f"s3://{bucket}/t", str(tmp_path / "back"))
+    for path in tree.iterdir():
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_buckets_made_and_removed_by_force(aws):
     name = f"cli-{os.urandom(4).hex()}"
     aws("s3", "mb", f"s3://{name}")

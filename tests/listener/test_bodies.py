@@ -61,21 +61,27 @@ async def test_continue_comes_with_the_first_read(
         assert (await client.answer()).body == body
 
 
-async def test_no_continue_for_a_body_that_is_there(host: Host, secure: bool) -> None:
+async def test_continue_comes_even_where_there_is_nothing_to_wait_for(
+    host: Host, secure: bool
+) -> None:
+    """Else botocore takes the status that came in its place for that of the next response too."""
     client = await host.connect(await host.serve(Site(), secure))
-    for path in (b"/take", b"/echo?10"):
-        await client.send(put(path, b"x" * 100, EXPECT))
-        assert (await client.answer()).status == 200
+    for path in (b"/take", b"/echo?10", b"/later"):
+        for body in (b"x" * 100, b""):
+            await client.send(put(path, body, EXPECT))
+            assert (await client.head()).status == 100
+            assert (await client.answer()).status == 200
+    await client.send(request(b"GET", b"/hello"))
+    assert (await client.answer()).status == 200
 
 
-async def test_no_continue_without_a_body(host: Host) -> None:
+@pytest.mark.parametrize("body", [b"", b"x" * 100])
+async def test_a_refusal_without_continue_ends_the_connection(host: Host, body: bytes) -> None:
     client = await host.connect(await host.serve(Site()))
-    await client.send(request(b"PUT", b"/take", EXPECT, b"Content-Length: 0"))
-    assert (await client.answer()).status == 200
-    await client.send(put(b"/refuse", b"", EXPECT), request(b"GET", b"/hello"))
+    await client.send(put(b"/refuse", body, EXPECT))
     answer = await client.answer()
-    assert answer.status == 403 and b"connection" not in answer.headers
-    assert (await client.answer()).status == 200
+    assert answer.status == 403 and answer.headers[b"connection"] == b"close"
+    assert await client.ended() == b""
 
 
 @pytest.mark.parametrize("path", [b"/refuse", b"/later"])
