@@ -252,7 +252,10 @@ class Recovery:
     def _prepared(self, scanned: Scanned) -> None:
         """A segment that holds nothing: take it up, or remove it where it is not whole."""
         segment, settings = scanned.segment, self.disk.settings
-        if segment.read_only or segment.number > Numbers.COUNTED_MAX:
+        if segment.number > Numbers.COUNTED_MAX:
+            self.disk.problem(f"{segment.name} was left alone: no store counts that far")
+            segment.read_only = True
+        if segment.read_only:
             self.disk.close_quietly(segment.fd, segment.name)
             return
         self.numbers.seen(*segment.key)
