@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingot.config import LOG_LEVELS, Config
+from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
 
 if TYPE_CHECKING:
@@ -215,24 +216,27 @@ def _spare_collector() -> None:
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
+ORDERLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
+
+
 class _Stopping:
-    """The first SIGTERM or SIGINT asks for an orderly end, the second ends the process at once."""
+    """The first of these signals asks for an orderly end, the second ends the process at once."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ORDERLY:
             self._loop.add_signal_handler(number, self._ask)
 
     def _ask(self) -> None:
         if not self._asked.is_set():
             self._asked.set()
             self.close()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ORDERLY:
                 signal.signal(number, lambda number, _frame: os._exit(128 + number))
 
     def close(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ORDERLY:
             self._loop.remove_signal_handler(number)
 
     async def interrupts(self, work: asyncio.Future[Any]) -> bool:
@@ -251,6 +255,9 @@ def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
     if server.root is not None and server.root_generated:
         print(f"ingot: access key {server.root.access_key}")
         print(f"ingot: secret key {server.root.secret_key}")
+    elif server.root is not None and not (config.credentials or os.environ.get("INGOT_ACCESS_KEY")):
+        kept = os.path.join(os.path.abspath(config.data_dir), CREDENTIALS_FILE)
+        print(f"ingot: access key {server.root.access_key}, its secret key is in {kept}")
     sys.stdout.flush()
     if ready_fd is None:
         return

@@ -8,7 +8,8 @@ The file is TOML, one ``[[account]]`` table an access key::
     display_name = "photos app"     # optional, the access key by default
     id = "64 hexadecimal digits"    # optional canonical id; several keys may share one
 
-``INGOT_ACCESS_KEY`` and ``INGOT_SECRET_KEY`` name the root account and stand before the file's.
+``INGOT_ACCESS_KEY`` and ``INGOT_SECRET_KEY`` name the root account; they stand before the accounts
+of a file and replace the keys that root had in the data directory's.
 Without either, a root account is generated once and kept in ``credentials.toml`` of the data
 directory, mode 0600; ``generated`` then says that its secret was not known to anyone before.
 
@@ -96,7 +97,11 @@ class CredentialStore:
         accounts = [] if root is None else [root]
         if path is not None or os.path.exists(own):
             for account in _read(path or own, logger):
-                if root is None or account.access_key != root.access_key:
+                replaced = root is not None and (
+                    account.access_key == root.access_key
+                    or (path is None and account.id == root_id)  # root's, from an earlier start
+                )
+                if not replaced:
                     accounts.append(account)
         if not accounts:
             made = _generate(root_id)

@@ -165,12 +165,22 @@ class EmbeddedPostgres:
     def stop_blocking(self) -> None:
         if not self._pid:
             return
-        if not postmaster.stop(self._pid, self.cluster, signal.SIGINT, STOP_LIMIT_S):
+        if not self._ended_by(signal.SIGINT):
             self._logger.warning("the private Postgres does not stop, ending it at once")
-            postmaster.stop(self._pid, self.cluster, signal.SIGQUIT, STOP_LIMIT_S)
-        if self._process is not None:
-            self._process.wait()
+            self._ended_by(signal.SIGQUIT)
         self._forget()
+
+    def _ended_by(self, how: signal.Signals) -> bool:
+        """Signal the server; whether it ended within STOP_LIMIT_S."""
+        if self._process is None:  # adopted
+            return postmaster.stop(self._pid, self.cluster, how, STOP_LIMIT_S)
+        # A child's number is nobody else's before it is waited for, whatever became of its files.
+        self._process.send_signal(how)
+        try:
+            self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def _forget(self) -> None:
         """Nothing runs, nothing is held."""
@@ -185,7 +195,13 @@ class EmbeddedPostgres:
         if not self.home.exists():
             self.home.mkdir(mode=0o700)
             _sync_directory(self.home.parent)
-        if self._runner.is_other:
+        owner = self.home.stat().st_uid
+        if self._runner.is_other and owner != self._runner.uid:
+            if owner != os.getuid():  # taking it would break the owner's gateway, live or not
+                raise ConfigError(
+                    f"{self.home} belongs to user id {owner}, who runs this gateway: run ingot as "
+                    "that user"
+                )
             os.chown(self.home, self._runner.uid, self._runner.gid)
         if self._descriptor < 0:
             self._descriptor = os.open(self.home, DIRECTORY)

@@ -220,7 +220,8 @@ def test_generated_keys_are_shown_once(data_dir: Path, dsn: str) -> None:
         status, output, _ = serving.end(signal.SIGINT)
         assert status == 0
         shown.append((serving.ready or {}).get("access_key"))
-        assert ("secret key" in output) is (len(shown) == 1)
+        assert ("ingot: secret key" in output) is (len(shown) == 1)
+        assert ("its secret key is in" in output) is (len(shown) == 2)
     assert shown[0] == shown[1] and shown[0]
 
 

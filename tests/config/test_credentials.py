@@ -206,3 +206,13 @@ def test_a_store_made_by_hand() -> None:
 @given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=40))
 def test_any_access_key_has_a_canonical_id(key: str) -> None:
     assert len(canonical_id(key)) == 64 and int(canonical_id(key), 16) >= 0
+
+
+def test_keys_of_the_environment_replace_those_root_had(tmp_path: Path) -> None:
+    made = CredentialStore.load(str(tmp_path), environ={})
+    more = '[[account]]\naccess_key = "AKIAAPP"\nsecret_key = "app-secret"\n'
+    with (tmp_path / "credentials.toml").open("a") as file:
+        file.write(more)
+    later = CredentialStore.load(str(tmp_path), environ=ENVIRON, root_id=made.root.id)
+    assert later.get(made.root.access_key) is None
+    assert later.root.id == made.root.id and later.get("AKIAAPP") is not None

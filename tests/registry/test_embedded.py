@@ -346,3 +346,15 @@ async def test_no_port_is_opened(server: EmbeddedPostgres) -> None:
     for table in ("tcp", "tcp6"):
         lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
         assert not inodes & {f"socket:[{line.split()[9]}]" for line in lines}
+
+
+def test_another_users_home_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking it over would break its owner's gateway, which may be running."""
+    if os.getuid() != 0:
+        pytest.skip("only root could take a directory over")
+    home = tmp_path / "postgres"
+    home.mkdir()
+    os.chown(home, 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to user id 12345"):
+        EmbeddedPostgres(tmp_path).start_blocking()
+    assert home.stat().st_uid == 12345
