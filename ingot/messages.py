@@ -102,6 +102,10 @@ class Exchange(Protocol):
         """Send the answer, whose body is bytes; now or in a later turn of the loop, once."""
         ...
 
+    def close(self) -> None:
+        """There will be no answer: end the connection."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

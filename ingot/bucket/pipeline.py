@@ -230,7 +230,12 @@ class Pipeline:
                 await self._swapping
 
     async def _commit(self, batch: list[Mutation]) -> None:
-        plan = self._planner.plan(batch, self._working, self._names)
+        try:
+            plan = self._planner.plan(batch, self._working, self._names)
+        except Exception as error:  # a bug: nobody else knows these any more
+            for mutation in batch:
+                _refuse(mutation, Unavailable(f"internal error: {error!r}"))
+            raise
         for group, cids in plan.left:
             self._leave(group, cids)
         self._under_way.append(plan)
@@ -361,7 +366,10 @@ class Pipeline:
         self._nodes.cache.discard(plan.removed)  # whoever still lists an old root reads them again
         for mutation, answers in plan.answers:
             if not mutation.waiter.done():
-                mutation.waiter.set_result(answers)
+                try:
+                    mutation.waiter.set_result(answers)
+                except Exception:  # its own trouble, not that of those behind it
+                    log.exception("a waiter did not take its answer")
         self.commits += bool(plan.moves)
         self.mutations += len(plan.answers)
         if plan in self._under_way:
@@ -370,4 +378,7 @@ class Pipeline:
 
 def _refuse(mutation: Mutation, why: IngotError) -> None:
     if not mutation.waiter.done():
-        mutation.waiter.set_exception(why)
+        try:
+            mutation.waiter.set_exception(why)
+        except Exception:
+            log.exception("a waiter did not take its refusal")

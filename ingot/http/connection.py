@@ -233,7 +233,11 @@ class Connection(Answering):
         shared = self._shared
         socket = self._socket
         received_ms = shared.clock.now_ms()
-        if shared.express is not None:
+        if (
+            shared.express is not None
+            and len(head_bytes) <= shared.limits.header_bytes_max
+            and head_bytes.count(b"\r\n") <= shared.limits.header_count_max + 2
+        ):
             self._busy = True
             deadline, self.deadline = self.deadline, NEVER
             if shared.express(head_bytes, self, received_ms):
@@ -336,7 +340,9 @@ class Connection(Answering):
         start, rest = shared.writer.encode(response, False, connection, shared.clock.now_ms())
         if isinstance(rest, bytes):
             start += rest
-        if not self._post(start, NO_BODY):
+        if not keep:
+            self._run(self._send_last(start))
+        elif not self._post(start, NO_BODY):
             self._posted = start
             self.send_posted()
 
@@ -419,8 +425,12 @@ class Connection(Answering):
 
     async def _refuse(self, kind: str, detail: str) -> None:
         self._shared.counters.bad_requests += 1
+        await self._send_last(self._refusal(self._shared.bad_request(kind, detail)))
+
+    async def _send_last(self, answer: bytes) -> None:
+        """An answer after which the connection ends, gently."""
         try:
-            await self._send(self._refusal(self._shared.bad_request(kind, detail)))
+            await self._send(answer)
             await self._linger(None)
         except GONE:
             pass  # nobody is left to answer

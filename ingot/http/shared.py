@@ -97,7 +97,11 @@ class Shared:
     def _send_posted(self) -> None:
         posted, self._posted = self._posted, []
         for connection in posted:
-            connection.send_posted()
+            try:
+                connection.send_posted()
+            except Exception:  # its own trouble, not that of those behind it
+                self.log.exception("an answer could not be sent")
+                connection.close()
 
     def tick(self) -> None:
         """Look at every connection's deadline."""

@@ -378,5 +378,11 @@ class Authenticator:
         if credential.region == self._region:
             day_ms = sigv4.parse_stamp(credential.date + b"T000000Z")
             self.forms[start] = express.Form(
-                account.access_key, account.secret_key, key, credential.scope, day_ms, listed, names
+                credential.access_key,
+                account.secret_key,
+                key,
+                credential.scope,
+                day_ms,
+                listed,
+                names,
             )

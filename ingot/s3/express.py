@@ -161,8 +161,12 @@ class _Commit:
     def _answer(self, response: Response, code: str) -> None:
         self._done = True
         answers, asked = self._answers, self._asked
-        answers.complete(response, asked.request_id)
-        if answers.logs_access:
-            peer = self._exchange.peer
-            answers.note(asked, peer, self._account, "PutObject", response, code)
-        self._exchange.answer(response)
+        try:
+            answers.complete(response, asked.request_id)
+            if answers.logs_access:
+                peer = self._exchange.peer
+                answers.note(asked, peer, self._account, "PutObject", response, code)
+            self._exchange.answer(response)
+        except BaseException:
+            self._exchange.close()  # a client that waits for ever is worse
+            raise

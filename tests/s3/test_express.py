@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given, settings
 
 from ingot._speedups import express, sigv4
+from ingot.bucket.model import BucketConfig
 from ingot.credentials import Account
 from ingot.errors import Unavailable
 from ingot.http.errors import HeadError
 from ingot.http.limits import HttpLimits
 from ingot.http.parser import HeadParser
+from ingot.messages import Response
+from ingot.s3.answers import Answers
 from ingot.s3.auth import Authenticator
 from ingot.s3.names import split_target
 from ingot.testing import Gateway
@@ -290,3 +293,41 @@ def test_a_client_that_leaves_costs_nothing(gateway: Gateway, raw: Raw) -> None:
     sock.sendall(raw.head("PUT", "/photos/left", b"bye") + b"bye")
     other.close()
     assert raw.put("/photos/k", b"hello").status == 200
+
+
+def test_an_answer_that_fails_is_its_own_trouble(gateway: Gateway, raw: Raw, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The connection it was for ends; the pipeline and everybody else go on."""
+    twice(gateway, raw, "PUT", b"hello")
+    complete = Answers.complete
+
+    def broken(self: Answers, response: Response, request_id: bytes) -> Response:
+        if response.status == 200 and broken_once:
+            broken_once.pop()
+            raise ValueError("injected")
+        return complete(self, response, request_id)
+
+    broken_once = [True]
+    monkeypatch.setattr(Answers, "complete", broken)
+    sock = raw.connect()
+    sock.settimeout(20)
+    sock.sendall(raw.head("PUT", "/photos/broken", b"1") + b"1")
+    assert sock.recv(100) == b"" and not broken_once
+    raw.connect()
+    assert raw.put("/photos/k", b"hello").status == 200
+    assert gateway.server.pipeline.failed is None
+    assert raw.get("/photos/broken").body == b"1", "its commit stands"
+
+
+async def test_a_batch_that_breaks_the_planner_leaves_nobody_waiting() -> None:
+    async with Gateway() as gateway:
+        store = gateway.server.store
+        config = BucketConfig("0" * 63 + "1", "testing", 0, "us-east-1")
+        await store.create_bucket("photos", config)
+
+        def broken(*arguments: Any) -> Any:
+            raise KeyError("injected")
+
+        gateway.server.pipeline._planner.plan = broken  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(10):
+                await store.delete("photos", [b"k"])
