@@ -15,6 +15,7 @@ directory, or its disk at another machine, has another lock and proves nothing.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -54,7 +55,7 @@ class DataDirectory:
     def prepare(self) -> None:
         """Make the directory; ConfigError where it cannot be ours."""
         try:
-            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            _make(self.path, 0o700)
             names = set(os.listdir(self.path))
         except OSError as error:
             raise ConfigError(
@@ -151,11 +152,26 @@ class DataDirectory:
             file.flush()
             os.fsync(file.fileno())
         os.rename(path + ".new", path)
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync_directory(self.path)
+
+
+def _make(path: str, mode: int) -> None:
+    """The directory and those above it, where they are not there; their names are durable."""
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    _make(above, 0o777)
+    with contextlib.suppress(FileExistsError):  # made meanwhile, or no directory: listing it tells
+        os.mkdir(path, mode)
+    _sync_directory(above)
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _to_json(mark: StoreMark) -> dict[str, object]:

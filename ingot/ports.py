@@ -211,7 +211,9 @@ class Registry(Protocol):
         ...
 
     async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
-        """Move every head of one commit, or none: one fenced statement, committed durably."""
+        """Move every head of one commit, or none: one fenced statement, committed durably.
+        LeaseLost also where the head is gone that was swapped last, or that ``newest_commit`` or
+        ``swapped`` found: the database lost commits, and a start will put them back."""
         ...
 
     async def swap_forward(

@@ -347,7 +347,7 @@ class Pipeline:
             if self.failed is None:
                 self._acknowledge(plan)
         except (LeaseLost, RootMoved) as error:
-            self.fail(LeaseLost(f"commit {sequence} met another gateway's heads: {error}"))
+            self.fail(LeaseLost(f"commit {sequence} cannot be swapped: {error}"))
         except Exception as error:
             log.exception("the swap of commit %d broke", sequence)
             self.fail(Unavailable(f"internal error: {error!r}"))

@@ -54,7 +54,7 @@ def runs(commits: Iterable[Commit]) -> Iterator[list[Commit]]:
 
 
 def chain(run: Sequence[Commit]) -> tuple[list[object], ...]:
-    """The arrays that ``statements.SWAP_RUN`` takes after the token: the moves of ``run`` in order.
+    """The arrays that ``statements.SWAP_RUN`` takes after the fence: the moves of ``run`` in order.
     Only the first of each bucket is compared with what stands, so the others are compared here with
     the one before them. RootMoved where one does not continue it."""
     heads: dict[bytes, tuple[int, Head | None]] = {}
@@ -76,7 +76,7 @@ def chain(run: Sequence[Commit]) -> tuple[list[object], ...]:
 
 
 def columns(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
-    """The arrays that ``statements.SWAP`` takes after token and commit."""
+    """The arrays that ``statements.SWAP`` takes after the commit."""
     olds = [move.old or _NOTHING for move in moves]
     news = [move.new or _NOTHING for move in moves]
     return (
@@ -92,7 +92,7 @@ def columns(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
 
 
 def scalars(move: HeadMove) -> tuple[object, ...]:
-    """What ``statements.SWAP_ONE`` takes after token and commit, for a move from head to head."""
+    """What ``statements.SWAP_ONE`` takes after the commit, for a move from head to head."""
     old, new = move.old, move.new
     assert old is not None and new is not None, "a creation or a deletion"
     assert new.sequence == old.sequence + 1, "a sequence was skipped"

@@ -59,6 +59,7 @@ class MemoryRegistry:
         self.warnings: list[str] = []
         self._token = token
         self._is_open = False
+        self._stands: HeadRow | None = None  # swapped or read last: it must stand at each swap
 
     async def open(self) -> None:
         self._is_open = True
@@ -152,8 +153,11 @@ class MemoryRegistry:
     async def newest_commit(self) -> CommitRef:
         database = await self._enter("newest_commit")
         await self._leave("newest_commit")
-        commits = [rows[-1][1] for rows in database.heads.values()]
-        return max(commits, key=lambda commit: commit.sequence, default=CommitRef(0, None))
+        newest = [rows[-1] for rows in database.heads.values()]
+        if not newest:
+            return CommitRef(0, None)
+        self._stands, commit = max(newest, key=lambda row: row[1].sequence)
+        return commit
 
     async def swap_forward(self, token: bytes, commits: Sequence[Commit]) -> None:
         for commit, moves in commits:
@@ -162,6 +166,9 @@ class MemoryRegistry:
     async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
         database = await self._enter("swap")
         self._fence(token)
+        stands = self._stands
+        if stands and stands not in [row for row, _ in database.heads.get(stands.bucket, ())]:
+            raise LeaseLost("the database lost commits that it had")
         rows = [HeadRow(move.bucket, new_sequence(move), move.new) for move in moves]
         if len({move.bucket for move in moves}) != len(moves):
             raise RootMoved(f"commit {commit.sequence}: a bucket is moved twice")
@@ -177,6 +184,11 @@ class MemoryRegistry:
         for row in rows:
             database.heads.setdefault(row.bucket, []).append((row, commit))
         await self._leave("swap")
+        self._note(moves)
+
+    def _note(self, moves: Sequence[HeadMove]) -> None:
+        if moves:
+            self._stands = HeadRow(moves[-1].bucket, new_sequence(moves[-1]), moves[-1].new)
 
     def _check(self, move: HeadMove) -> None:
         rows = self.database.heads.get(move.bucket)
@@ -191,7 +203,10 @@ class MemoryRegistry:
         database = await self._enter("swapped")
         rows = [row for move in moves for row, _ in database.heads.get(move.bucket, ())]
         await self._leave("swapped")
-        return resolve(moves, rows)
+        done = resolve(moves, rows)
+        if done:
+            self._note(moves)
+        return done
 
     async def prune(self, keep: int = HEADS_KEPT) -> int:
         database = await self._enter("prune")

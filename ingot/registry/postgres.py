@@ -78,6 +78,8 @@ class Postgres:
         self._swaps = Line("swap", self._connect, self._discard, self._prepare_swaps, self._logger)
         self._calls = Line("second", self._connect, self._discard, self._session, self._logger)
         self.warnings: list[str] = []  # what ``open`` found unsafe, one sentence each
+        # Bucket and sequence of the head that was swapped or read last: it must stand at each swap.
+        self._stands: tuple[bytes | None, int | None] = (None, None)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -229,11 +231,16 @@ class Postgres:
 
     async def newest_commit(self) -> CommitRef:
         rows = await self._fetch(statements.NEWEST_COMMIT, limit_s=REGISTRY_SCAN_S)
-        return CommitRef(*rows[0]) if rows else CommitRef(0, None)
+        if not rows:
+            return CommitRef(0, None)
+        commit, record, *stands = rows[0]
+        self._stands = (stands[0], stands[1])
+        return CommitRef(commit, record)
 
     async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
-        sql, args = _swap(token, commit, moves)
-        await self._moved(sql, args, len(moves), commit)
+        sql, args = _swap(commit, moves)
+        await self._moved(sql, token, args, len(moves), commit)
+        self._note(moves)
 
     async def swap_forward(self, token: bytes, commits: Sequence[Commit]) -> None:
         for run in runs(commits):
@@ -242,10 +249,15 @@ class Postgres:
                 await self.swap(token, commit, moves)
             else:
                 arrays = chain(run)
-                await self._moved(statements.SWAP_RUN, (token, *arrays), len(arrays[0]), commit)
+                await self._moved(statements.SWAP_RUN, token, arrays, len(arrays[0]), commit)
+                self._note(run[-1][1])
+
+    def _note(self, moves: Sequence[HeadMove]) -> None:
+        if moves:
+            self._stands = moves[-1].bucket, new_sequence(moves[-1])
 
     async def _moved(
-        self, sql: str, args: tuple[object, ...], count: int, commit: CommitRef
+        self, sql: str, token: bytes, args: tuple[object, ...], count: int, commit: CommitRef
     ) -> None:
         """Run one form of the swap; it moved ``count`` heads, or raises. The path of every PUT: one
         statement, and nothing around it that it can do without."""
@@ -254,10 +266,11 @@ class Postgres:
             connection = line.get()
             try:
                 if line.prepared is not None:
-                    rows = await line.prepared[sql](*args, timeout=SWAP_TIMEOUT_S)
+                    swap = line.prepared[sql]
+                    rows = await swap(token, *self._stands, *args, timeout=SWAP_TIMEOUT_S)
                 else:
                     async with asyncio.timeout(SWAP_TIMEOUT_S), transaction(connection):
-                        rows = await connection.fetch(sql, *args)
+                        rows = await connection.fetch(sql, token, *self._stands, *args)
             except asyncpg.UniqueViolationError as error:
                 raise RootMoved(
                     f"commit {commit.sequence}: a row was there already: {error}"
@@ -266,7 +279,9 @@ class Postgres:
                 line.fail(connection, error)
         fenced, moved = rows[0]
         if not fenced:
-            raise LeaseLost("the lease was taken by another gateway")
+            raise LeaseLost(
+                "the lease was taken by another gateway, or Postgres lost commits that it had"
+            )
         if moved != count:
             raise RootMoved(f"commit {commit.sequence}: of {count} heads some are not as expected")
 
@@ -280,13 +295,16 @@ class Postgres:
             return await connection.fetch(statements.STANDING, buckets, sequences)
 
         rows = await self._call(work, REGISTRY_CALL_S, together=True)
-        return resolve(
+        done = resolve(
             moves,
             [
                 HeadRow(bucket, sequence, None if deleted else Head(sequence, *roots))
                 for bucket, sequence, deleted, *roots in rows
             ],
         )
+        if done:
+            self._note(moves)
+        return done
 
     async def prune(self, keep: int) -> int:
         async def work(connection: Any) -> str:
@@ -327,19 +345,17 @@ _WARNINGS = {
 }
 
 
-def _swap(
-    token: bytes, commit: CommitRef, moves: Sequence[HeadMove]
-) -> tuple[str, tuple[object, ...]]:
-    """The statement for ``moves`` and its arguments; the plain ones where nothing is created or
-    deleted, which is every commit of objects only."""
+def _swap(commit: CommitRef, moves: Sequence[HeadMove]) -> tuple[str, tuple[object, ...]]:
+    """The statement for ``moves`` and its arguments after the fence; the plain ones where nothing
+    is created or deleted, which is every commit of objects only."""
     if not moves:
-        return statements.FENCE, (token,)
-    first = (token, commit.sequence, commit.record)
+        return statements.FENCE, ()
+    named = (commit.sequence, commit.record)
     if not is_plain(moves):
-        return statements.SWAP_ANY, (*first, *columns(moves), *kinds(moves))
+        return statements.SWAP_ANY, (*named, *columns(moves), *kinds(moves))
     if len(moves) == 1:
-        return statements.SWAP_ONE, (*first, *scalars(moves[0]))
-    return statements.SWAP, (*first, *columns(moves))
+        return statements.SWAP_ONE, (*named, *scalars(moves[0]))
+    return statements.SWAP, (*named, *columns(moves))
 
 
 def _where(dsn: str | None) -> str:

@@ -2,31 +2,41 @@
 
 The swap is one statement, so one round trip, and all or nothing. It closes the fence first: the
 lease row is locked FOR SHARE, which waits for a taker's update and then sees the taker's token, and
-which a later taker waits for. A condition on the token without the lock does not fence. Everything
-after it depends on the count of heads that still are as expected, so either all rows are inserted
-or none; what races past the check (an earlier swap whose answer was lost, still running) meets the
-primary key. ``synchronous_commit`` is set inside, because behind a pooler or a host's pool the
-session may be anyone's.
+which a later taker waits for. A condition on the token without the lock does not fence. The fence
+is also closed where a head is gone that this gateway swapped or read last: a failover lost commits,
+and what is swapped on top would hide them from the next start, which puts back what the log has
+behind the registry's newest commit. So the registry always holds a prefix of the log.
+
+Everything after the fence depends on the count of heads that still are as expected, so either all
+rows are inserted or none; what races past the check (an earlier swap whose answer was lost, still
+running) meets the primary key. ``synchronous_commit`` is set inside, because behind a pooler or a
+host's pool the session may be anyone's.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# Arguments: token, commit, its record, then one array a column in the order of the unnest. The
-# look-ups are LATERAL with a LIMIT so that they are index probes whatever the planner believes:
+# The first three arguments of every form: token, bucket and sequence of a head that must stand.
+_HELD: Final = """
+    FROM ingot.lease WHERE token = $1 AND ($2::bytea IS NULL OR EXISTS (
+        SELECT FROM ingot.heads WHERE bucket = $2 AND sequence = $3
+    )) FOR SHARE
+"""
+
+# Then: commit, its record, and one array a column in the order of the unnest. The look-ups are
+# LATERAL with a LIMIT so that they are index probes whatever the planner believes:
 # these plans are made once a connection, often while the tables are still empty, and a join would
 # then be planned as a scan of all heads and stay one (measured: 6 ms a swap after 100,000 heads).
-SWAP: Final = """
+SWAP: Final = f"""
 WITH fence AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', 'on', true)
-    FROM ingot.lease WHERE token = $1 FOR SHARE
+    SELECT set_config('synchronous_commit', 'on', true) {_HELD}
 ), move AS MATERIALIZED (
-    SELECT * FROM unnest($4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
-                         $9::bytea[], $10::bytea[], $11::bytea[])
+    SELECT * FROM unnest($6::bytea[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bytea[],
+                         $11::bytea[], $12::bytea[], $13::bytea[])
         AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config)
 ), ready AS MATERIALIZED (
-    SELECT count(*) = cardinality($4) AS yes
+    SELECT count(*) = cardinality($6) AS yes
     FROM fence, move CROSS JOIN LATERAL (
         SELECT * FROM ingot.heads
         WHERE bucket = move.bucket AND sequence = move.sequence - 1 LIMIT 1
@@ -37,7 +47,7 @@ WITH fence AS MATERIALIZED (
       AND NOT h.deleted
 ), moved AS (
     INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config)
-    SELECT move.bucket, move.sequence, $2, $3, move.objects, move.uploads, move.config
+    SELECT move.bucket, move.sequence, $4, $5, move.objects, move.uploads, move.config
     FROM ready, move WHERE ready.yes
     RETURNING 1
 )
@@ -45,19 +55,18 @@ SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
 
 # The same for one bucket, with scalars for the arrays: one in eight of the time less.
-SWAP_ONE: Final = """
+SWAP_ONE: Final = f"""
 WITH fence AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', 'on', true)
-    FROM ingot.lease WHERE token = $1 FOR SHARE
+    SELECT set_config('synchronous_commit', 'on', true) {_HELD}
 ), moved AS (
     INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config)
-    SELECT $4, $5::bigint, $2::bigint, $3, $9, $10, $11
+    SELECT $6, $7::bigint, $4::bigint, $5, $11, $12, $13
     FROM fence CROSS JOIN LATERAL (
-        SELECT * FROM ingot.heads WHERE bucket = $4 AND sequence = $5::bigint - 1 LIMIT 1
+        SELECT * FROM ingot.heads WHERE bucket = $6 AND sequence = $7::bigint - 1 LIMIT 1
     ) AS h
-    WHERE h.objects IS NOT DISTINCT FROM $6::bytea
-      AND h.uploads IS NOT DISTINCT FROM $7::bytea
-      AND h.config IS NOT DISTINCT FROM $8::bytea
+    WHERE h.objects IS NOT DISTINCT FROM $8::bytea
+      AND h.uploads IS NOT DISTINCT FROM $9::bytea
+      AND h.config IS NOT DISTINCT FROM $10::bytea
       AND NOT h.deleted
     RETURNING 1
 )
@@ -66,14 +75,13 @@ SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 
 # A run of commits, oldest first, for a registry that is far behind: a row a move, each with its own
 # commit. ``follows``: it moves from an earlier row of the run, and the caller compared the two.
-SWAP_RUN: Final = """
+SWAP_RUN: Final = f"""
 WITH fence AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', 'on', true)
-    FROM ingot.lease WHERE token = $1 FOR SHARE
+    SELECT set_config('synchronous_commit', 'on', true) {_HELD}
 ), move AS MATERIALIZED (
-    SELECT * FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[],
-                         $7::bytea[], $8::bytea[], $9::bytea[],
-                         $10::bigint[], $11::bytea[], $12::boolean[])
+    SELECT * FROM unnest($4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
+                         $9::bytea[], $10::bytea[], $11::bytea[],
+                         $12::bigint[], $13::bytea[], $14::boolean[])
         AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config,
              commit, record, follows)
 ), ready AS MATERIALIZED (
@@ -99,18 +107,17 @@ SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 
 # For many again, with creations (``created``: no head row may exist) and deletions (``deleted``:
 # the new row is a tombstone). Names are freed before they are taken, so one commit can do both.
-SWAP_ANY: Final = """
+SWAP_ANY: Final = f"""
 WITH fence AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', 'on', true)
-    FROM ingot.lease WHERE token = $1 FOR SHARE
+    SELECT set_config('synchronous_commit', 'on', true) {_HELD}
 ), move AS MATERIALIZED (
-    SELECT * FROM unnest($4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
-                         $9::bytea[], $10::bytea[], $11::bytea[],
-                         $12::text[], $13::boolean[], $14::boolean[])
+    SELECT * FROM unnest($6::bytea[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bytea[],
+                         $11::bytea[], $12::bytea[], $13::bytea[],
+                         $14::text[], $15::boolean[], $16::boolean[])
         AS m(bucket, sequence, old_objects, old_uploads, old_config, objects, uploads, config,
              name, created, deleted)
 ), ready AS MATERIALIZED (
-    SELECT count(*) = cardinality($4) AS yes
+    SELECT count(*) = cardinality($6) AS yes
     FROM fence, move LEFT JOIN LATERAL (
         SELECT * FROM ingot.heads WHERE bucket = move.bucket ORDER BY sequence DESC LIMIT 1
     ) AS h ON true LEFT JOIN LATERAL (
@@ -135,7 +142,7 @@ WITH fence AS MATERIALIZED (
     RETURNING 1
 ), moved AS (
     INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config, deleted)
-    SELECT move.bucket, move.sequence, $2, $3, move.objects, move.uploads, move.config, move.deleted
+    SELECT move.bucket, move.sequence, $4, $5, move.objects, move.uploads, move.config, move.deleted
     FROM ready, move WHERE ready.yes
     RETURNING 1
 )
@@ -143,8 +150,8 @@ SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
 
 # A commit that moves no head: only the fence is asked.
-FENCE: Final = """
-SELECT count(*), 0 FROM (SELECT FROM ingot.lease WHERE token = $1 FOR SHARE) AS held
+FENCE: Final = f"""
+SELECT count(*), 0 FROM (SELECT {_HELD}) AS held
 """
 
 SWAPS: Final = (SWAP_ONE, SWAP, SWAP_RUN, SWAP_ANY, FENCE)
@@ -195,13 +202,12 @@ FROM ingot.buckets b CROSS JOIN LATERAL (
 ORDER BY b.name
 """
 NEWEST_COMMIT: Final = """
-SELECT commit, record FROM (
-    (SELECT h.commit, h.record FROM ingot.buckets b CROSS JOIN LATERAL (
-        SELECT commit, record FROM ingot.heads WHERE bucket = b.bucket
-        ORDER BY sequence DESC LIMIT 1
+SELECT commit, record, bucket, sequence FROM (
+    (SELECT h.* FROM ingot.buckets b CROSS JOIN LATERAL (
+        SELECT * FROM ingot.heads WHERE bucket = b.bucket ORDER BY sequence DESC LIMIT 1
     ) AS h)
     UNION ALL
-    (SELECT commit, record FROM ingot.heads WHERE deleted ORDER BY commit DESC LIMIT 1)
+    (SELECT * FROM ingot.heads WHERE deleted ORDER BY commit DESC LIMIT 1)
 ) AS newest
 ORDER BY commit DESC LIMIT 1
 """

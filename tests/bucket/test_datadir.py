@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -44,6 +45,25 @@ def test_foreign_directory_is_refused_untouched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
         DataDirectory(str(tmp_path)).prepare()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_names_of_new_directories_are_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power loss takes the whole directory, with what was acknowledged in it."""
+    synced = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    DataDirectory(str(tmp_path / "a" / "b" / "data")).prepare()
+    assert synced == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
+    synced.clear()
+    DataDirectory(str(tmp_path / "a" / "b" / "data")).prepare()
+    assert synced == []
 
 
 def test_path_that_cannot_be_made(tmp_path: Path) -> None:

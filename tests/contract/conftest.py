@@ -10,6 +10,7 @@ import pytest
 
 from ingot.registry.memory import Database, MemoryRegistry
 from ingot.registry.postgres import Postgres
+from tests.support.servers import lose_newest_commit
 
 
 class MemoryWorld:
@@ -35,6 +36,10 @@ class MemoryWorld:
     async def expire_lease(self) -> None:
         self.ticks.now += 1000.0
 
+    async def lose_newest_commit(self) -> None:
+        """As a failover to a standby that had not heard of it."""
+        lose_newest_commit(self.database)
+
     async def close(self) -> None:
         for registry in self.opened:
             await registry.close()
@@ -57,6 +62,12 @@ class PostgresWorld:
         await registry.open()
         self.opened.append(registry)
         return registry
+
+    async def lose_newest_commit(self) -> None:
+        await self.admin.execute(
+            "DELETE FROM ingot.heads WHERE commit = (SELECT max(commit) FROM ingot.heads);"
+            "DELETE FROM ingot.buckets WHERE bucket NOT IN (SELECT bucket FROM ingot.heads)"
+        )
 
     async def expire_lease(self) -> None:
         await self.admin.execute("UPDATE ingot.lease SET expires_at = clock_timestamp()")

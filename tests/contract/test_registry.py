@@ -375,6 +375,42 @@ async def test_nobody_swaps_forward_without_the_lease(
     assert heads(await registry.buckets()) == {"a": (head(5, 5), at(6))}
 
 
+# -- a database that lost commits ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["swapped", "created", "swapped forward", "answer lost", "read"])
+async def test_nothing_is_swapped_after_commits_that_are_lost(
+    world: Any, registry: Any, token: bytes, how: str
+) -> None:
+    """Commits of another bucket must not hide the loss: a start looks behind the newest only."""
+    await registry.swap(token, at(1), [HeadMove(A, "a", None, head(0, 0)), create(B, "b")])
+    step = steps(A, "a", 0, 1)
+    if how == "swapped":
+        await registry.swap(token, at(2), step)
+    elif how == "created":
+        await registry.swap(token, at(2), [create(C, "c"), *step])
+    elif how == "swapped forward":
+        await registry.swap_forward(token, [(at(2), step), (at(3), steps(A, "a", 1, 1))])
+    else:
+        other = await world.gateway()
+        await other.swap(token, at(2), step)
+        if how == "answer lost":
+            assert await registry.swapped(step) is True
+        else:
+            assert await registry.newest_commit() == at(2)
+    await world.lose_newest_commit()
+    for moves in ([HeadMove(B, "b", head(0), head(1))], [create(b"n" * 16, "new")]):
+        with pytest.raises(LeaseLost):
+            await registry.swap(token, at(4), moves)
+        with pytest.raises(LeaseLost):
+            await registry.swap_forward(token, [(at(4), moves), (at(5), [])])
+    again = await world.gateway()  # a start finds what there is, and what to put back
+    forward = how == "swapped forward"
+    assert await again.newest_commit() == at(2 if forward else 1)
+    lost = (at(3), steps(A, "a", 1, 1)) if forward else (at(2), step)
+    await again.swap_forward(token, [lost, (at(4), [HeadMove(B, "b", head(0), head(1))])])
+
+
 # -- after a lost answer --------------------------------------------------------------------------
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ingot.errors import LeaseLost
 from tests.support.client import Client
-from tests.support.servers import Servers
+from tests.support.servers import Servers, lose_newest_commit
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +93,21 @@ def test_rows_from_before_commit_records_were_kept(world: World) -> None:
         heads[bucket] = [(row, replace(commit, record=None)) for row, commit in rows]
     for start in range(3):
         world.check(f"start{start}")
+
+
+def test_a_failover_that_lost_commits_of_a_bucket_that_is_at_rest(tmp_path: Path) -> None:
+    """Later commits of other buckets must not hide it: they are put back at the next start."""
+    servers, data = Servers(), tmp_path / "data"
+    with servers.running(data) as client:
+        for name in ("rest", "busy"):
+            assert client.put(f"/{name}", b"").status == 200
+        for n in range(5):
+            assert client.put(f"/rest/{n}", b"acknowledged").status == 200
+        for _ in range(3):
+            lose_newest_commit(servers.database)
+        assert client.put("/busy/k", b"x").status == 503
+        assert client.put("/busy/k", b"x").status == 503
+        assert isinstance(servers.made[-1].pipeline.failed, LeaseLost)
+    with servers.running(data) as client:
+        assert [client.get(f"/rest/{n}").body for n in range(5)] == [b"acknowledged"] * 5
+        assert client.put("/busy/k", b"x").status == 200

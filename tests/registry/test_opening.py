@@ -154,7 +154,7 @@ def test_dsn_or_pool_and_not_both() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        *(("SWAP_ONE", 11), ("SWAP", 11), ("SWAP_RUN", 12), ("SWAP_ANY", 14)),
+        *(("SWAP_ONE", 13), ("SWAP", 13), ("SWAP_RUN", 14), ("SWAP_ANY", 16)),
         *(("STANDING", 2), ("BUCKETS", 0)),
     ],
 )

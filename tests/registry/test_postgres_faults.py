@@ -440,9 +440,10 @@ async def test_a_failover_that_lost_the_last_commits(
     await registry.swap(token, at(2), [step(0)])
     await registry.swap(token, at(3), [step(1)])
     await admin.execute("DELETE FROM ingot.heads WHERE sequence = 2")
-    with pytest.raises(RootMoved):
+    with pytest.raises(LeaseLost, match="lost commits"):
         await registry.swap(token, at(4), [step(2)])
     assert await registry.swapped([step(1)]) is False
+    assert await registry.newest_commit() == at(2)
     await registry.swap(token, at(3), [step(1)])
     await registry.swap(token, at(4), [step(2)])
 
@@ -487,7 +488,7 @@ async def test_a_taker_waits_for_a_swap_in_flight_and_sees_it(
     await admin.execute("UPDATE ingot.lease SET expires_at = clock_timestamp()")
     columns = [[A], [1], [None], [None], [None], [b"x"], [None], [None]]
     async with holder.transaction():
-        moved = await holder.fetch(statements.SWAP, token, 2, None, *columns)
+        moved = await holder.fetch(statements.SWAP, token, None, None, 2, None, *columns)
         assert tuple(moved[0]) == (1, 1)
         taking = asyncio.ensure_future(other.acquire("two", 60.0))
         await until_waiting(admin, "UPDATE ingot.lease")

@@ -78,3 +78,15 @@ class Servers:
             client = Client(running.url, access_key, SECRET_KEY)
             yield client
             client.close()
+
+
+def lose_newest_commit(database: Database) -> None:
+    """Commits that deleted a bucket cannot be lost in this way."""
+    newest = max(commit.sequence for rows in database.heads.values() for _, commit in rows)
+    for bucket, rows in list(database.heads.items()):
+        if rows[-1][1].sequence == newest:
+            rows.pop()
+        if not rows:
+            del database.heads[bucket]
+    left = database.heads
+    database.names = {name: each for name, each in database.names.items() if each in left}
