@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 import socket
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -292,6 +293,9 @@ def test_a_client_that_leaves_costs_nothing(gateway: Gateway, raw: Raw) -> None:
     sock = other.connect()
     sock.sendall(raw.head("PUT", "/photos/left", b"bye") + b"bye")
     other.close()
+    deadline = time.monotonic() + 20
+    while raw.get("/photos/left").body != b"bye":  # its commit stands
+        assert time.monotonic() < deadline
     assert raw.put("/photos/k", b"hello").status == 200
 
 
