@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 
 from ingot import limits
-from ingot.errors import IngotError, LeaseLost
+from ingot.errors import IngotError, LeaseLost, Unavailable
 from ingot.ports import Clock, Registry
 
 
@@ -32,11 +32,17 @@ class Lease:
 
     async def take(self, owner: str, dead: Callable[[], bytes | None]) -> None:
         """Wait as a standby, saying for whom, until the lease is free or expired, or its holder's
-        token is the one that ``dead`` gives: of a process that has ended."""
+        token is the one that ``dead`` gives: of a process that has ended. Unavailable where the
+        registry is away at once; a standby waits for its return."""
         said = False
         while True:
             sent = self._clock.boottime()
-            token = await self._registry.acquire(owner, limits.LEASE_TTL_S, dead())
+            try:
+                token = await self._registry.acquire(owner, limits.LEASE_TTL_S, dead())
+            except Unavailable:
+                if not said:
+                    raise
+                token = None
             if token is not None:
                 self.token = token
                 self._confirmed(sent)

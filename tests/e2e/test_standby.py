@@ -53,6 +53,39 @@ async def test_a_copy_of_the_directory_waits_for_the_lease_to_expire(
         await first.store.create_bucket("late", CONFIG)
 
 
+@pytest.mark.slow
+async def test_a_standby_outlives_a_restart_of_the_database(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment it is needed most."""
+    monkeypatch.setattr(limits, "STANDBY_POLL_S", 0.001)
+    servers.database.lease = (b"t" * 16, "another host", servers.ticks.now + 1000.0)
+    asked = 0
+
+    async def before(call: str) -> None:
+        nonlocal asked
+        if call == "acquire":
+            asked += 1
+            servers.database.reachable = asked not in (3, 4, 5)
+            if asked == 7:
+                servers.database.lease = None
+
+    async with asyncio.timeout(20):
+        async with servers.make(tmp_path / "data", before=before) as server:
+            assert server.store.buckets() == []
+    assert asked == 7
+
+
+async def test_a_database_that_is_away_refuses_a_first_start(
+    servers: Servers, tmp_path: Path
+) -> None:
+    async def before(call: str) -> None:
+        servers.database.reachable = call != "acquire"
+
+    with pytest.raises(Unavailable):
+        await servers.make(tmp_path / "data", before=before).start()
+
+
 def forget_newest(servers: Servers, name: str) -> None:
     """The registry loses the creation of a bucket, its newest commit."""
     del servers.database.heads[servers.database.names.pop(name)]
