@@ -239,7 +239,12 @@ class Postgres:
 
     async def swap(self, token: bytes, commit: CommitRef, moves: Sequence[HeadMove]) -> None:
         sql, args = _swap(commit, moves)
-        await self._moved(sql, token, args, len(moves), commit)
+        stands = self._stands
+        for move in moves:
+            if (move.bucket, move.old and move.old.sequence) == stands:
+                stands = (None, None)  # the move itself compares it
+                break
+        await self._moved(sql, (token, *stands, *args), len(moves), commit)
         self._note(moves)
 
     async def swap_forward(self, token: bytes, commits: Sequence[Commit]) -> None:
@@ -249,7 +254,8 @@ class Postgres:
                 await self.swap(token, commit, moves)
             else:
                 arrays = chain(run)
-                await self._moved(statements.SWAP_RUN, token, arrays, len(arrays[0]), commit)
+                args = (token, *self._stands, *arrays)
+                await self._moved(statements.SWAP_RUN, args, len(arrays[0]), commit)
                 self._note(run[-1][1])
 
     def _note(self, moves: Sequence[HeadMove]) -> None:
@@ -257,7 +263,7 @@ class Postgres:
             self._stands = moves[-1].bucket, new_sequence(moves[-1])
 
     async def _moved(
-        self, sql: str, token: bytes, args: tuple[object, ...], count: int, commit: CommitRef
+        self, sql: str, args: tuple[object, ...], count: int, commit: CommitRef
     ) -> None:
         """Run one form of the swap; it moved ``count`` heads, or raises. The path of every PUT: one
         statement, and nothing around it that it can do without."""
@@ -266,11 +272,10 @@ class Postgres:
             connection = line.get()
             try:
                 if line.prepared is not None:
-                    swap = line.prepared[sql]
-                    rows = await swap(token, *self._stands, *args, timeout=SWAP_TIMEOUT_S)
+                    rows = await line.prepared[sql](*args, timeout=SWAP_TIMEOUT_S)
                 else:
                     async with asyncio.timeout(SWAP_TIMEOUT_S), transaction(connection):
-                        rows = await connection.fetch(sql, token, *self._stands, *args)
+                        rows = await connection.fetch(sql, *args)
             except asyncpg.UniqueViolationError as error:
                 raise RootMoved(
                     f"commit {commit.sequence}: a row was there already: {error}"
