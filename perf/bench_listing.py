@@ -209,10 +209,12 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     keys, pages = (3_000, 3) if arguments.smoke else (arguments.keys, arguments.pages)
     thresholds = gc.get_threshold()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        found = runner.run(everything(arguments.dir, keys, arguments.size, pages))
-    gc.unfreeze()
-    gc.set_threshold(*thresholds)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            found = runner.run(everything(arguments.dir, keys, arguments.size, pages))
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
     for name, figures in found.items():
         line = "   ".join(f"{what} {value:8,.0f}" for what, value in figures.items())
         print(f"{name:<12} us a page:   {line}")

@@ -164,7 +164,6 @@ class ListOperations:
         """What a page shows: its records, each a ``tag``, then its groups."""
         keys = [key for key, cid in page.items if cid is not None]
         cids = [cid for _, cid in page.items if cid is not None]
-        groups = [key for key, cid in page.items if cid is None]
         names = key_texts(keys, asked.encoded)
         before, between = f"<{tag}><Key>".encode(), f"</Key>{version}<LastModified>".encode()
         after = f"<StorageClass>STANDARD</StorageClass>{owner}</{tag}>".encode()
@@ -174,6 +173,7 @@ class ListOperations:
                 some = names[at : at + len(blocks)]
                 shown.append(entries.write(SUMMARY, some, blocks, before, between, after))
                 at += len(blocks)
+        groups = [] if len(keys) == len(page.items) else [k for k, cid in page.items if cid is None]
         for name in key_texts(groups, asked.encoded):
             shown.append(b"<CommonPrefixes><Prefix>%b</Prefix></CommonPrefixes>" % name)
         return shown
