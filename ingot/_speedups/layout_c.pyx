@@ -313,6 +313,8 @@ cdef object read_kind(Reader *data, Kind kind):
 
 
 cdef bint is_kind(Kind kind, object value) except -1:
+    if kind == K_TRUE:
+        return value is True
     if kind == K_LINK:
         return type(value) is CID
     if kind == K_TEXTS or kind == K_DIGESTS:

@@ -267,6 +267,7 @@ SIZE, CREATED = ("size", 1), ("created", 2)
         (SIZE, CREATED, ("checksums", [b"x"])),
         (SIZE, CREATED, ("composite", False)),
         (SIZE, CREATED, ("composite", 1)),
+        (SIZE, CREATED, ("composite", [1])),
         (SIZE, CREATED, ("composite", True), ("checksums", raw_map(("a", b"\x41x")))),
         (SIZE, CREATED, ("composite", True), ("etag", "late")),
         (("\x7f", 1), SIZE, CREATED),
