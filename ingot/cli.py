@@ -113,6 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--segment-bytes", metavar="SIZE", help="seal a segment at this size")
     serve.add_argument("--log-bytes-max", metavar="SIZE", help="all segments; over it 503 SlowDown")
     serve.add_argument("--batch-mutations", metavar="N", help="mutations in one commit, at most")
+    serve.add_argument(
+        "--busy-poll-s", metavar="S", help="stay awake so long for a commit: latency; 0: never"
+    )
     serve.add_argument("--node-cache-bytes", metavar="SIZE", help="memory for tree nodes")
     serve.add_argument("--connections-max", metavar="N", help="clients at one time")
     serve.add_argument(

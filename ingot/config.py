@@ -69,6 +69,8 @@ class Config:
     log_bytes_max: int = _setting(limits.LOG_BYTES_MAX, "size", 8 * limits.SEGMENT_BYTES_MAX)
     """All segments together; over it PUT gets 503 SlowDown."""
     batch_mutations: int = _setting(limits.BATCH_MUTATIONS_MAX, "count", 1, 4096)
+    busy_poll_s: float = _setting(limits.BUSY_POLL_S, "seconds", 0.0)
+    """So long the loop stays awake for a commit, where commits are quicker than that; 0: never."""
     node_cache_bytes: int = _setting(limits.NODE_CACHE_BYTES, "size", 4 * limits.MIB)
     connections_max: int = _setting(limits.CONNECTIONS_MAX, "count", 1, 1_000_000)
     header_deadline_s: float = _setting(limits.HEADER_DEADLINE_S, "seconds", 0.01)

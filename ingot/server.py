@@ -273,6 +273,7 @@ class Server:
             pins,
             checkpoints,
             config.batch_mutations,
+            busy_poll_s=config.busy_poll_s,
         )
         self.store = Store(self.segments, nodes, self.pipeline, Ingest(lanes), pins, self.clock)
         if lease.lost is not None:

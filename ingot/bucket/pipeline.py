@@ -22,10 +22,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from ingot import limits
 from ingot.bucket.batch import Create, Drop, Mutation, Plan, Planner
+from ingot.bucket.busy_poll import BusyPoll
 from ingot.bucket.checkpoint import Checkpoints
 from ingot.bucket.model import Bucket
 from ingot.bucket.nodes import Nodes
@@ -35,6 +36,8 @@ from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, Registry
 
 log = logging.getLogger("ingot.pipeline")
+
+CROWD_KEPT: Final = 15 / 16  # of the highest count, from batch to batch: it follows within dozens
 
 
 class CommitLog(Protocol):
@@ -72,6 +75,7 @@ class Pipeline:
         checkpoints: Checkpoints,
         batch_mutations: int = limits.BATCH_MUTATIONS_MAX,
         commit_deadline_s: float = limits.COMMIT_DEADLINE_S,
+        busy_poll_s: float = limits.BUSY_POLL_S,
     ) -> None:
         self.tips: dict[str, Bucket] = {}
         self.commits = 0
@@ -87,6 +91,7 @@ class Pipeline:
         self._checkpoints = checkpoints
         self._batch_mutations = batch_mutations
         self._commit_deadline_s = commit_deadline_s
+        self._busy_poll = BusyPoll(clock, busy_poll_s)
         self._working: dict[bytes, Bucket] = {}
         self._names: dict[str, bytes] = {}
         self._queue: deque[Mutation] = deque()
@@ -102,6 +107,7 @@ class Pipeline:
         self._stopping = False
         self._lease = b""
         self._sequence = 0
+        self._crowd = 0.0  # mutations queued and under way together, of late
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -180,6 +186,21 @@ class Pipeline:
         if len(self._queue) == 1:
             self._wake.set()
 
+    async def _gather(self) -> None:
+        """Let the batch grow: while each turn of the loop brings more, until it is half of what is
+        asked for at once. Clients that were answered together come back together, and the first of
+        them would otherwise make a batch of its own, with a sync and a swap of its own.
+        """
+        self._crowd = self._crowd * CROWD_KEPT
+        before = -1
+        while before < (queued := len(self._queue)) < self._batch_mutations:
+            answering = sum([len(plan.answers) for plan in self._under_way])
+            self._crowd = max(self._crowd, queued + answering)
+            if queued >= self._crowd / 2:
+                break
+            before = queued
+            await asyncio.sleep(0)
+
     def _collect(self) -> list[Mutation]:
         """What queued while the stages below were busy, in order.
 
@@ -219,6 +240,7 @@ class Pipeline:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue and self.failed is None:
+                    await self._gather()
                     await self._commit(self._collect())
                 if self._stopping or self.failed is not None:
                     break
@@ -239,23 +261,25 @@ class Pipeline:
         for group, cids in plan.left:
             self._leave(group, cids)
         self._under_way.append(plan)
+        plan.began = self._busy_poll.begin()
         commit = None
         if plan.moves:
             try:
                 commit = await self._append(plan)
             except IngotError as error:
-                self._under_way.remove(plan)
+                self._over(plan)
                 for mutation, _ in plan.answers:
                     _refuse(mutation, error)
                 return
         if self._swapping is not None:
             await self._swapping
         if self.failed is not None:
-            self._under_way.remove(plan)
+            self._over(plan)
             self.fail(self.failed)
             return
         if commit is not None:
             self._swapping = asyncio.create_task(self._swap(plan, commit), name="ingot-swap")
+            await asyncio.sleep(0)  # sent before the next batch is planned
         else:
             self._acknowledge(plan)
 
@@ -352,8 +376,7 @@ class Pipeline:
             log.exception("the swap of commit %d broke", sequence)
             self.fail(Unavailable(f"internal error: {error!r}"))
         finally:
-            if plan in self._under_way:
-                self._under_way.remove(plan)
+            self._over(plan)
 
     def _acknowledge(self, plan: Plan) -> None:
         tips = self.tips
@@ -372,8 +395,13 @@ class Pipeline:
                     log.exception("a waiter did not take its answer")
         self.commits += bool(plan.moves)
         self.mutations += len(plan.answers)
+        self._over(plan)
+
+    def _over(self, plan: Plan) -> None:
+        """Its waiters have heard, or the pipeline has failed. May be repeated."""
         if plan in self._under_way:
             self._under_way.remove(plan)
+            self._busy_poll.end(plan.began)
 
 
 def _refuse(mutation: Mutation, why: IngotError) -> None:

@@ -38,6 +38,9 @@ class SystemFiles:
     def create(self, path: str) -> int:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
+    def open_direct(self, path: str) -> int:
+        return os.open(path, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+
     def close(self, fd: int) -> None:
         os.close(fd)
 

@@ -21,12 +21,14 @@ from ingot._speedups import frame
 from ingot.codec import cid as cids
 from ingot.errors import RequestError
 from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
+from ingot.segments import format
 from ingot.segments.commit import encode_commit
 from ingot.segments.disk import Disk, unavailable
 from ingot.segments.seal import Sealer
 from ingot.segments.segment import Preparer, Segment
 
 ATTEMPTS = 2
+_PAGE = memoryview(bytes(format.PAGE_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,11 @@ class LogStream:
             segment = await self._open()
             cid, record, data = self._pack(segment, batch)
         lane = self._disk.lanes.log
+        end = segment.end + len(data)
         job = lane.job()
         job.pwrite(segment.fd, segment.end, data)
+        # The page is written whole, for else its rest, zeros too, would have to be read first.
+        job.pwrite(segment.fd, end, _PAGE[: -end % len(_PAGE)])
         job.fdatasync(segment.fd)
         try:
             await self._disk.run(lane, job)

@@ -26,7 +26,7 @@ class SegmentSettings:
     body_ahead_bytes: int = 0
     """The same for body segments. Large chunks are synced rarely, and writing them twice would cost
     a long upload more than it gains."""
-    fill_step_bytes: int = limits.MIB  # zeros are written in pieces, other writes go between them
+    fill_step_bytes: int = 256 * limits.KIB  # of those zeros at a time; commits go between
     write_behind_bytes: int = 8 * limits.MIB  # a body is sent to the disk in pieces of this size
     scan_bytes: int = 8 * limits.MIB  # the window through which recovery reads
     merge_bytes: int = 256 * limits.KIB  # of entries: a step of indexing
@@ -35,6 +35,7 @@ class SegmentSettings:
 
     def __post_init__(self) -> None:
         assert 4096 <= self.seal_bytes <= self.segment_bytes_max < 1 << 32
+        assert self.fill_step_bytes % 4096 == 0
         assert self.runs_a_tier >= 2
 
 

@@ -127,6 +127,29 @@ async def test_concurrent_puts_share_a_commit(world: World) -> None:
     assert [await world.etag(b"k%d" % n) for n in range(64)] == [str(n) for n in range(64)]
 
 
+async def test_clients_that_come_back_one_after_another_share_a_commit(world: World) -> None:
+    """An answer goes to each of 32 clients, and they send their next request turn by turn."""
+    await soon(asyncio.gather(*[world.put(b"k%d" % n, "1") for n in range(32)]))
+    before = len(world.log.commits)
+    tasks = []
+    for n in range(32):
+        tasks.append(asyncio.create_task(world.put(b"k%d" % n, "2")))
+        await asyncio.sleep(0)
+    await soon(asyncio.gather(*tasks))
+    assert len(world.log.commits) - before <= 3
+    await soon(world.put(b"alone", "3"))  # a crowd that has left is not waited for
+    assert await world.etag(b"alone") == "3"
+
+
+async def test_a_batch_that_gathers_ends_with_the_pipeline(world: World) -> None:
+    await soon(asyncio.gather(*[world.put(b"k%d" % n, "1") for n in range(32)]))
+    task = asyncio.create_task(world.put(b"last", "2"))
+    await asyncio.sleep(0)
+    world.pipeline.fail(Unavailable("the lease is lost"))
+    with pytest.raises(Unavailable):
+        await soon(task)
+
+
 async def test_depth_two_the_next_batch_is_synced_during_a_swap(world: World) -> None:
     world.swap_gate.clear()
     first = asyncio.create_task(world.put(b"a", "1"))

@@ -47,6 +47,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "segment_bytes": "32MiB",
         "log_bytes_max": "3GiB",
         "batch_mutations": 5,
+        "busy_poll_s": 0.001,
         "node_cache_bytes": "8MiB",
         "connections_max": 9,
         "header_deadline_s": 1.5,

@@ -138,6 +138,7 @@ class SimFiles:
         self.stale: list[bytes] = []  # contents that a recycled file may start with
         self.protected: set[str] = set()  # names that may be opened for reading only
         self.read_only: set[int] = set()  # descriptors
+        self.direct: dict[int, bool] = {}  # descriptors past the page cache; refused at a write?
 
     # -- power -------------------------------------------------------------------------------------
 
@@ -173,6 +174,7 @@ class SimFiles:
         """A new process: no descriptors, everything else as it was seen."""
         self.fds.clear()
         self.read_only.clear()
+        self.direct.clear()
         self.dead = self.buried = False
         self.cut_at = -1
 
@@ -262,6 +264,15 @@ class SimFiles:
         self.operations.append(("create", name, inode))
         return self._open_fd(inode)
 
+    def open_direct(self, path: str) -> int:
+        if not self._enter("open_direct", self._name(path)):
+            return -1
+        if self.random.random() < 0.3:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        fd = self._open_fd(self._find(path))
+        self.direct[fd] = self.random.random() < 0.3
+        return fd
+
     def close(self, fd: int) -> None:
         if self._enter("close"):
             del self.fds[fd]
@@ -299,6 +310,10 @@ class SimFiles:
         if not self._enter("pwrite"):
             return len(data)
         inode = self._written(fd)
+        if fd in self.direct:
+            assert offset % 4096 == len(data) % 4096 == 0, "a write past the page cache, unaligned"
+            if self.direct[fd]:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if inode.recycled and offset and not any(data):
             # Its blocks need not be written again; only what is behind them is zeros.
             skip = min(len(data), max(0, len(inode.seen) - offset))
