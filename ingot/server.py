@@ -293,9 +293,10 @@ class Server:
         self.segments.on_change = segment_changed
         for row in self.segments.rows():
             rows.put_nowait(row)
-        for work in (self._keep_house(registry), _follow(registry, rows)):
-            task = asyncio.create_task(work)
-            stack.push_async_callback(_cancel, task)
+        stack.push_async_callback(_cancel, asyncio.create_task(self._keep_house(registry)))
+        following = asyncio.create_task(_follow(registry, rows))
+        stack.push_async_callback(_cancel, following)
+        stack.push_async_callback(_let_end, following, rows)
         return self.store
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -323,7 +324,11 @@ class Server:
             await asyncio.sleep(HOUSEKEEPING_S)
             self.pipeline.expire()
             used, most = sum(row.bytes for row in self.segments.rows()), self.config.log_bytes_max
-            self.store.full = f"the segments hold {used} of {most} bytes" if used >= most else ""
+            self.store.full = (
+                f"the segments hold {used} bytes of the {most} that --log-bytes-max allows"
+                if used >= most
+                else ""
+            )
             if self.pipeline.failed is not None:
                 self.failed.set()
             if self.clock.monotonic() - pruned >= PRUNE_S:
@@ -401,9 +406,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
-    """Write segment states to the registry, in order, as soon as it can take them."""
-    while True:
-        row = await rows.get()
+    """Write segment states to the registry, in order, as soon as it can take them; None ends it."""
+    while (row := await rows.get()) is not None:
         while True:
             try:
                 await registry.put_segment(row)
@@ -413,6 +417,12 @@ async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
             except Exception:  # one row that cannot be written must not stop those behind it
                 logging.getLogger("ingot").exception("the state of a segment was not recorded")
                 break
+
+
+async def _let_end(task: asyncio.Task[None], rows: asyncio.Queue[Any]) -> None:
+    """A statement that is cut off costs its connection, so the last is given a moment."""
+    rows.put_nowait(None)
+    await asyncio.wait([task], timeout=HOUSEKEEPING_S)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -55,8 +55,8 @@ async def reconcile(history: CommitHistory, registry: Registry, lease: bytes) ->
     if newest.sequence == 0 and in_log > UNDER_WAY_MAX:
         raise ConfigError(
             f"the registry is empty but the log holds {in_log} commits: nothing is served and "
-            "nothing was changed. Point --postgres at the right database, or rebuild this one "
-            "with 'ingot restore --from-segments'."
+            "no bucket or segment was changed. Point --postgres at the right database, or rebuild "
+            "this one with 'ingot restore --from-segments'."
         )
     outcome = Reconciled([])
     rows = await registry.buckets()

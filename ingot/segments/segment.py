@@ -253,7 +253,7 @@ class Preparer:
         if ahead > len(first):
             job.pwrite(segment.fd, len(first), self._zeros[: format.PAGE_BYTES - len(first)])
         await disk.run(lane, job)
-        fd = self._open_direct(segment.name) if ahead > format.PAGE_BYTES else None
+        fd = await self._open_direct(segment.name) if ahead > format.PAGE_BYTES else None
         try:
             await self._zero(segment.fd if fd is None else fd, ahead)
         except OSError as error:
@@ -278,12 +278,12 @@ class Preparer:
             job.sync_file_range(fd, at, length)
             await disk.run(lane, job)
 
-    def _open_direct(self, name: str) -> int | None:
+    async def _open_direct(self, name: str) -> int | None:
         """None where the file system has no writes past the page cache."""
         if not self._direct:
             return None
         try:
-            return self._disk.files.open_direct(self._disk.path(name))
+            return await self._disk.call(self._disk.files.open_direct, self._disk.path(name))
         except OSError as error:
             if error.errno not in NO_DIRECT:
                 raise

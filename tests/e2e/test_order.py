@@ -84,11 +84,11 @@ def test_sync_before_swap_and_eight_puts_a_sync(
     trace, data = private_path / "trace", private_path / "gateway"
     calls = "trace=fdatasync,pwritev,sendto,sendmsg,write,writev"
     strace = ("strace", "-f", "-qq", "-y", "-x", "-s", "700", "-e", calls, "-o", str(trace))
-    gateway = Gateway(data, "--postgres", dsn, under=strace)
-    kept = json.loads((data / "LEASE").read_text())["token"]
-    token = "".join(rf"\x{byte:02x}" for byte in bytes.fromhex(kept))
-    puts = load(gateway)
-    assert gateway.stop() == 0
+    with Gateway(data, "--postgres", dsn, under=strace) as gateway:
+        kept = json.loads((data / "LEASE").read_text())["token"]
+        token = "".join(rf"\x{byte:02x}" for byte in bytes.fromhex(kept))
+        puts = load(gateway)
+        assert gateway.stop() == 0
     private_postgres.stop_blocking()
     synced, swaps, breaches = read_trace(trace, token)
     assert not breaches, breaches[0]
