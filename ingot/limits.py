@@ -145,8 +145,21 @@ DID_DOCUMENT_BYTES_MAX: Final = 64 * KIB
 FORGE_INDEX_BYTES_MAX: Final = 32 * MIB  # one archive: the largest section the indexer reads
 FORGE_QUERY_BYTES_MAX: Final = 64 * MIB  # an answer of the indexer, indexes included
 
+# -- Forge's services, as the network for tests and development has them ------------------------
+FORGE_BLOB_BYTES_MAX: Final = 268_435_456  # a node's limit for one blob
+FORGE_ADDRESS_TTL_S: Final = 24 * 3600  # of the address that an allocation gives
+FORGE_FAILURE_TTL_S: Final = 30  # of the receipt of a command that failed without a name for it
+FORGE_LIST_MAX: Final = 1000  # results on one page
+DID_DOCUMENT_TTL_S: Final = 3 * 3600  # that a fetched document is believed
+NETWORK_NODES_MAX: Final = 64
+NETWORK_CALL_S: Final = 30.0  # one request of a service to another, whole
+NETWORK_STOP_S: Final = 2.0  # for requests under way when a service stops
+NETWORK_READ_BYTES: Final = 256 * KIB  # of a blob, between network and disk
+NETWORK_QUERY_NAMES_MAX: Final = 100  # multihashes that one query asks about
+
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
+assert SEGMENT_BYTES_MAX < FORGE_BLOB_BYTES_MAX
 assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
 assert HEAD_READ_BYTES <= RECV_BYTES

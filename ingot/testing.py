@@ -3,6 +3,8 @@ free port. The bytes are written and synced for real; only Postgres is replaced.
 
     with Gateway() as gateway:
         client = boto3.client("s3", endpoint_url=gateway.url, **gateway.boto())
+
+``Network`` is the Forge network to point one at: real HTTP servers, with faults on demand.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from typing import Any
 
 from ingot.config import Config
 from ingot.credentials import Account, CredentialStore
+from ingot.forge.network import Network
 from ingot.registry.memory import MemoryRegistry
 from ingot.server import Deps, RunningServer, Server
+
+__all__ = ["ACCESS_KEY", "SECRET_KEY", "Gateway", "Network"]
 
 ACCESS_KEY = "AKIAINGOTTESTING0000"
 SECRET_KEY = "ingot-testing-secret-key-0000000000000000"

@@ -1,0 +1,345 @@
+"""The indexing service: which nodes have a blob, and in which blob a block lies.
+
+    /claim/cache     a node's location commitment, sent along
+    /assert/index    an index archive: fetched from its node with the delegations sent along, read,
+                     and all its slices known when the receipt is sent
+    /assert/equals   two names of one content
+    GET /claims      ``query``: the claims about some multihashes, and the indexes they are in
+    GET /claim/CID   one claim's token
+    POST /claims     the same as POST /
+
+Nothing of an index but its slices' digests is kept: a query fetches the archive again, by the
+delegations in the query's own header, and cannot be answered without them. ``effects``:
+"published", by the multihash of a location commitment's blob, and "indexed", by that of an archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from ingot.codec import cid, multihash
+from ingot.errors import Corruption, FormatError, IngotError, Unavailable
+from ingot.forge import chain, container, did, index, query, signature, token, validate, values
+from ingot.forge.container import HEADER, Container
+from ingot.forge.errors import Expired, Malformed
+from ingot.forge.network.arguments import Failure, digest_of, link_of, links_of
+from ingot.forge.network.faults import Applied, FlippedBit
+from ingot.forge.network.peers import read
+from ingot.forge.network.records import Claim
+from ingot.forge.network.service import Call, Service, nonce
+from ingot.forge.query import LOCATION, Location
+from ingot.forge.token import Delegation, Invocation, Token
+from ingot.limits import FORGE_INDEX_BYTES_MAX, NETWORK_QUERY_NAMES_MAX
+
+INDEX: Final = "/assert/index"
+EQUALS: Final = "/assert/equals"
+KINDS: Final = ("standard", "location", "index_or_location", "standard_compressed")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """By kind of claim and multihash: the claims about it, as token CIDs."""
+
+    names: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """By the slice's multihash and the archive's behind it: that the archive has the slice."""
+
+    index: bytes  # the archive's multihash
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a query has come to so far."""
+
+    claims: dict[bytes, Token]
+    indexes: dict[bytes, bytes]
+
+
+class Indexer(Service):
+    name = "indexer"
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.commands |= {
+            "/claim/cache": self._cache,
+            INDEX: self._index,
+            EQUALS: self._equals,
+        }
+        self.http |= {
+            "POST /claims": ("POST", "/claims", self._post),
+            "GET /claims": ("GET", "/claims", self._query),
+            "GET /claim": ("GET", "/claim/{cid}", self._claim),
+        }
+        self.declare()
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    async def _cache(self, call: Call) -> object:
+        name = link_of(call.arguments, "claim")
+        for at in range(len(values.take(call.arguments, list, "provider", "addresses"))):
+            values.take(call.arguments, bytes, "provider", "addresses", at)
+        if call.subject != self.did:
+            raise Failure("InvalidSubject", f"a right over {self.did} is needed to publish here")
+        claim = call.request.invocations.get(name)
+        if claim is None:
+            raise Unavailable("the claim was not sent along")
+        await self._check(claim)
+        place = query.location_of(claim)
+        await self._keep(claim, [place.blob])
+        self.effects["published", place.blob] += 1
+        return {}
+
+    async def _check(self, claim: Invocation) -> None:
+        if claim.expires is not None and self.now() >= claim.expires:
+            raise Expired(f"the {claim} expired at {claim.expires}")
+        signature.check(claim, self.now(), await self.peers.documents([claim]))
+
+    async def _keep(self, claim: Invocation, about: Iterable[bytes], *more: Any) -> None:
+        records: list[tuple[bytes, object]] = [(claim.cid, Claim(claim.data)), *more]
+        for digest in about:
+            key = _about(claim.command, digest)
+            known = await self.state.get(Claims, key) or Claims([])
+            if claim.cid not in known.names:
+                records.append((key, Claims([*known.names, claim.cid])))
+        await self.state.write(*records)
+
+    async def _equals(self, call: Call) -> object:
+        content = digest_of(call.arguments, "content")
+        other = multihash.of_cid(link_of(call.arguments, "equals"))
+        await self._keep(call.invocation, [content, other])
+        return {}
+
+    async def _index(self, call: Call) -> object:
+        name = link_of(call.arguments, "index")
+        digest = multihash.of_cid(name)
+        proofs = self._authorization(call)
+        spaces = {proof.subject for proof in proofs if proof.subject is not None}
+        places = await self._places(digest, spaces)
+        if not places:
+            raise Unavailable(f"no location of {multihash.to_text(digest)} was published")
+        archive = await self._fetch(places, proofs)
+        slices = {
+            block for shard, blocks in index.decode(archive).items() for block in (shard, *blocks)
+        }
+        rows = [(block + digest, Slice(digest)) for block in slices]
+        await self._keep(call.invocation, [digest], *rows)
+        self.effects["indexed", digest] += 1
+        return {}
+
+    def _authorization(self, call: Call) -> list[Delegation]:
+        """The delegations that the invocation's ``retrievalAuth`` names, root first."""
+        meta = call.invocation.meta or {}
+        names = links_of(meta, "retrievalAuth")
+        missing = [name for name in names if name not in call.request.delegations]
+        if missing:
+            raise Unavailable(f"the delegation {cid.to_text(missing[0])} was not sent along")
+        return [call.request.delegations[name] for name in names]
+
+    # -- fetching -----------------------------------------------------------------------------
+
+    async def _places(self, digest: bytes, spaces: Iterable[str]) -> list[Location]:
+        """The location commitments of a blob, for these spaces or, if there are none, for any."""
+        wanted = set(spaces)
+        found = []
+        for claim in await self._known(LOCATION, digest):
+            place = query.location_of(claim)
+            if place.space in wanted or not wanted:
+                found.append(place)
+        return found
+
+    async def _known(self, command: str, digest: bytes) -> list[Invocation]:
+        known = await self.state.get(Claims, _about(command, digest))
+        claims = []
+        for name in known.names if known else ():
+            row = await self.state.get(Claim, name)
+            claim = token.decode(row.token) if row else None
+            if isinstance(claim, Invocation):
+                claims.append(claim)
+        return claims
+
+    async def _fetch(self, places: Sequence[Location], proofs: Sequence[Delegation]) -> bytes:
+        """An index archive, whole and hashed, from the first place that gives it."""
+        failures = []
+        for place in places:
+            if place.end is None:
+                failures.append(f"{place.node} does not say where the index ends")
+                continue
+            try:
+                return await self._retrieve(place, place.end, proofs)
+            except (IngotError, aiohttp.ClientError, TimeoutError) as error:
+                failures.append(f"{place.node}: {error or type(error).__name__}")
+        raise Unavailable(f"the index cannot be fetched: {'; '.join(failures)}")
+
+    async def _retrieve(self, place: Location, end: int, proofs: Sequence[Delegation]) -> bytes:
+        if end - place.start >= FORGE_INDEX_BYTES_MAX:
+            raise Unavailable(f"an index of {end + 1 - place.start} bytes")
+        invocation = self.invoke(
+            place.node,
+            "/content/retrieve",
+            {"blob": {"digest": place.blob}, "range": [place.start, end]},
+            list(proofs),
+            subject=place.space,
+        )
+        header = container.to_header([invocation, *proofs])
+        async with self.peers.session.get(
+            place.urls[0], headers={HEADER: header}, allow_redirects=False
+        ) as response:
+            body = await read(response, FORGE_INDEX_BYTES_MAX)
+            answer = container.from_header(response.headers.get(HEADER, ""))
+        receipts = answer.receipts_of(invocation.task)
+        if not receipts:
+            raise Unavailable(f"status {response.status}, no receipt")
+        validate.validate_receipt(
+            receipts[0],
+            task=invocation.task,
+            executor=place.node,
+            now=self.now(),
+            documents=await self.peers.documents(receipts),
+        )
+        receipts[0].result()
+        if multihash.of(body) != place.blob:
+            raise Corruption(place.urls[0], multihash.to_text(place.blob), f"{len(body)} others")
+        return body
+
+    # -- queries ------------------------------------------------------------------------------
+
+    async def _query(self, request: web.Request, faults: Applied) -> web.StreamResponse:
+        try:
+            kind = request.query.get("type", KINDS[0])
+            names = [multihash.from_text(text) for text in request.query.getall("multihash", [])]
+            spaces = [did.check(text) for text in request.query.getall("spaces", [])]
+            sent = request.headers.get(HEADER)
+            asked = container.from_header(sent) if sent else Container()
+        except (FormatError, Malformed) as error:
+            return web.Response(status=400, text=str(error))
+        if kind not in KINDS or not 0 < len(names) <= NETWORK_QUERY_NAMES_MAX:
+            return web.Response(status=400, text=f"a type of {', '.join(KINDS)}, and multihashes")
+        found = _Found({}, {})
+        try:
+            for name in dict.fromkeys(names):
+                await self._find(kind, name, spaces, list(asked.delegations.values()), found)
+            body = query.encode(list(found.claims.values()), found.indexes)
+        except IngotError as error:
+            return web.Response(status=500, text=str(error))
+        if faults.get(FlippedBit):
+            middle = len(body) // 2
+            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        response = web.Response(body=body, content_type="application/vnd.ipld.car")
+        response.enable_compression()
+        return response
+
+    async def _find(
+        self,
+        kind: str,
+        name: bytes,
+        spaces: Sequence[str],
+        delegations: Sequence[Delegation],
+        found: _Found,
+    ) -> None:
+        """Everything about one multihash goes into ``found``."""
+        for place in await self._places(name, spaces):
+            found.claims[place.claim.cid] = place.claim
+        if kind == "location":
+            return
+        if kind != "index_or_location":
+            for claim in await self._known(EQUALS, name):
+                found.claims[claim.cid] = claim
+        for key, row in await self.state.page(Slice, name):
+            if len(key) == len(name) + len(row.index):
+                await self._find_index(kind, name, row.index, spaces, delegations, found)
+
+    async def _find_index(
+        self,
+        kind: str,
+        name: bytes,
+        archive: bytes,
+        spaces: Sequence[str],
+        delegations: Sequence[Delegation],
+        found: _Found,
+    ) -> None:
+        places = await self._places(archive, spaces)
+        if not places:
+            if spaces:
+                return  # an index of other spaces
+            raise Unavailable(f"no location of the index {multihash.to_text(archive)}")
+        data = await self._by_right(places, delegations)
+        shards = index.decode(data)
+        where = [
+            place
+            for shard, slices in shards.items()
+            if name in slices or name == shard
+            for place in await self._places(shard, spaces)
+        ]
+        if kind == "standard_compressed":
+            for place in query.locate(name, where, [shards]):
+                claim = self._shortened(place, name)
+                found.claims[claim.cid] = claim
+            return
+        for claim in await self._known(INDEX, archive):
+            found.claims[claim.cid] = claim
+        for place in (*places, *where):
+            found.claims[place.claim.cid] = place.claim
+        for place in where or places:
+            found.indexes[query.context(place.space, place.blob)] = data
+
+    async def _by_right(
+        self, places: Sequence[Location], delegations: Sequence[Delegation]
+    ) -> bytes:
+        """An index archive, by the delegations of whoever asks."""
+        failures = []
+        for place in places:
+            proofs = chain.find(
+                delegations,
+                issuer=self.did,
+                subject=place.space,
+                command="/content/retrieve",
+                now=self.now(),
+                arguments={"blob": {"digest": place.blob}, "range": [place.start, place.end]},
+            )
+            if proofs is None:
+                failures.append(f"no delegations to read from {place.space} were sent")
+                continue
+            try:
+                return await self._fetch([place], proofs)
+            except Unavailable as error:
+                failures.append(str(error))
+        raise Unavailable("; ".join(failures))
+
+    def _shortened(self, place: Location, name: bytes) -> Invocation:
+        """A location claim of our own, in place of an index and the location of its shard."""
+        assert place.end is not None
+        return token.invoke(
+            self.signer,
+            subject=self.did,
+            command=LOCATION,
+            arguments={
+                "range": {"start": place.start, "end": place.end},
+                "space": place.space,
+                "content": name,
+                "location": list(place.urls),
+            },
+            expires=None,
+            nonce=nonce(),
+        )
+
+    async def _claim(self, request: web.Request, _: Applied) -> web.StreamResponse:
+        try:
+            name = bytes(cid.from_text(request.match_info["cid"]))
+        except FormatError as error:
+            return web.Response(status=400, text=str(error))
+        claim = await self.state.get(Claim, name)
+        if claim is None:
+            return web.Response(status=404, text="no such claim")
+        return web.Response(body=claim.token, content_type="application/vnd.ipld.dag-cbor")
+
+
+def _about(command: str, digest: bytes) -> bytes:
+    return command.encode() + digest
