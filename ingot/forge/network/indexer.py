@@ -126,9 +126,7 @@ class Indexer(Service):
         if not places:
             raise Unavailable(f"no location of {multihash.to_text(digest)} was published")
         archive = await self._fetch(places, proofs)
-        slices = {
-            block for shard, blocks in index.decode(archive).items() for block in (shard, *blocks)
-        }
+        slices = {block for blocks in index.decode(archive).values() for block in blocks}
         rows = [(block + digest, Slice(digest)) for block in slices]
         await self._keep(call.invocation, [digest], *rows)
         self.effects["indexed", digest] += 1
@@ -275,7 +273,7 @@ class Indexer(Service):
         where = [
             place
             for shard, slices in shards.items()
-            if name in slices or name == shard
+            if name in slices
             for place in await self._places(shard, spaces)
         ]
         if kind == "standard_compressed":

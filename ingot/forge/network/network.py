@@ -56,8 +56,11 @@ class _Plan:
 
 
 class Network:
-    """``generation``: see ``upload``. ``did_method`` is how upload service and indexer sign,
-    ``node_did_method`` how nodes do: "web" or "key"; a directory keeps what it began with."""
+    """``generation``: see ``upload``. ``open``: any space may store, without being provisioned.
+
+    ``did_method`` is how upload service and indexer sign, ``node_did_method`` how nodes do: "web"
+    or "key"; a directory keeps what it began with. did:web needs a ``host`` that is no IPv6.
+    """
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Network:
         nodes: int = 2,
         indexer: bool = True,
         generation: str = SEED,
+        open: bool = False,
         host: str = "127.0.0.1",
         did_method: str = "web",
         node_did_method: str = "key",
@@ -80,6 +84,7 @@ class Network:
         self._count = nodes
         self._with_indexer = indexer
         self._generation = generation
+        self._open = open
         self._host = host
         self._methods = did_method, node_did_method
         self._clock = clock or SystemClock()
@@ -118,7 +123,7 @@ class Network:
             aiohttp.ClientSession(timeout=timeout, max_line_size=limit, max_field_size=limit)
         )
         self.upload = await self._make(UploadService, "upload", plan, session)
-        self.upload.generation = self._generation
+        self.upload.generation, self.upload.open = self._generation, self._open
         self.nodes = [
             await self._make(Node, name, plan, session) for name in names if name.startswith("node")
         ]

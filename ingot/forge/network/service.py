@@ -9,8 +9,8 @@ An invocation whose executor is somebody else is passed over without a word. Of 
 order: the command exists (HandlerNotFound), the invocation is valid, its arguments have the right
 shape (MalformedArguments), the command does what it says. Whatever goes wrong is a receipt in a
 200. A failure that a command declares is final; any other one is a HandlerExecutionError whose
-receipt expires after half a minute. Receipts that do not expire are kept, and are on disk together
-with all that the command did before they are sent.
+receipt expires after half a minute. Receipts that do not expire are kept; all that a command did is
+on disk, and then its receipt is, before that is sent.
 """
 
 from __future__ import annotations
@@ -186,6 +186,8 @@ class Service:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response()
+            except ConnectionError:
+                return web.Response()  # the client went away: nobody reads this
             except Answered as answer:
                 return web.Response(status=answer.status, text=answer.text)
 

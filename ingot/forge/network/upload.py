@@ -6,7 +6,8 @@
     /blob/list, /blob/remove, /blob/abort, /upload/add, /upload/list, /upload/remove,
     /upload/shard/list, /space/info, /provider/add
 
-A space that no account provisioned is refused: InsufficientStorage. There are two generations of
+A space that no account provisioned is refused, unless the network is ``open``: InsufficientStorage.
+There are two generations of
 ``/ucan/conclude``: "seed" answers only that it is done (the accept receipt is asked for at
 ``GET /receipt``), "next" also answers with the accept receipts and what belongs to them.
 """
@@ -83,6 +84,7 @@ class UploadService(Service):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.generation = SEED
+        self.open = False
         self.indexing: Indexing | None = None
         self.additions = Additions(self)
         self.commands |= {
@@ -116,9 +118,9 @@ class UploadService(Service):
 
     async def _space_info(self, call: Call) -> object:
         found = await self.state.get(Provision, call.subject.encode())
-        if found is None:
+        if found is None and not self.open:
             raise Failure("UnknownSpace", f"{call.subject} has no provider")
-        return {"providers": found.providers}
+        return {"providers": found.providers if found else [self.did]}
 
     async def _provider_add(self, call: Call) -> object:
         account = call.subject
@@ -133,7 +135,7 @@ class UploadService(Service):
         return {"id": multihash.to_text(multihash.of(f"{account} {space}".encode()))}
 
     async def _needs_provision(self, space: str) -> None:
-        if await self.state.get(Provision, space.encode()) is None:
+        if not self.open and await self.state.get(Provision, space.encode()) is None:
             raise Failure("InsufficientStorage", f"{space} has no storage provider")
 
     # -- blobs --------------------------------------------------------------------------------

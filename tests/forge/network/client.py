@@ -3,9 +3,10 @@ what it gets only as far as the tests say."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -215,6 +216,13 @@ class Added:
 def site(accepted: Receipt) -> bytes:
     """The location commitment that an accept receipt names."""
     return bytes(values.take(accepted.result(), Cid, "site"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once it holds; a test that waits too long says so."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 def now() -> int:
