@@ -12,17 +12,17 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ingot import dev_network
 from ingot.config import LOG_LEVELS, Config
 from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
+from ingot.process import Stopping, check_descriptor, say_ready
 
 if TYPE_CHECKING:
     from ingot.datadir import DataDirectory
@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(version_line())
         return 0
     try:
+        if hasattr(arguments, "alone"):  # a command that has no gateway's settings
+            return int(arguments.alone(arguments))
         config = Config.load(_given(arguments), file=arguments.config)
         logging.basicConfig(
             level=config.log_level.upper(),
@@ -133,6 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="do not put the bytes of objects together; the segments are read all the same",
     )
     _command(commands, "segments", "list the segments and their states", run_segments)
+    dev_network.add_command(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -179,7 +182,7 @@ def run_serve(config: Config, arguments: argparse.Namespace) -> int:
     from ingot.server import loop_factory
 
     if arguments.ready_fd is not None:
-        _check_descriptor(arguments.ready_fd)
+        check_descriptor(arguments.ready_fd)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(config, arguments.ready_fd))
 
@@ -187,7 +190,7 @@ def run_serve(config: Config, arguments: argparse.Namespace) -> int:
 async def _serve(config: Config, ready_fd: int | None) -> int:
     from ingot.server import Server
 
-    stopping = _Stopping()
+    stopping = Stopping()
     server = Server(config)
     try:
         start = asyncio.ensure_future(server.start())
@@ -219,40 +222,6 @@ def _spare_collector() -> None:
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
-ORDERLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
-
-
-class _Stopping:
-    """The first of these signals asks for an orderly end, the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self._asked = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        for number in ORDERLY:
-            self._loop.add_signal_handler(number, self._ask)
-
-    def _ask(self) -> None:
-        if not self._asked.is_set():
-            self._asked.set()
-            self.close()
-            for number in ORDERLY:
-                signal.signal(number, lambda number, _frame: os._exit(128 + number))
-
-    def close(self) -> None:
-        for number in ORDERLY:
-            self._loop.remove_signal_handler(number)
-
-    async def interrupts(self, work: asyncio.Future[Any]) -> bool:
-        """Wait for ``work``; True when a signal came first, and ``work`` was cancelled."""
-        asked = asyncio.ensure_future(self._asked.wait())
-        await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
-        first = asked.done() and not work.done()
-        for task in (asked, work) if first else (asked,):
-            task.cancel()
-            await asyncio.wait([task])
-        return first
-
-
 def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
     print(f"ingot: serving {os.path.abspath(config.data_dir)} at {server.url}")
     if server.root is not None and server.root_generated:
@@ -272,20 +241,7 @@ def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
         "region": config.region,
         "version": version_line().split()[1],
     }
-    try:
-        with os.fdopen(ready_fd, "w") as ready:
-            ready.write(json.dumps(line) + "\n")
-    except BrokenPipeError:
-        logging.getLogger("ingot.cli").warning("nobody reads --ready-fd %d", ready_fd)
-
-
-def _check_descriptor(descriptor: int) -> None:
-    """Before anything starts: a wrong number must not become somebody else's file."""
-    try:
-        os.fstat(descriptor)
-        os.set_inheritable(descriptor, False)
-    except OSError as error:
-        raise ConfigError(f"--ready-fd {descriptor}: {error.strerror}") from error
+    say_ready(ready_fd, line)
 
 
 # -- fsck and segments ----------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The Forge network's protocol: UCAN 1.0 tokens, their containers, indexes and queries.
 
-All modules here are pure: bytes, random bytes and ``now`` (Unix seconds) come as arguments, and
-nothing is fetched. What decodes bytes raises FormatError, with the offset, and never anything else;
-what judges a token raises an error under the protocol's own name (``errors``). Read in this order:
+All modules named here are pure: bytes, random bytes and ``now`` (Unix seconds) come as arguments,
+and nothing is fetched. (The package ``network`` is the services themselves, for tests.) What
+decodes bytes raises FormatError, with the offset, and never anything else; what judges a token
+raises an error under the protocol's own name (``errors``). Read in this order:
 
     did, document, keys          who somebody is, and which keys may sign for them
     values                       the data model of tokens; reading values by path; promises

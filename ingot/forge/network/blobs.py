@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -48,7 +49,7 @@ class Blobs:
         part = self._directory / f"{uuid4().hex}{_UNFINISHED}"
         hasher, received = sha256(), 0
         try:
-            file = await asyncio.to_thread(part.open, "xb", 0)
+            file = await asyncio.to_thread(FileIO, part, "xb")
             try:
                 async for piece in stream:
                     received += len(piece)
@@ -70,14 +71,7 @@ class Blobs:
 
     def _name(self, part: Path, digest: bytes) -> None:
         part.rename(self.path(digest))
-        self._sync()
-
-    def _sync(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._directory)
 
     async def read(self, digest: bytes, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from ``start`` to ``end``, both inclusive, of a blob that is here."""
@@ -95,9 +89,20 @@ class Blobs:
 
     async def remove(self, digest: bytes) -> None:
         await asyncio.to_thread(self.path(digest).unlink, missing_ok=True)
-        await asyncio.to_thread(self._sync)
+        await asyncio.to_thread(sync_directory, self._directory)
 
 
-def _take(file, update, piece: bytes) -> None:  # type: ignore[no-untyped-def]
+def _take(file: FileIO, update: Callable[[bytes], None], piece: bytes) -> None:
     update(piece)
-    file.write(piece)
+    view = memoryview(piece)
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """What was created, renamed or removed in it is so for good."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

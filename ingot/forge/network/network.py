@@ -30,6 +30,7 @@ from ingot.errors import ConfigError
 from ingot.forge import did, token
 from ingot.forge.keys import Signer
 from ingot.forge.network.additions import Registration
+from ingot.forge.network.blobs import sync_directory
 from ingot.forge.network.indexer import Indexer
 from ingot.forge.network.node import Node, Publishing
 from ingot.forge.network.service import Service, bind, nonce
@@ -130,6 +131,8 @@ class Network:
         self.indexer = None
         if self._with_indexer:
             self.indexer = await self._make(Indexer, "indexer", plan, session)
+        for own in (self.directory, *(self.directory / name for name in names)):
+            sync_directory(own)
         for service in self.services:
             await self._stack.enter_async_context(_Listening(service, listeners[service.key]))
         await self._introduce()
@@ -208,9 +211,7 @@ class Network:
             file.flush()
             os.fsync(descriptor)
         part.rename(self.directory / _PLAN)
-        directory = os.open(self.directory, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)
+        sync_directory(self.directory)
 
     # -- for those who use it -----------------------------------------------------------------
 

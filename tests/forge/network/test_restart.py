@@ -1,0 +1,191 @@
+"""The directory outlives the process: kill -9 at any moment loses nothing that was answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from ingot.codec import multihash
+from ingot.errors import ConfigError
+from ingot.forge.network import Network
+from tests.forge.network.client import Added, Client
+
+
+async def test_a_network_starts_again_as_it_was(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    data = os.urandom(1000)
+    async with Network(tmp_path) as network:
+        client = Client(network, session)
+        await network.provision(client.space.did)
+        place = await client.store(data)
+        pending = await client.add(b"to be put later")
+        before = network.describe()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await client.retrieve(place, 0, 999)
+    async with Network(tmp_path, did_method="key") as network:
+        assert network.describe() == before
+        client.network = network
+        assert (await client.retrieve(place, 0, 999))[1] == data
+        again = await client.add(data)
+        assert again.answer.receipts_of(again.accept.task)
+        assert await client.put(pending, b"to be put later") == 204
+        await client.conclude(pending)
+        assert (await client.location(pending)).node == pending.node
+        assert len((await client.run("/blob/list", {}))["results"]) == 2
+
+
+async def test_one_process_at_a_time_has_a_directory(tmp_path: Path) -> None:
+    async with Network(tmp_path, nodes=1, indexer=False):
+        with pytest.raises(ConfigError, match="another process"):
+            await Network(tmp_path).start()
+    async with Network(tmp_path, nodes=1, indexer=False):
+        pass
+
+
+async def test_an_open_network_takes_every_space(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    async with Network(tmp_path, nodes=1, open=True) as network:
+        client = Client(network, session)
+        assert await client.run("/space/info", {}) == {"providers": [network.upload.did]}
+        assert await client.store(b"data")
+
+
+def test_settings_that_make_no_network(tmp_path: Path) -> None:
+    for settings in ({"nodes": 0}, {"nodes": 65}, {"generation": "last"}, {"did_method": "plc"}):
+        with pytest.raises(ConfigError):
+            Network(tmp_path, **settings)  # type: ignore[arg-type]
+
+
+@dataclass
+class Service:
+    url: str
+    did: str
+
+
+class Process:
+    """``ingot dev-network`` as a child; works as the ``Network`` of a ``Client``."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        read_end, write_end = os.pipe()
+        command = [sys.executable, "-m", "ingot.cli", "dev-network", "--dir", str(directory)]
+        self.process = subprocess.Popen(
+            [*command, "--ready-fd", str(write_end), *arguments],
+            pass_fds=[write_end],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(write_end)
+        with os.fdopen(read_end) as ready:
+            line = ready.readline()
+        if not line:
+            raise AssertionError(self.process.communicate()[1])
+        self.ready: dict[str, Any] = json.loads(line)
+        self.upload = Service(**self.ready["upload"])
+        self.indexer = self.ready["indexer"] and Service(**self.ready["indexer"])
+
+    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+class Work:
+    """Clients that store blobs, and what they were told is done."""
+
+    def __init__(self, client: Client, answers: int) -> None:
+        self.client = client
+        self.left = answers
+        self.enough = asyncio.Event()
+        self.added: dict[bytes, Added] = {}
+        self.put: set[bytes] = set()
+        self.stored: set[bytes] = set()
+
+    def heard(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.enough.set()
+
+    async def go_on(self) -> None:
+        """Until the network is gone."""
+        try:
+            while True:
+                data = os.urandom(2000)
+                added = await self.client.add(data)
+                self.added[data] = added
+                self.heard()
+                assert await self.client.put(added, data) == 204
+                self.put.add(data)
+                self.heard()
+                await self.client.conclude(added)
+                self.stored.add(data)
+                self.heard()
+        except aiohttp.ClientError:
+            pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [1, 2, 7, 23, 60])
+async def test_killed_at_any_moment(
+    tmp_path: Path, session: aiohttp.ClientSession, answers: int
+) -> None:
+    process = Process(tmp_path)
+    client = Client(cast(Network, process), session)
+    work = Work(client, answers)
+    running = [asyncio.ensure_future(work.go_on()) for _ in range(4)]
+    await work.enough.wait()
+    status, _, _ = await asyncio.to_thread(process.end, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    await asyncio.gather(*running)
+
+    again = Process(tmp_path)
+    try:
+        assert again.ready == process.ready
+        for data, added in work.added.items():
+            kept = await client.receipt(added.invocation.task)
+            assert kept is not None and kept.receipts_of(added.invocation.task) == [added.receipt]
+            if data in work.stored:
+                place = await client.location(added)
+            else:
+                if data not in work.put:
+                    assert await client.put(added, data) == 204
+                await client.conclude(added)
+                place = await client.location(added)
+            assert (await client.retrieve(place, 0, 1999))[1] == data
+            assert (await client.store(data)).claim == place.claim
+        listed = (await client.run("/blob/list", {}))["results"]
+        assert {row["blob"]["digest"] for row in listed} == {
+            multihash.of(data) for data in work.added
+        }
+        unfinished = [path for path in tmp_path.rglob("*.part") if path.parent.name == "blobs"]
+        assert not unfinished
+    finally:
+        status, out, err = await asyncio.to_thread(again.end, signal.SIGTERM)
+    assert (status, err) == (0, "ingot: stopping\n")
+    assert again.upload.url in out and again.upload.did in out
+
+
+@pytest.mark.slow
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    process = Process(tmp_path, "--no-indexer", "--nodes", "1", "--space", "did:key:z6Mkk89b")
+    try:
+        assert process.indexer is None and len(process.ready["nodes"]) == 1
+        command = [sys.executable, "-m", "ingot.cli", "dev-network", "--dir", str(tmp_path)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (second.returncode, second.stderr.count("\n")) == (2, 1)
+        assert second.stderr.startswith("ingot: another process has the network")
+    finally:
+        status, out, _ = process.end(signal.SIGINT)
+    assert status == 0 and "indexer   none" in out
