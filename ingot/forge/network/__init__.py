@@ -5,8 +5,9 @@
     upload         the upload service; ``additions``: a blob's way through it
     node           a storage node; ``retrieval``: its bytes over the header; ``blobs``: its files
     indexer        the indexing service
-    peers, state   what a service asks of others, and what it remembers
     faults         what goes wrong on demand
+    peers, state   what a service asks of others, and what it remembers; ``records``: a node's
+    arguments      what commands share; ``ports``, ``thread``: what a network lives on
 
 It judges tokens with the same pure modules as a client does, and by the same rules as the real
 services (``ingot.forge``). No part of a gateway imports it but ``ingot.testing`` and the command

@@ -4,6 +4,9 @@
         await network.provision(space_did)
         print(network.upload.url, network.upload.did)
 
+    with Network("forge") as network:                    on a loop and thread of its own
+        network.wait(network.provision(space_did))
+
 Everything is in one directory: keys and ports in ``network.json``, each service's records and
 blobs below. A process killed at any moment loses nothing that was answered, and one that is started
 on the same directory has the same identities, addresses and contents. One process at a time may
@@ -17,11 +20,12 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiohttp
 
@@ -33,8 +37,10 @@ from ingot.forge.network.additions import Registration
 from ingot.forge.network.blobs import sync_directory
 from ingot.forge.network.indexer import Indexer
 from ingot.forge.network.node import Node, Publishing
-from ingot.forge.network.service import Service, bind, nonce
+from ingot.forge.network.ports import bind
+from ingot.forge.network.service import Service, nonce
 from ingot.forge.network.state import State
+from ingot.forge.network.thread import LoopThread
 from ingot.forge.network.upload import GENERATIONS, SEED, Indexing, UploadService
 from ingot.forge.signature import Attestor
 from ingot.forge.token import Delegation
@@ -42,6 +48,7 @@ from ingot.limits import CONTAINER_HEADER_READ_MAX, NETWORK_CALL_S, NETWORK_NODE
 from ingot.ports import Clock
 
 S = TypeVar("S", bound=Service)
+T = TypeVar("T")
 
 METHODS: Final = ("web", "key")
 _PLAN: Final = "network.json"
@@ -49,8 +56,9 @@ _PLAN: Final = "network.json"
 
 @dataclass(slots=True)
 class _Plan:
-    """What is decided once: key and port of every service, by its name."""
+    """What is decided once: the host, and key and port of every service, by its name."""
 
+    host: str = ""
     keys: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     methods: dict[str, str] = field(default_factory=dict)
@@ -60,7 +68,7 @@ class Network:
     """``generation``: see ``upload``. ``open``: any space may store, without being provisioned.
 
     ``did_method`` is how upload service and indexer sign, ``node_did_method`` how nodes do: "web"
-    or "key"; a directory keeps what it began with. did:web needs a ``host`` that is no IPv6.
+    or "key"; a directory keeps what it began with. ``host`` is a name or an IPv4 address.
     """
 
     def __init__(
@@ -81,6 +89,8 @@ class Network:
             raise ConfigError(f"did:{did_method}; services sign as did:web or did:key")
         if generation not in GENERATIONS:
             raise ConfigError(f"generation {generation}; there are {' and '.join(GENERATIONS)}")
+        if ":" in host:
+            raise ConfigError(f"{host}: a network has a name or an IPv4 address")
         self.directory = Path(directory)
         self._count = nodes
         self._with_indexer = indexer
@@ -93,6 +103,7 @@ class Network:
         self.upload: UploadService
         self.nodes: list[Node]
         self.indexer: Indexer | None
+        self._thread: LoopThread
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -111,8 +122,11 @@ class Network:
         listeners: dict[str, socket.socket] = {}
         names = ["upload", *(["indexer"] if self._with_indexer else [])]
         names += [f"node-{number}" for number in range(self._count)]
+        plan.host = plan.host or self._host
+        if plan.host != self._host:
+            raise ConfigError(f"the network in {self.directory} is at {plan.host}: its DIDs say so")
         for name in names:
-            listeners[name] = bind(self._host, plan.ports.get(name, 0))
+            listeners[name] = bind(self._host, plan.ports.get(name))
             self._stack.callback(listeners[name].close)
             plan.ports[name] = listeners[name].getsockname()[1]
             plan.keys.setdefault(name, Signer.from_seed(os.urandom(32)).to_text())
@@ -133,9 +147,9 @@ class Network:
             self.indexer = await self._make(Indexer, "indexer", plan, session)
         for own in (self.directory, *(self.directory / name for name in names)):
             sync_directory(own)
+        await self._introduce()
         for service in self.services:
             await self._stack.enter_async_context(_Listening(service, listeners[service.key]))
-        await self._introduce()
 
     async def _make(
         self, kind: type[S], name: str, plan: _Plan, session: aiohttp.ClientSession
@@ -186,6 +200,30 @@ class Network:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
+
+    def __enter__(self) -> Network:
+        thread = self._thread = LoopThread()
+        try:
+            thread.run(self.start())
+        except BaseException:
+            thread.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._thread.run(self.stop())
+        finally:
+            self._thread.close()
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of this network's, where it has a thread of its own."""
+        return self._thread.run(work)
 
     # -- the directory ------------------------------------------------------------------------
 

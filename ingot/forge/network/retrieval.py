@@ -97,7 +97,7 @@ class Retrieval:
     ) -> web.StreamResponse:
         size = self._node.blobs.size(digest) or 0
         length, truncated = end + 1 - start, faults.get(Truncated)
-        left = length - truncated.missing if truncated else length
+        left = max(0, length - truncated.missing) if truncated else length
         response = web.StreamResponse(status=200 if length == size else 206, headers=headers)
         response.content_type = "application/octet-stream"
         response.content_length = left if truncated and not truncated.cut else length

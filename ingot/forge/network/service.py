@@ -51,6 +51,7 @@ from ingot.forge.network.faults import (
     MissingReceipt,
 )
 from ingot.forge.network.peers import Peers
+from ingot.forge.network.ports import bind
 from ingot.forge.network.state import State
 from ingot.forge.token import Delegation, Invocation, Receipt, Token
 from ingot.limits import (
@@ -350,16 +351,3 @@ def nonce() -> bytes:
 
 def links(tokens: list[Delegation]) -> list[Cid]:
     return [Cid(one.cid) for one in tokens]
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening address; port 0 takes a free one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ import pytest
 from ingot.codec import multihash
 from ingot.errors import ConfigError
 from ingot.forge.network import Network
+from ingot.forge.network.faults import LostResponse, Status, Truncated
+from ingot.server import loop_factory
 from tests.forge.network.client import Added, Client
 
 
@@ -62,8 +66,68 @@ async def test_an_open_network_takes_every_space(
         assert await client.store(b"data")
 
 
+async def test_a_directory_is_at_one_host(tmp_path: Path) -> None:
+    async with Network(tmp_path, nodes=1, indexer=False):
+        pass
+    with pytest.raises(ConfigError, match=r"is at 127\.0\.0\.1"):
+        await Network(tmp_path, host="localhost").start()
+
+
+async def test_a_port_that_somebody_took(tmp_path: Path) -> None:
+    async with Network(tmp_path, nodes=1, indexer=False) as network:
+        address = network.upload.address
+    with socket.create_server(address):
+        with pytest.raises(ConfigError, match=f"port {address[1]}"):
+            await Network(tmp_path).start()
+    async with Network(tmp_path, nodes=1, indexer=False):
+        pass
+
+
+def test_a_network_on_a_thread_of_its_own(tmp_path: Path) -> None:
+    with Network(tmp_path, nodes=1, indexer=False) as network:
+        network.wait(network.provision("did:key:z6Mkk89b"))
+        network.upload.faults.add("GET /health", Status(503))
+        for status in (503, 200):
+            connection = http.client.HTTPConnection(*network.upload.address)
+            connection.request("GET", "/health")
+            assert connection.getresponse().status == status
+            connection.close()
+    with pytest.raises(ConfigError), Network(tmp_path, host="localhost"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_network_on_another_loop(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            Network(tmp_path, open=True, nodes=1) as network,
+        ):
+            client = Client(network, session)
+            network.upload.faults.add("/blob/add", LostResponse())
+            with pytest.raises(aiohttp.ClientError):
+                await client.store(b"on uvloop")
+            place = await client.store(b"on uvloop")
+            network.nodes[0].faults.add("GET /piece", Truncated(cut=True))
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await client.retrieve(place, 0, 8)
+            assert (await client.retrieve(place, 0, 8))[1] == b"on uvloop"
+            await network.nodes[0].hang_up()
+            await network.nodes[0].listen()
+            assert (await client.retrieve(place, 0, 8))[1] == b"on uvloop"
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(run())
+
+
 def test_settings_that_make_no_network(tmp_path: Path) -> None:
-    for settings in ({"nodes": 0}, {"nodes": 65}, {"generation": "last"}, {"did_method": "plc"}):
+    for settings in (
+        {"nodes": 0},
+        {"nodes": 65},
+        {"generation": "last"},
+        {"did_method": "plc"},
+        {"host": "::1"},
+    ):
         with pytest.raises(ConfigError):
             Network(tmp_path, **settings)  # type: ignore[arg-type]
 
