@@ -88,6 +88,12 @@ class MissingReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgedReceipt:
+    """Everything is done, and the receipt is signed by another key than its issuer's. A command,
+    and ``GET /receipt``."""
+
+
+@dataclass(frozen=True, slots=True)
 class LateReceipts:
     """``GET /receipt``: 404, as if nothing had been concluded yet. ``/ucan/conclude``: everything
     is done, and the answer leaves the accept receipts to be asked for."""
@@ -116,15 +122,16 @@ Fault = (
     | ErrorReceipt
     | ExpiredDelegations
     | MissingReceipt
+    | ForgedReceipt
     | LateReceipts
     | FlippedBit
     | Truncated
 )
 
 _ANYWHERE: Final = (Delay, Hold, Close, Status, LostResponse)
-_OF_COMMANDS: Final = (ErrorReceipt, ExpiredDelegations, MissingReceipt)
+_OF_COMMANDS: Final = (ErrorReceipt, ExpiredDelegations, MissingReceipt, ForgedReceipt)
 _AT: Final[dict[str, tuple[type, ...]]] = {
-    "GET /receipt": (LateReceipts,),
+    "GET /receipt": (LateReceipts, ForgedReceipt),
     "/ucan/conclude": (LateReceipts,),
     "GET /piece": (FlippedBit, Truncated),
     "GET /claims": (FlippedBit,),

@@ -23,7 +23,7 @@ from ingot.forge import container, values
 from ingot.forge.container import HEADER
 from ingot.forge.errors import Malformed
 from ingot.forge.network.arguments import Failure, digest_of
-from ingot.forge.network.faults import Applied, FlippedBit, MissingReceipt, Truncated
+from ingot.forge.network.faults import Applied, FlippedBit, ForgedReceipt, MissingReceipt, Truncated
 from ingot.forge.network.records import Acceptance, Allocation, held
 from ingot.forge.network.service import Call, Handler
 from ingot.forge.token import Token
@@ -59,6 +59,8 @@ class Retrieval:
         await applied.before()
         call = Call(ours[0], asked, applied)
         receipt = await self._node.execute(call, self.commands)
+        if applied.get(ForgedReceipt):
+            receipt = self._node.forge(receipt)
         headers = {"Vary": HEADER}
         if not applied.get(MissingReceipt):
             headers[HEADER] = container.to_header([receipt])

@@ -9,8 +9,8 @@ An invocation whose executor is somebody else is passed over without a word. Of 
 order: the command exists (HandlerNotFound), the invocation is valid, its arguments have the right
 shape (MalformedArguments), the command does what it says. Whatever goes wrong is a receipt in a
 200. A failure that a command declares is final; any other one is a HandlerExecutionError whose
-receipt expires after half a minute. Receipts that do not expire are kept; all that a command did is
-on disk, and then its receipt is, before that is sent.
+receipt expires after half a minute. Receipts of valid invocations that do not expire are kept; all
+that a command did is on disk, and then its receipt is, before that is sent.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from ingot.forge.network.faults import (
     ErrorReceipt,
     ExpiredDelegations,
     Faults,
+    ForgedReceipt,
     LateReceipts,
     MissingReceipt,
 )
@@ -69,12 +70,17 @@ log = logging.getLogger("ingot.forge.network")
 
 @dataclass(slots=True)
 class Call:
-    """An invocation that is being run; ``attached`` goes into the answer beside its receipt."""
+    """An invocation that is being run; ``attached`` goes into the answer beside its receipt.
+
+    ``valid`` is set once it was found allowed. The receipt of one that was not is not kept: a task
+    names no issuer, so anybody's refusal would take the place of the answer to who may ask.
+    """
 
     invocation: Invocation
     request: Container
     faults: Applied
     attached: list[Token] = field(default_factory=list)
+    valid: bool = False
 
     @property
     def arguments(self) -> Mapping[str, object]:
@@ -212,7 +218,12 @@ class Service:
         answer = None if faults.get(LateReceipts) else await self.state.get(Answer, task)
         if answer is None:
             return self.no_receipt()
-        return web.Response(body=answer.tokens, headers={"Content-Type": CONTENT_TYPE})
+        body = answer.tokens
+        if faults.get(ForgedReceipt):
+            kept = container.decode(body)
+            forged = [self.forge(one) for one in kept.receipts.values()]
+            body = container.encode([*kept.invocations.values(), *forged])
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     def no_receipt(self) -> web.Response:
         return web.Response(status=404, text="receipt not found")
@@ -239,10 +250,12 @@ class Service:
             await faults.before()
             call = Call(invocation, asked, faults)
             receipt = await self.execute(call, self.commands)
-            if receipt.expires is None:
+            if call.valid and receipt.expires is None:
                 kept = container.encode([receipt, *call.attached])
                 await self.state.write((invocation.task, Answer(kept)))
             faults.after()
+            if faults.get(ForgedReceipt):
+                receipt = self.forge(receipt)
             tokens += call.attached if faults.get(MissingReceipt) else [receipt, *call.attached]
         return tokens
 
@@ -271,6 +284,7 @@ class Service:
         if call.faults.get(ExpiredDelegations) and invocation.command not in self.hands_on:
             raise Expired(f"the proofs of the {invocation} are expired")
         await self.validate(invocation, call.request)
+        call.valid = True
         injected = call.faults.get(ErrorReceipt)
         if injected is not None:
             raise Failure(injected.name, injected.message)
@@ -289,6 +303,11 @@ class Service:
         tokens = [invocation, *(proof for proof in proofs if proof is not None)]
         documents = await self.peers.documents(tokens)
         validate.validate(invocation, request.delegations, self.now(), documents)
+
+    def forge(self, receipt: Receipt) -> Receipt:
+        """The same words of the same issuer, signed by a key that is nobody's."""
+        stranger = keys.Signer.from_seed(os.urandom(32)).issuing_as(receipt.issuer)
+        return self.sign_receipt(receipt.ran, receipt.out, receipt.expires, stranger)
 
     # -- tokens of one's own ------------------------------------------------------------------
 

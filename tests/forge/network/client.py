@@ -150,7 +150,7 @@ class Client:
     async def store(self, data: bytes) -> query.Location:
         """All steps."""
         added = await self.add(data)
-        if added.address is not None:
+        if added.address is not None and not added.answer.receipts_of(added.put.task):
             assert await self.put(added, data) == 204
             await self.conclude(added)
         return await self.location(added)

@@ -102,6 +102,28 @@ async def test_what_is_not_allowed_is_refused_by_name(network: Network, client: 
     assert not any(node.requests["/blob/allocate"] for node in network.nodes)
 
 
+async def test_a_refusal_does_not_replace_an_answer(network: Network, client: Client) -> None:
+    added = await client.add(b"data")
+    assert await client.put(added, b"data") == 204
+    await client.conclude(added)
+    place = await client.location(added)
+    for audience, url in (
+        (network.upload.did, network.upload.url),
+        (added.node, network.node(added.node).url),
+    ):
+        same = client.ask(
+            "/blob/accept",
+            added.accept.arguments,
+            audience=audience,
+            subject=added.node,
+            proofs=[],
+            nonce=b"",
+        )
+        assert same.task == added.accept.task
+        await refused(client, same, url=url)
+    assert (await client.location(added)).claim == place.claim
+
+
 # -- spaces and accounts --------------------------------------------------------------------------
 
 

@@ -11,15 +11,17 @@ import pytest
 
 from ingot.codec import multihash
 from ingot.errors import Corruption, FormatError
-from ingot.forge import container, query
-from ingot.forge.errors import Refused
+from ingot.forge import container, query, signature
+from ingot.forge.errors import InvalidSignature, Refused
 from ingot.forge.network import Network
 from ingot.forge.network.faults import (
     Close,
     Delay,
     ErrorReceipt,
     ExpiredDelegations,
+    Fault,
     FlippedBit,
+    ForgedReceipt,
     Hold,
     LateReceipts,
     LostResponse,
@@ -29,7 +31,7 @@ from ingot.forge.network.faults import (
 )
 from ingot.forge.network.retrieval import header_of
 from ingot.forge.query import Location
-from tests.forge.network.client import Client
+from tests.forge.network.client import Client, now
 
 LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
@@ -148,6 +150,30 @@ async def test_receipts_that_come_late(network: Network, client: Client) -> None
     assert await client.location(added)
 
 
+async def test_receipts_by_a_stranger(network: Network, client: Client) -> None:
+    place = await client.store(b"data")
+    network.upload.faults.add("/space/info", ForgedReceipt())
+    network.upload.faults.add("GET /receipt", ForgedReceipt())
+    network.node(place.node).faults.add("/content/retrieve", ForgedReceipt())
+    invocation = client.ask("/space/info", {})
+    told, _ = await client.call(invocation)
+    asked = await client.receipt(invocation.task)
+    assert asked is not None
+    (late,) = asked.receipts.values()
+    _, body, given = await client.retrieve(place, 0, 3)
+    assert body == b"data"
+    documents = {network.upload.did: network.upload.document}
+    for receipt in (told, late, given):
+        assert "ok" in receipt.out
+        with pytest.raises(InvalidSignature):
+            signature.check(receipt, now(), documents)
+    told, _ = await client.call(invocation)
+    signature.check(told, now(), documents)
+    network.nodes[0].faults.add("/blob/allocate", ForgedReceipt(), times=None)
+    nodes = {(await client.add(os.urandom(9))).node for _ in range(5)}
+    assert nodes == {network.nodes[1].did}
+
+
 async def test_delegations_that_expired(network: Network, client: Client) -> None:
     network.upload.faults.add("/blob/add", ExpiredDelegations())
     with pytest.raises(Refused, match="^Expired"):
@@ -236,6 +262,50 @@ async def test_an_indexer_that_is_away_keeps_accepts_from_succeeding(
     place = await client.location(added)
     assert network.indexer.effects["published", place.blob] == 1
     assert network.node(place.node).effects["accepted", place.blob] == 1
+
+
+STEPS = [
+    ("upload", "/blob/add"),
+    ("node-0", "/blob/allocate"),
+    ("node-0", "PUT /upload"),
+    ("upload", "/ucan/conclude"),
+    ("node-0", "/blob/accept"),
+    ("indexer", "/claim/cache"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "fault"),
+    [
+        (*step, fault)
+        for step in STEPS
+        for fault in (Close(), LostResponse(), Status(500), MissingReceipt())
+        if fault != MissingReceipt() or step[1].startswith("/")
+    ],
+)
+async def test_whatever_goes_wrong_inside_a_repeated_upload_is_done_once(
+    tmp_path: Path, session: aiohttp.ClientSession, name: str, route: str, fault: Fault
+) -> None:
+    data = os.urandom(100)
+    async with Network(tmp_path, nodes=1, open=True) as network:
+        client = Client(network, session)
+        (service,) = [each for each in network.services if each.key == name]
+        service.faults.add(route, fault)
+        failures = 0
+        while True:
+            try:
+                place = await client.store(data)
+                break
+            except (aiohttp.ClientError, Refused, AssertionError, ValueError):
+                failures += 1
+                assert failures == 1
+        (node,), indexer = network.nodes, network.indexer
+        assert indexer is not None
+        assert node.effects["accepted", place.blob] == 1
+        assert node.effects["stored", place.blob] == 1
+        assert network.upload.effects["registered", place.blob] == 1
+        assert (await client.retrieve(place, 0, 99))[1] == data
+        assert (await client.store(data)).claim == place.claim
 
 
 async def test_an_answer_of_the_indexer_with_a_wrong_bit(network: Network, client: Client) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from ingot.clock import SystemClock
 from ingot.codec import cid, multihash
 from ingot.forge import container, did, document
 from ingot.forge.container import CONTENT_TYPE, HEADER, Form
 from ingot.forge.network import Network
 from ingot.forge.network.retrieval import header_of
-from ingot.limits import UCAN_NONCE_BYTES
+from ingot.limits import FORGE_ADDRESS_TTL_S, UCAN_NONCE_BYTES
 from tests.forge.network.client import Client, until
 from tests.forge.support import VECTORS
 
@@ -161,6 +162,26 @@ async def test_puts_that_are_refused(network: Network, client: Client) -> None:
     assert await client.put(added, data) == 204
     assert await client.put(added, data) == 204
     assert node.effects["stored", multihash.of(data)] == 2
+
+
+class Clock(SystemClock):
+    """The machine's, and some seconds."""
+
+    ahead_s = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 1000 * self.ahead_s
+
+
+async def test_an_address_is_good_for_a_day(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    clock = Clock()
+    async with Network(tmp_path, nodes=1, open=True, clock=clock) as network:
+        client = Client(network, session)
+        added = await client.add(b"data")
+        clock.ahead_s = FORGE_ADDRESS_TTL_S + 1
+        assert await client.put(added, b"data") == 410
+        clock.ahead_s = 0
+        assert await client.put(added, b"data") == 204
 
 
 async def test_a_put_that_breaks_off_leaves_nothing(network: Network, client: Client) -> None:
