@@ -288,7 +288,6 @@ class Server:
             rows.put_nowait(row)
             if row.state == "sealed":
                 checkpoints.segment_sealed()
-                pins.segment_sealed()
 
         self.segments.on_change = segment_changed
         for row in self.segments.rows():

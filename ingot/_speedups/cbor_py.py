@@ -18,7 +18,7 @@ import struct
 from ingot.errors import FormatError
 from ingot.limits import CBOR_BYTES_MAX, CBOR_DEPTH_MAX
 
-__all__ = ["Cid", "check_cid", "decode", "encode"]  # the rest is shared with ``layout_py``
+__all__ = ["Cid", "check_cid", "decode", "encode", "links"]  # the rest is shared with ``layout_py``
 
 CANONICAL_KEYS, SORTED_KEYS, BINARY_KEYS = range(3)
 
@@ -66,6 +66,25 @@ def decode(block: bytes | bytearray | memoryview, keys: int = CANONICAL_KEYS) ->
     if at != len(data):
         raise FormatError(at, "the end of the block", f"{len(data) - at} more bytes")
     return value
+
+
+def links(block: bytes) -> list[bytes]:
+    """The CIDs that a block links to, in order and as often as it does. FormatError for what no
+    decoder takes; but order of keys, depth and UTF-8 are not looked at."""
+    found = []
+    at = 0
+    while at < len(block):
+        start = at
+        if block[at] >> 5 == OTHER:
+            _, at = read_other(block, at)
+            continue
+        major, argument, at = read_head(block, at)
+        if major == TAG:
+            cid, at = _read_link(block, start, at, argument)
+            found.append(bytes(cid))
+        elif major in (BYTES, TEXT):
+            at += len(read_span(block, start, at, argument))
+    return found
 
 
 def check_cid(cid: bytes) -> int:

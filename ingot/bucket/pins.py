@@ -1,13 +1,14 @@
 """CIDs that requests in flight wrote or will refer to, kept from compaction until the outcome.
 
 A pin lives as long as its ``Pin`` object, and a request holds that by holding the body: when the
-last reference goes, so does the pin. Pins alive when a segment seals are roots of that segment for
-ever, so they are written into the next commit record (design section 4).
+last reference goes, so does the pin. A log segment is compacted by its own roots, so what a request
+read there and refers to in a later segment has to be a root too: the first commit behind a segment
+names the blocks of it that are pinned (``ingot.segments.log``, design section 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ingot.messages import Cid
 
@@ -43,17 +44,3 @@ class Pins:
 
     def __init__(self) -> None:
         self.counts: dict[Cid, int] = {}
-        self._sealed: set[Cid] = set()
-
-    def segment_sealed(self) -> None:
-        """Remember what is pinned now, for the next commit record."""
-        self._sealed.update(self.counts)
-
-    def take_sealed(self) -> Sequence[Cid]:
-        taken = sorted(self._sealed)
-        self._sealed.clear()
-        return taken
-
-    def put_back(self, taken: Iterable[Cid]) -> None:
-        """The commit that was to carry them failed."""
-        self._sealed.update(taken)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from ingot import limits
@@ -50,7 +50,7 @@ class CommitLog(Protocol):
         moves: Sequence[HeadMove],
         bodies: Sequence[BodyPosition],
         checkpoint: Cid | None = None,
-        pins: Sequence[Cid] = (),
+        pins: Collection[Cid] = (),
     ) -> tuple[Cid, CommitRecord]: ...
 
 
@@ -286,15 +286,10 @@ class Pipeline:
     async def _append(self, plan: Plan) -> CommitRef:
         """Make the batch durable, then take its heads as the ones the next batch starts from."""
         checkpoint = self._checkpoints.write(plan, self._sequence + 1)
-        pins = self._pins.take_sealed()
         bodies = [BodyPosition(segment, end) for segment, end in sorted(plan.bodies.items())]
-        try:
-            cid, record = await self._log.commit(
-                self._lease, plan.blocks, plan.moves, bodies, checkpoint, pins
-            )
-        except BaseException:
-            self._pins.put_back(pins)
-            raise
+        cid, record = await self._log.commit(
+            self._lease, plan.blocks, plan.moves, bodies, checkpoint, self._pins.counts
+        )
         self._checkpoints.written(record)
         self._sequence = record.sequence
         for bucket_id, bucket in plan.after.items():

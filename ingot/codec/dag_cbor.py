@@ -25,11 +25,13 @@ __all__ = [
     "encode",
     "envelope_prefix",
     "format_in",
+    "links",
     "wrap",
 ]
 
 encode = cbor.encode
 decode = cbor.decode
+links = cbor.links
 
 
 def wrap(format_name: str, fields: Mapping[str, object]) -> bytes:

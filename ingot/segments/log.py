@@ -13,13 +13,14 @@ Called by the store, one commit at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from ingot._speedups import frame
 from ingot.codec import cid as cids
-from ingot.errors import RequestError
+from ingot.errors import RequestError, Unavailable
+from ingot.limits import PINS_MAX
 from ingot.messages import BodyPosition, Cid, CommitRecord, HeadMove
 from ingot.segments import format
 from ingot.segments.commit import encode_commit
@@ -40,7 +41,7 @@ class Batch:
     moves: Sequence[HeadMove]
     bodies: Sequence[BodyPosition]
     checkpoint: Cid | None
-    pins: Sequence[Cid]
+    pins: Collection[Cid]
 
 
 class LogStream:
@@ -56,6 +57,7 @@ class LogStream:
         self._store = b""
         self._incarnation = 0
         self._busy = False
+        self._behind: list[Segment] = []  # closed since the last commit
 
     def start(self, store: bytes, incarnation: int, sequence: int, previous: Cid | None) -> None:
         self._store, self._incarnation = store, incarnation
@@ -118,11 +120,20 @@ class LogStream:
             checkpoint=batch.checkpoint,
             bodies=tuple(batch.bodies),
             moves=tuple(batch.moves),
-            pins=tuple(batch.pins),
+            pins=self._kept(batch.pins),
         )
         block = encode_commit(record)
         cid = cids.of_structure(block)
         return cid, record, frame.pack([*fresh.items(), (cid, block)])
+
+    def _kept(self, pins: Collection[Cid]) -> tuple[Cid, ...]:
+        """Pinned blocks of the segments behind the last commit: a request that is still under way
+        may refer to them, whatever their own segment's roots say."""
+        tables = [segment.table for segment in self._behind]
+        kept = [cid for cid in pins if any(table.find(cid) is not None for table in tables)]
+        if len(kept) > PINS_MAX:
+            raise Unavailable("requests under way refer to too many blocks of one segment", 1)
+        return tuple(sorted(kept))
 
     def _publish(self, segment: Segment, cid: Cid, record: CommitRecord, data: bytes) -> None:
         """The sync has returned: readers may find the frames, the chain goes on from the record."""
@@ -131,6 +142,7 @@ class LogStream:
         segment.synced = segment.end
         segment.note_commit(cid, record.sequence, record.previous)
         segment.note_needs(record.bodies)
+        self._behind.clear()
         self.sequence, self.previous = record.sequence, cid
         if segment.first_commit == record.sequence:
             self._sealer.announce(segment)
@@ -156,6 +168,7 @@ class LogStream:
 
     def _retire(self, segment: Segment) -> None:
         self.current = None
+        self._behind.append(segment)
         self._disk.statistics.rotations += 1
         self._sealer.submit(segment)
 
@@ -167,6 +180,7 @@ class LogStream:
         )
         segment.poison(error)
         self.current = None
+        self._behind.append(segment)
         self._sealer.submit(segment)
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ finds. One event loop; nothing on it waits for the disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 
 from ingot.errors import IngotError
 from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
@@ -138,9 +138,11 @@ class SegmentStore:
         moves: Sequence[HeadMove],
         bodies: Sequence[BodyPosition],
         checkpoint: Cid | None = None,
-        pins: Sequence[Cid] = (),
+        pins: Collection[Cid] = (),
     ) -> tuple[Cid, CommitRecord]:
         """Make ``blocks`` durable with a commit record that carries the rest: one write, one sync.
+        Of ``pins``, which may change meanwhile, the first record of a segment names those that lie
+        in the segment before.
 
         One at a time. Unavailable when the disk refuses twice; the sequence is then not used up.
         """

@@ -91,6 +91,29 @@ def test_encode_and_back(value: Any) -> None:
         assert outcome(cbor_c.decode, block) == outcome(cbor_py.decode, block)
 
 
+def links_in(value: Any) -> list[bytes]:
+    if isinstance(value, Cid):
+        return [bytes(value)]
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value, key=lambda k: (len(k.encode()), k.encode()))]
+    return [link for item in value for link in links_in(item)] if isinstance(value, list) else []
+
+
+@given(VALUES)
+def test_links_are_those_of_the_value(value: Any) -> None:
+    if outcome(cbor_c.encode, value)[0] != "value":
+        return
+    block = cbor_c.encode(value)
+    found = cbor_py.links(block)
+    assert found == links_in(cbor_py.decode(block))
+    assert outcome(cbor_c.links, block) == outcome(cbor_py.links, block)
+
+
+@given(st.binary(max_size=50))
+def test_links_of_anything(block: bytes) -> None:
+    assert outcome(cbor_c.links, block) == outcome(cbor_py.links, block)
+
+
 @given(st.binary(max_size=50))
 def test_decode_anything(block: bytes) -> None:
     for keys in range(3):
@@ -107,6 +130,7 @@ def test_decode_what_is_nearly_right(value: Any, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 2))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
     assert outcome(cbor_c.decode, bytes(block)) == outcome(cbor_py.decode, bytes(block))
+    assert outcome(cbor_c.links, bytes(block)) == outcome(cbor_py.links, bytes(block))
 
 
 ENTRIES = st.lists(

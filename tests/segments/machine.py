@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
@@ -67,15 +67,21 @@ class Machine:
                 await asyncio.wait([preparer._task])
 
     def commit(
-        self, *contents: bytes, bodies: Sequence[BodyPosition] = ()
+        self,
+        *contents: bytes,
+        bodies: Sequence[BodyPosition] = (),
+        pins: Collection[bytes] = (),
     ) -> tuple[bytes, CommitRecord]:
-        return self.run(self.committing(blocks_of(*contents), bodies))
+        return self.run(self.committing(blocks_of(*contents), bodies, pins))
 
     async def committing(
-        self, blocks: Iterable[tuple[bytes, bytes]], bodies: Sequence[BodyPosition] = ()
+        self,
+        blocks: Iterable[tuple[bytes, bytes]],
+        bodies: Sequence[BodyPosition] = (),
+        pins: Collection[bytes] = (),
     ) -> tuple[bytes, CommitRecord]:
         move = HeadMove(self.random.randbytes(16), "bucket", None, Head(0))
-        return await self.store.commit(LEASE, list(blocks), [move], bodies)
+        return await self.store.commit(LEASE, list(blocks), [move], bodies, None, pins)
 
     def commits(self, after: int = 0) -> list[int]:
         """The sequences of the commits that the log holds."""

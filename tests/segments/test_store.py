@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -16,6 +17,7 @@ from ingot.segments import format
 from ingot.segments.commit import decode_commit
 from ingot.segments.model import Location, Row
 from tests.segments.machine import LEASE, STORE, Machine, blocks_of, cid_of
+from tests.sim.disk import SimFiles
 
 
 @pytest.fixture
@@ -109,6 +111,34 @@ def test_a_block_is_written_once_a_segment_and_again_in_the_next(machine: Machin
     later = machine.store.find(cid_of(b"tree node"))
     assert isinstance(first, Location) and isinstance(later, Location)
     assert later.number > first.number
+
+
+def test_the_first_commit_behind_a_segment_names_what_is_pinned_of_it(machine: Machine) -> None:
+    first, elsewhere = cid_of(b"read by a request"), cid_of(b"a chunk of a body segment")
+    _, record = machine.commit(b"read by a request", pins=[first])
+    assert record.pins == (), "nothing was closed"
+    while machine.store.statistics.rotations == 0:
+        assert machine.commit(machine.random.randbytes(5000), pins=[first])[1].pins == ()
+    assert machine.commit(b"next", pins=[elsewhere, first])[1].pins == (first,)
+    assert machine.commit(b"after", pins=[elsewhere, first])[1].pins == ()
+
+
+def test_a_segment_that_a_fault_closed_has_its_pins_named_too(machine: Machine) -> None:
+    machine.commit(b"read by a request")
+    real, left = SimFiles.fdatasync, [1]
+
+    def refused(files: SimFiles, fd: int) -> None:
+        if left and "log-00000000000000000001.car" in [
+            name for name, inode in files.names.items() if inode is files.fds.get(fd)
+        ]:
+            left.pop()
+            raise OSError(errno.EIO, "refused")
+        real(files, fd)
+
+    machine.files.fdatasync = refused.__get__(machine.files)  # type: ignore[method-assign]
+    _, record = machine.commit(b"next", pins=[cid_of(b"read by a request")])
+    assert record.segment == 2 and record.pins == (cid_of(b"read by a request"),)
+    assert machine.commit(b"after", pins=[cid_of(b"next")])[1].pins == ()
 
 
 def test_rotation_seals_behind_the_writer(machine: Machine) -> None:

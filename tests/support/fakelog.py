@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from hashlib import sha256
 
 from ingot.errors import IngotError, NotFound
@@ -32,7 +32,7 @@ class FakeLog:
         moves: Sequence[HeadMove],
         bodies: Sequence[BodyPosition],
         checkpoint: Cid | None = None,
-        pins: Sequence[Cid] = (),
+        pins: Collection[Cid] = (),
     ) -> tuple[Cid, CommitRecord]:
         sequence = len(self.commits) + 1
         self.events.append(f"append {sequence}")
@@ -42,6 +42,9 @@ class FakeLog:
             raise self.failures.pop(0)
         for cid, block in blocks:
             assert cid[4:] == sha256(block).digest(), "a block under another's CID"
+        behind: dict[Cid, bytes] = {}
+        if self.commits and self.commits[-1].segment != self.segment:
+            behind = self.segments[self.commits[-1].segment]
         record = CommitRecord(
             store=bytes(16),
             incarnation=1,
@@ -55,7 +58,7 @@ class FakeLog:
             checkpoint=checkpoint,
             bodies=tuple(bodies),
             moves=tuple(moves),
-            pins=tuple(pins),
+            pins=tuple(sorted(cid for cid in pins if cid in behind)),
         )
         self.blocks.update(blocks)
         self.segments.setdefault(self.segment, {}).update(blocks)
