@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from typing import Any, Final
 
@@ -106,7 +107,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
                 print("indexer   none")
             sys.stdout.flush()
             if arguments.ready_fd is not None:
-                say_ready(arguments.ready_fd, described)
+                say_ready(arguments.ready_fd, {"pid": os.getpid(), **described})
             await stopping.asked()
             print("ingot: stopping", file=sys.stderr, flush=True)
     finally:

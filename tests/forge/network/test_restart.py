@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -141,9 +143,18 @@ class Service:
 class Process:
     """``ingot dev-network`` as a child; works as the ``Network`` of a ``Client``."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, under: tuple[str, ...] = ()) -> None:
+        """``under`` is a command that runs the network, such as strace."""
         read_end, write_end = os.pipe()
-        command = [sys.executable, "-m", "ingot.cli", "dev-network", "--dir", str(directory)]
+        command = [
+            *under,
+            sys.executable,
+            "-m",
+            "ingot.cli",
+            "dev-network",
+            "--dir",
+            str(directory),
+        ]
         self.process = subprocess.Popen(
             [*command, "--ready-fd", str(write_end), *arguments],
             pass_fds=[write_end],
@@ -161,7 +172,7 @@ class Process:
         self.indexer = self.ready["indexer"] and Service(**self.ready["indexer"])
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
-        self.process.send_signal(number)
+        os.kill(self.ready["pid"], number)
         out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out, err
 
@@ -216,7 +227,7 @@ async def test_killed_at_any_moment(
 
     again = Process(tmp_path)
     try:
-        assert again.ready == process.ready
+        assert {**again.ready, "pid": 0} == {**process.ready, "pid": 0}
         for data, added in work.added.items():
             kept = await client.receipt(added.invocation.task)
             assert kept is not None and kept.receipts_of(added.invocation.task) == [added.receipt]
@@ -239,6 +250,63 @@ async def test_killed_at_any_moment(
         status, out, err = await asyncio.to_thread(again.end, signal.SIGTERM)
     assert (status, err) == (0, "ingot: stopping\n")
     assert again.upload.url in out and again.upload.did in out
+
+
+TRACED = re.compile(
+    r"(?P<call>fsync|fdatasync|rename\w*|sendto|write|writev|sendmsg)\((?P<rest>.*)"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+async def test_what_is_answered_was_synced(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,rename,renameat,renameat2,sendto,write,writev,sendmsg"
+    under = ("strace", "-f", "-y", "-s", "20", "-e", calls, "-o", str(trace))
+    process = Process(tmp_path / "forge", "--nodes", "1", under=under)
+    try:
+        client = Client(cast(Network, process), session)
+        added = await client.add(b"data")
+        assert await client.put(added, b"data") == 204
+        await client.conclude(added)
+    finally:
+        await asyncio.to_thread(process.end, signal.SIGTERM)
+    events = [event for event in map(seen, trace.read_text().splitlines()) if event]
+    put = events.index("answer 204")
+    assert events[put - 4 : put] == ["sync blob", "rename blob", "sync blobs", "sync node-0"]
+    assert in_order(
+        [
+            *("sync node-0", "answer 200", "sync upload", "answer 200"),  # allocate, add
+            *("sync node-0", "answer 204"),
+            *("sync indexer", "answer 200"),  # the location is published
+            *("sync node-0", "answer 200", "sync upload", "answer 200"),  # accept, conclude
+        ],
+        events,
+    ), events
+
+
+def in_order(expected: list[str], events: list[str]) -> bool:
+    """Whether these come among the others one after another."""
+    rest = iter(events)
+    return all(event in rest for event in expected)
+
+
+def seen(line: str) -> str | None:
+    """What a call of the trace means."""
+    found = TRACED.search(line)
+    if found is None:
+        return None
+    call, rest = found["call"], found["rest"]
+    if call.startswith("rename"):
+        return "rename blob" if "/blobs/" in rest else None
+    if call in ("fsync", "fdatasync"):
+        for what, part in (("sync blob", ".part>"), ("sync blobs", "/blobs>")):
+            if part in rest and "/blobs" in rest:
+                return what
+        state = re.search(r"/forge/([\w-]+)/state\.sqlite3", rest)
+        return f"sync {state[1]}" if state else None
+    answered = re.search(r"HTTP/1\.1 (\d+)", rest)
+    return f"answer {answered[1]}" if answered else None
 
 
 @pytest.mark.slow
