@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ingot import dev_network
+from ingot import dev_network, forge_commands
 from ingot.config import LOG_LEVELS, Config
 from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
@@ -40,6 +40,7 @@ examples:
   INGOT_ACCESS_KEY=me INGOT_SECRET_KEY=... ingot serve
   aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://photos
   ingot fsck --data-dir /var/lib/ingot          read and hash everything (the gateway is stopped)
+  ingot whoami                                  who this gateway is on the Forge network
 
 Every option is also INGOT_NAME in the environment (INGOT_DATA_DIR) and a name in the TOML file that
 --config gives (data_dir = "/var/lib/ingot"). An option stands before the environment, that before
@@ -135,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="do not put the bytes of objects together; the segments are read all the same",
     )
     _command(commands, "segments", "list the segments and their states", run_segments)
+    forge_commands.register(commands, _command)
     dev_network.add_command(commands)
     commands.add_parser("version", help="print the version")
     return parser

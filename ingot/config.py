@@ -22,6 +22,7 @@ from ingot import limits
 from ingot.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ingot.forge.client import ForgeSettings
     from ingot.http.limits import HttpLimits
     from ingot.segments.model import SegmentSettings
 
@@ -79,6 +80,19 @@ class Config:
     send_stall_s: float = _setting(limits.SEND_STALL_S, "seconds", 0.01)
     stop_deadline_s: float = _setting(limits.STOP_DEADLINE_S, "seconds", 0.0)
     log_level: str = _setting("info", "level")
+    forge_upload_did: str | None = _setting(None, "did")
+    """The upload service of a Forge network, and its URL; None ships nothing."""
+    forge_upload_url: str | None = _setting(None, "url")
+    forge_receipts_url: str | None = _setting(None, "url")
+    """Where the upload service keeps receipts; None is ``/receipt`` under its URL."""
+    forge_indexer_did: str | None = _setting(None, "did")
+    forge_indexer_url: str | None = _setting(None, "url")
+    forge_home_node: str | None = _setting(None, "did")
+    """The one node that blobs shall go to; None leaves the choice to the upload service."""
+    forge_space: str | None = _setting(None, "did")
+    """Needed where the delegations are about several spaces."""
+    forge_key: str | None = _setting(None, "path")
+    """The agent's private key; None is ``forge/agent.pem`` in the data directory."""
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -89,6 +103,11 @@ class Config:
                 raise ConfigError(f"{setting.name}: {error}") from error
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_certificate and tls_key go together: one of them is missing")
+        for name in ("forge_upload", "forge_indexer"):
+            if (getattr(self, f"{name}_did") is None) != (getattr(self, f"{name}_url") is None):
+                raise ConfigError(f"{name}_did and {name}_url go together: one of them is missing")
+        if self.forge_indexer_did is not None and self.forge_upload_did is None:
+            raise ConfigError("forge_indexer_did: an indexer needs an upload service beside it")
 
     @property
     def address(self) -> tuple[str, int]:
@@ -133,6 +152,26 @@ class Config:
             idle_deadline_s=self.idle_deadline_s,
             body_stall_s=self.body_stall_s,
             send_stall_s=self.send_stall_s,
+        )
+
+    def forge_settings(self) -> ForgeSettings | None:
+        """The services of the Forge network, where one is named. Plain http to the upload service
+        means a network of one's own, in which plain http is taken everywhere."""
+        if self.forge_upload_did is None or self.forge_upload_url is None:
+            return None
+        from ingot.forge.client import ForgeSettings
+        from ingot.forge.http import HttpSettings
+        from ingot.forge.invoker import Service
+
+        indexer = None
+        if self.forge_indexer_did is not None and self.forge_indexer_url is not None:
+            indexer = Service(self.forge_indexer_did, self.forge_indexer_url)
+        return ForgeSettings(
+            upload=Service(self.forge_upload_did, self.forge_upload_url),
+            indexer=indexer,
+            receipts=self.forge_receipts_url,
+            home=self.forge_home_node,
+            http=HttpSettings(insecure=self.forge_upload_url.startswith("http:")),
         )
 
     def segment_settings(self) -> SegmentSettings:
@@ -182,6 +221,10 @@ def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
         parse_address(value)
     elif kind == "path" and (not value or "\0" in value):
         raise ValueError("the path is empty or holds a NUL")
+    elif kind == "url" and not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", value):
+        raise ValueError(f"{value!r} is not a URL such as https://example.com")
+    elif kind == "did" and not re.fullmatch(r"did:[a-z0-9]+:\S+", value):
+        raise ValueError(f"{value!r} is not a DID such as did:web:example.com")
     elif kind == "dsn":
         _check_dsn(value)
     elif kind == "region" and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", value):

@@ -5,6 +5,7 @@
     LEASE        JSON: the registry lease token last taken under this lock, and which lock that was
     segments/    the segment store
     postgres/    the embedded Postgres, where one is used
+    forge/       keys and delegations of the Forge network, where one was asked for (forge/keystore)
 
 Guarantees: a directory that holds anything else and no STORE is refused untouched; two processes
 never both hold it. LEASE lets the next process take over a lease at once: whoever holds the lock
@@ -27,7 +28,7 @@ from ingot.errors import ConfigError
 
 FORMAT = 1
 OURS = {"STORE", "STORE.new", "LOCK", "LEASE", "LEASE.new", "segments", "postgres"}
-OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "lost+found"}
+OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "forge", "lost+found"}
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _HOW_TO_REBUILD = (
     "its store id also stands in every commit record and in the registry: put the file back, or "

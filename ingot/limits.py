@@ -160,10 +160,39 @@ NETWORK_STOP_S: Final = 2.0  # for requests under way when a service stops
 NETWORK_READ_BYTES: Final = 256 * KIB  # of a blob, between network and disk
 NETWORK_QUERY_NAMES_MAX: Final = 100  # multihashes that one query asks about
 
+# -- Forge: calls to its services ---------------------------------------------------------------
+FORGE_CONNECTIONS_MAX: Final = 32  # of one client, to all services together
+FORGE_CONNECT_S: Final = 10.0
+FORGE_ANSWER_S: Final = 60.0  # to the first byte: the service asks nodes and the indexer meanwhile
+FORGE_STALL_S: Final = 30.0  # no byte for this long, either way
+FORGE_RATE_MIN: Final = 32 * KIB  # bytes a second, beyond FORGE_ANSWER_S for the whole call
+FORGE_PIECE_BYTES: Final = 256 * KIB  # of a blob, read from its file at a time; digested in 0.2 ms
+FORGE_HEADER_BYTES_MAX: Final = CONTAINER_HEADER_READ_MAX + 8 * KIB  # one line of an answer's head
+FORGE_ERROR_TEXT_MAX: Final = 1 * KIB  # read of an answer that tells in words what was wrong
+FORGE_URL_CHARS_MAX: Final = 2 * KIB
+FORGE_URLS_MAX: Final = 8  # of one location; more are not looked at
+FORGE_ADDRESS_HEADERS_MAX: Final = 32  # that a node wants to see with a blob
+FORGE_TRIES: Final = 4  # of one operation, before its caller decides
+FORGE_BACKOFF_S: Final = 0.5  # before the second try, doubled for each one after it
+FORGE_BACKOFF_MAX_S: Final = 8.0
+FORGE_POLLS: Final = 10  # for a receipt that is not there yet: Forge's own default
+FORGE_POLL_S: Final = 1.0
+FORGE_BREAKER_FAILURES: Final = 5  # in a row; then the service is left alone
+FORGE_BREAKER_OPEN_S: Final = 15.0  # for so long, until one call tries it again
+FORGE_DOCUMENTS_MAX: Final = 1024  # DID documents held
+FORGE_AUTHORITIES_MAX: Final = 16  # documents fetched to check one answer
+FORGE_RETRIEVAL_AUTH_S: Final = 300  # in which the indexer has to fetch an index
+FORGE_QUERY_AUTH_S: Final = 60  # and to look into one for a query
+FORGE_KEY_BYTES_MAX: Final = 16 * KIB  # of a file with a private key
+FORGE_IMPORT_BYTES_MAX: Final = 2 * CONTAINER_BYTES_MAX  # of a file with delegations, as base64
+FORGE_FAULTY_NODES_MAX: Final = 1024  # of which is known that they failed lately
+FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
+
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
 assert SEGMENT_BYTES_MAX < FORGE_BLOB_BYTES_MAX
 assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX
+assert FORGE_BACKOFF_MAX_S < FORGE_BREAKER_OPEN_S
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
 assert HEAD_READ_BYTES <= RECV_BYTES
 assert CHUNK_LINE_BYTES_MAX < HEAD_READ_BYTES

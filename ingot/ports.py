@@ -1,4 +1,4 @@
-"""The edges that have two implementations each: registry, file system, lanes, clock.
+"""The edges that have two implementations each: registry, file system, lanes, clock, nodes.
 
 ``ingot.server`` chooses; tests and the simulation put their own in. Pure: protocols only.
 """
@@ -254,3 +254,12 @@ class SegmentRow(Protocol):
     bytes: int
     first_commit: int
     last_commit: int
+
+
+class ProviderSelector(Protocol):
+    """Which node of the Forge network a blob is to lie at. The upload service allocates; a blob is
+    not sent to a node that was not chosen."""
+
+    async def node_for(self, digest: bytes, size: int) -> str | None:
+        """The node's DID, for a blob by its multihash and size; None leaves it to the service."""
+        ...

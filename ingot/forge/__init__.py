@@ -1,9 +1,9 @@
 """The Forge network's protocol: UCAN 1.0 tokens, their containers, indexes and queries.
 
-All modules named here are pure: bytes, random bytes and ``now`` (Unix seconds) come as arguments,
-and nothing is fetched. (The package ``network`` is the services themselves, for tests.) What
-decodes bytes raises FormatError, with the offset, and never anything else; what judges a token
-raises an error under the protocol's own name (``errors``). Read in this order:
+All modules named first are pure: bytes, random bytes and ``now`` (Unix seconds) come as arguments,
+and nothing is fetched. What decodes bytes raises FormatError, with the offset, and never anything
+else; what judges a token raises an error under the protocol's own name (``errors``). The package
+``network`` is the services themselves, for tests. Read in this order:
 
     did, document, keys          who somebody is, and which keys may sign for them
     values                       the data model of tokens; reading values by path; promises
@@ -18,4 +18,12 @@ CIDs, ``container.encode`` them all as the body; of the answer ``container.decod
 the invocation's task, ``validate.validate_receipt``, ``receipt.result()``. A service's side:
 ``container.decode``, ``signature.unresolved`` for the documents to fetch, ``validate.validate`` for
 every invocation whose ``executor`` it is, ``token.answer`` with an ``ok`` or ``error.value()``.
+
+A client with sockets and files is made of these; ``client`` is where to begin:
+
+    breaker, retry, http         one session: bounds, timeouts, services left alone for a while
+    resolver, invoker            DID documents; one invocation sent, its receipt judged
+    blob, allocation, upload     a blob's bytes; where they go; adding, publishing, removing
+    reading, retrieve            one read over several locations; asking the indexer
+    identity, keystore           key, space and rights; the same in files
 """

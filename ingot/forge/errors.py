@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingot.codec.fields import Step
-from ingot.errors import IngotError
+from ingot.errors import IngotError, Unavailable
 
 
 class Malformed(IngotError):
@@ -107,12 +107,26 @@ class UnknownError(UcanError):
 
 
 class Refused(UcanError):
-    """The other side's error, out of its receipt: ``name`` is theirs, the text their message."""
+    """The other side's error, out of its receipt: ``name`` is theirs, the text their message,
+    ``service`` the DID that signed it. Asking again brings the same answer."""
 
-    def __init__(self, name: str, message: str) -> None:
+    def __init__(self, name: str, message: str, service: str = "") -> None:
         super().__init__(f"{name}: {message}" if message else name)
-        self._name, self.message = name, message
+        self._name, self.message, self.service = name, message, service
 
     @property
     def name(self) -> str:
         return self._name
+
+
+class BadAnswer(Unavailable):
+    """What came from ``service`` (a DID or a URL) is not what the protocol has there, or nobody
+    who was asked signed it. Another try may bring a right answer."""
+
+    def __init__(self, service: str, message: str) -> None:
+        super().__init__(f"{service}: {message}")
+        self.service = service
+
+
+class CircuitOpen(Unavailable):
+    """The service failed so often in a row that it is left alone for a while; nothing was sent."""

@@ -128,7 +128,7 @@ class Receipt(Invocation):
             message = values.get(error, str, "message") or ""
         except Malformed:
             name, message = "UnknownError", repr(error)[:200]
-        raise Refused(name, message)
+        raise Refused(name, message, self.issuer)
 
 
 def delegate(

@@ -56,6 +56,14 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "send_stall_s": 4,
         "stop_deadline_s": 5,
         "log_level": "debug",
+        "forge_upload_did": "did:web:up.example",
+        "forge_upload_url": "https://up.example",
+        "forge_receipts_url": "https://up.example/r",
+        "forge_indexer_did": "did:web:indexer.example",
+        "forge_indexer_url": "https://indexer.example",
+        "forge_home_node": "did:web:node.example",
+        "forge_space": "did:web:space.example",
+        "forge_key": "/a.pem",
     }
     assert set(values) == {setting.name for setting in dataclasses.fields(Config)}
     direct = Config(**values)

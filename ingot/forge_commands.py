@@ -1,0 +1,116 @@
+"""``ingot whoami`` and ``ingot space``: a gateway's identity on the Forge network, from the shell.
+
+They read and write ``DATA_DIR/forge`` and ask nobody; a gateway may run meanwhile, which reads its
+identity at its start. Registered by ``cli.build_parser``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ingot.config import Config
+from ingot.datadir import DataDirectory
+from ingot.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ingot.forge.keystore import KeyStore
+    from ingot.forge.token import Delegation
+
+Run = Callable[[Config, argparse.Namespace], int]
+
+WHOAMI = """
+
+The agent's key is made at the first call and kept in DIR/forge/agent.pem, or is the one of
+forge_key. Whoever owns a space delegates to the DID shown; take the delegation in with
+'ingot space import FILE'."""
+CREATE = """
+
+It makes the space's key, keeps it in DIR/forge/space.pem and lets the agent do everything with the
+space. Keep a copy of that file: who has it owns all that is stored. Before bytes are taken, the
+upload service has to provide for the space: give its DID to whoever runs it."""
+IMPORT = """
+
+FILE holds delegations to this agent: a container in any of its forms, or one delegation by itself.
+It may also be a space's private key (PEM, or the text that starts with MgC); the space is then as
+if it had been made here."""
+
+
+def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands; ``add`` makes one, with the options that all have."""
+    add(commands, "whoami", "show the agent's DID and what it may do", run_whoami, WHOAMI)
+    space = commands.add_parser("space", help="make, import or show the space of the Forge network")
+    actions = space.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add(actions, "create", "make a space of one's own", run_create, CREATE)
+    imported = add(actions, "import", "take in delegations or a space's key", run_import, IMPORT)
+    imported.add_argument("file", metavar="FILE")
+    add(actions, "show", "show the space that a gateway would use", run_show)
+
+
+def run_whoami(config: Config, arguments: argparse.Namespace) -> int:
+    store = _store(config)
+    print(f"agent  {store.agent().did}  ({store.agent_path})")
+    owned = store.space_key()
+    if owned is not None:
+        print(f"space  {owned.did}  (its key is {store.space_path})")
+    held = store.delegations()
+    for one in sorted(held, key=lambda each: (each.audience, each.command)):
+        print(_line(one))
+    if not held:
+        print("nothing is delegated to it: use 'ingot space create' or 'ingot space import FILE'")
+    return 0
+
+
+def run_create(config: Config, arguments: argparse.Namespace) -> int:
+    store = _store(config)
+    made = store.create_space()
+    print(f"space  {made.did}  (its key is {store.space_path}: keep a copy in a safe place)")
+    print(f"agent  {store.agent().did} may do everything with it")
+    return 0
+
+
+def run_import(config: Config, arguments: argparse.Namespace) -> int:
+    store = _store(config)
+    taken = store.import_file(arguments.file, int(time.time()))
+    for one in taken:
+        print(_line(one))
+    if not taken:
+        print("all of it was there already")
+    return 0
+
+
+def run_show(config: Config, arguments: argparse.Namespace) -> int:
+    store, now = _store(config), int(time.time())
+    who = store.identity(now, config.forge_space)
+    owned = store.space_key()
+    ours = owned is not None and owned.did == who.space
+    print(f"space  {who.space}" + (f"  (its key is {store.space_path})" if ours else ""))
+    missing = []
+    for command in ("/blob/add", "/index/add", "/content/retrieve", "/blob/remove"):
+        try:
+            who.proofs(command, now)
+        except ConfigError:
+            missing.append(command)
+    print(f"not allowed: {', '.join(missing)}" if missing else "allowed: all that a gateway needs")
+    return 1 if missing else 0
+
+
+def _store(config: Config) -> KeyStore:
+    from ingot.forge.keystore import KeyStore
+
+    DataDirectory(config.data_dir).prepare()
+    return KeyStore(config.data_dir, config.forge_key)
+
+
+def _line(one: Delegation) -> str:
+    """A delegation as one line of a report."""
+    if one.expires is None:
+        ends = "without end"
+    else:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.expires))
+        ends = f"until {moment}" + (" (expired)" if one.expires <= time.time() else "")
+    subject = one.subject if one.subject is not None else "all that its giver may use"
+    policy = f", if {one.policy.statements!r:.60}" if one.policy.statements else ""
+    return f"may    {one.command} on {subject}, {ends}{policy}; {one.issuer} to {one.audience}"
