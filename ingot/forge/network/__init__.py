@@ -4,7 +4,7 @@
     service        what they share: HTTP, running invocations, receipts, DID documents
     upload         the upload service; ``additions``: a blob's way through it
     node           a storage node; ``retrieval``: its bytes over the header; ``blobs``: its files
-    indexer        the indexing service
+    indexer        the indexing service; ``queries``: what it answers
     faults         what goes wrong on demand
     peers, state   what a service asks of others, and what it remembers; ``records``: a node's
     arguments      what commands share; ``ports``, ``thread``: what a network lives on

@@ -4,7 +4,7 @@
     /assert/index    an index archive: fetched from its node with the delegations sent along, read,
                      and all its slices known when the receipt is sent
     /assert/equals   two names of one content
-    GET /claims      ``query``: the claims about some multihashes, and the indexes they are in
+    GET /claims      ``queries``: the claims about some multihashes, and the indexes they are in
     GET /claim/CID   one claim's token
     POST /claims     the same as POST /
 
@@ -17,28 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from ingot.codec import cid, multihash
 from ingot.errors import Corruption, FormatError, IngotError, Unavailable
-from ingot.forge import chain, container, did, index, query, signature, token, validate, values
+from ingot.forge import container, did, index, query, signature, token, validate, values
 from ingot.forge.container import HEADER, Container
 from ingot.forge.errors import Expired, Malformed
 from ingot.forge.network.arguments import Failure, digest_of, link_of, links_of
 from ingot.forge.network.faults import Applied, FlippedBit
 from ingot.forge.network.peers import read
+from ingot.forge.network.queries import EQUALS, INDEX, KINDS, Query, Slice
 from ingot.forge.network.records import Claim
-from ingot.forge.network.service import Call, Service, nonce
+from ingot.forge.network.service import Call, Service
 from ingot.forge.query import LOCATION, Location
-from ingot.forge.token import Delegation, Invocation, Token
+from ingot.forge.token import Delegation, Invocation
 from ingot.limits import FORGE_INDEX_BYTES_MAX, NETWORK_QUERY_NAMES_MAX
-
-INDEX: Final = "/assert/index"
-EQUALS: Final = "/assert/equals"
-KINDS: Final = ("standard", "location", "index_or_location", "standard_compressed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +43,6 @@ class Claims:
     """By kind of claim and multihash: the claims about it, as token CIDs."""
 
     names: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """By the slice's multihash and the archive's behind it: that the archive has the slice."""
-
-    index: bytes  # the archive's multihash
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a query has come to so far."""
-
-    claims: dict[bytes, Token]
-    indexes: dict[bytes, bytes]
 
 
 class Indexer(Service):
@@ -122,10 +104,10 @@ class Indexer(Service):
         digest = multihash.of_cid(name)
         proofs = self._authorization(call)
         spaces = {proof.subject for proof in proofs if proof.subject is not None}
-        places = await self._places(digest, spaces)
+        places = await self.places(digest, spaces)
         if not places:
             raise Unavailable(f"no location of {multihash.to_text(digest)} was published")
-        archive = await self._fetch(places, proofs)
+        archive = await self.fetch(places, proofs)
         slices = {block for blocks in index.decode(archive).values() for block in blocks}
         rows = [(block + digest, Slice(digest)) for block in slices]
         await self._keep(call.invocation, [digest], *rows)
@@ -143,17 +125,17 @@ class Indexer(Service):
 
     # -- fetching -----------------------------------------------------------------------------
 
-    async def _places(self, digest: bytes, spaces: Iterable[str]) -> list[Location]:
+    async def places(self, digest: bytes, spaces: Iterable[str]) -> list[Location]:
         """The location commitments of a blob, for these spaces or, if there are none, for any."""
         wanted = set(spaces)
         found = []
-        for claim in await self._known(LOCATION, digest):
+        for claim in await self.known(LOCATION, digest):
             place = query.location_of(claim)
             if place.space in wanted or not wanted:
                 found.append(place)
         return found
 
-    async def _known(self, command: str, digest: bytes) -> list[Invocation]:
+    async def known(self, command: str, digest: bytes) -> list[Invocation]:
         known = await self.state.get(Claims, _about(command, digest))
         claims = []
         for name in known.names if known else ():
@@ -163,7 +145,7 @@ class Indexer(Service):
                 claims.append(claim)
         return claims
 
-    async def _fetch(self, places: Sequence[Location], proofs: Sequence[Delegation]) -> bytes:
+    async def fetch(self, places: Sequence[Location], proofs: Sequence[Delegation]) -> bytes:
         """An index archive, whole and hashed, from the first place that gives it."""
         failures = []
         for place in places:
@@ -220,11 +202,11 @@ class Indexer(Service):
             return web.Response(status=400, text=str(error))
         if kind not in KINDS or not 0 < len(names) <= NETWORK_QUERY_NAMES_MAX:
             return web.Response(status=400, text=f"a type of {', '.join(KINDS)}, and multihashes")
-        found = _Found({}, {})
+        asking = Query(self, kind, spaces, list(asked.delegations.values()))
         try:
             for name in dict.fromkeys(names):
-                await self._find(kind, name, spaces, list(asked.delegations.values()), found)
-            body = query.encode(list(found.claims.values()), found.indexes)
+                await asking.find(name)
+            body = asking.answer()
         except IngotError as error:
             return web.Response(status=500, text=str(error))
         if faults.get(FlippedBit):
@@ -233,100 +215,6 @@ class Indexer(Service):
         response = web.Response(body=body, content_type="application/vnd.ipld.car")
         response.enable_compression()
         return response
-
-    async def _find(
-        self,
-        kind: str,
-        name: bytes,
-        spaces: Sequence[str],
-        delegations: Sequence[Delegation],
-        found: _Found,
-    ) -> None:
-        """Everything about one multihash goes into ``found``."""
-        for place in await self._places(name, spaces):
-            found.claims[place.claim.cid] = place.claim
-        if kind == "location":
-            return
-        if kind != "index_or_location":
-            for claim in await self._known(EQUALS, name):
-                found.claims[claim.cid] = claim
-        for key, row in await self.state.page(Slice, name):
-            if len(key) == len(name) + len(row.index):
-                await self._find_index(kind, name, row.index, spaces, delegations, found)
-
-    async def _find_index(
-        self,
-        kind: str,
-        name: bytes,
-        archive: bytes,
-        spaces: Sequence[str],
-        delegations: Sequence[Delegation],
-        found: _Found,
-    ) -> None:
-        places = await self._places(archive, spaces)
-        if not places:
-            if spaces:
-                return  # an index of other spaces
-            raise Unavailable(f"no location of the index {multihash.to_text(archive)}")
-        data = await self._by_right(places, delegations)
-        shards = index.decode(data)
-        where = [
-            place
-            for shard, slices in shards.items()
-            if name in slices
-            for place in await self._places(shard, spaces)
-        ]
-        if kind == "standard_compressed":
-            for place in query.locate(name, where, [shards]):
-                claim = self._shortened(place, name)
-                found.claims[claim.cid] = claim
-            return
-        for claim in await self._known(INDEX, archive):
-            found.claims[claim.cid] = claim
-        for place in (*places, *where):
-            found.claims[place.claim.cid] = place.claim
-        for place in where or places:
-            found.indexes[query.context(place.space, place.blob)] = data
-
-    async def _by_right(
-        self, places: Sequence[Location], delegations: Sequence[Delegation]
-    ) -> bytes:
-        """An index archive, by the delegations of whoever asks."""
-        failures = []
-        for place in places:
-            proofs = chain.find(
-                delegations,
-                issuer=self.did,
-                subject=place.space,
-                command="/content/retrieve",
-                now=self.now(),
-                arguments={"blob": {"digest": place.blob}, "range": [place.start, place.end]},
-            )
-            if proofs is None:
-                failures.append(f"no delegations to read from {place.space} were sent")
-                continue
-            try:
-                return await self._fetch([place], proofs)
-            except Unavailable as error:
-                failures.append(str(error))
-        raise Unavailable("; ".join(failures))
-
-    def _shortened(self, place: Location, name: bytes) -> Invocation:
-        """A location claim of our own, in place of an index and the location of its shard."""
-        assert place.end is not None
-        return token.invoke(
-            self.signer,
-            subject=self.did,
-            command=LOCATION,
-            arguments={
-                "range": {"start": place.start, "end": place.end},
-                "space": place.space,
-                "content": name,
-                "location": list(place.urls),
-            },
-            expires=None,
-            nonce=nonce(),
-        )
 
     async def _claim(self, request: web.Request, _: Applied) -> web.StreamResponse:
         try:
