@@ -15,6 +15,7 @@ delegations in the query's own header, and cannot be answered without them. ``ef
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,7 @@ class Indexer(Service):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._keeping = asyncio.Lock()
         self.commands |= {
             "/claim/cache": self._cache,
             INDEX: self._index,
@@ -86,12 +88,13 @@ class Indexer(Service):
 
     async def _keep(self, claim: Invocation, about: Iterable[bytes], *more: Any) -> None:
         records: list[tuple[bytes, object]] = [(claim.cid, Claim(claim.data)), *more]
-        for digest in about:
-            key = _about(claim.command, digest)
-            known = await self.state.get(Claims, key) or Claims([])
-            if claim.cid not in known.names:
-                records.append((key, Claims([*known.names, claim.cid])))
-        await self.state.write(*records)
+        async with self._keeping:  # two claims about one blob must not lose one another
+            for digest in about:
+                key = _about(claim.command, digest)
+                known = await self.state.get(Claims, key) or Claims([])
+                if claim.cid not in known.names:
+                    records.append((key, Claims([*known.names, claim.cid])))
+            await self.state.write(*records)
 
     async def _equals(self, call: Call) -> object:
         content = digest_of(call.arguments, "content")

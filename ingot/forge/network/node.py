@@ -60,7 +60,7 @@ class Node(Service):
         super().__init__(*arguments, **named)
         self.blobs: Blobs
         self.publishing: Publishing | None = None
-        self._locks = Locks()
+        self._locks = Locks()  # by digest: spaces share the bytes
         self.commands |= {
             "/blob/allocate": self._allocate,
             "/blob/accept": self._accept,
@@ -99,7 +99,7 @@ class Node(Service):
                 "BlobSizeLimitExceeded", f"{blob.size} bytes; a blob has {FORGE_BLOB_BYTES_MAX}"
             )
         key = held(space, blob.digest) if blob.digest else call.invocation.task
-        async with self._locks(key):
+        async with self._locks(blob.digest or key):
             earlier = await self.state.get(Allocation, key)
             if blob.digest and self.blobs.size(blob.digest) is not None:
                 if earlier is None:
@@ -152,7 +152,7 @@ class Node(Service):
         put = values.promised(call.arguments, "_put")
         digest = blob.digest or await self._received(put, call)
         key = held(space, digest)
-        async with self._locks(key):
+        async with self._locks(digest):
             allocated = await self.state.get(Allocation, key if blob.digest else put)
             if blob.digest and allocated is None:
                 raise Unavailable("the blob is not allocated in this space")
@@ -248,7 +248,7 @@ class Node(Service):
     async def _reject(self, call: Call) -> object:
         self._own(call)
         space, digest = did_of(call.arguments, "space"), digest_of(call.arguments, "digest")
-        async with self._locks(held(space, digest)):
+        async with self._locks(digest):
             if await self.state.get(Acceptance, held(space, digest)):
                 raise Failure("BlobAccepted", "the blob was accepted: release it")
             await self._forget(space, digest)
@@ -267,7 +267,7 @@ class Node(Service):
             await self.validate(cause, call.request)
         except UcanError as error:
             raise Failure("InvalidCause", str(error)) from error
-        async with self._locks(held(space, digest)):
+        async with self._locks(digest):
             await self._forget(space, digest)
         return {}
 

@@ -38,6 +38,7 @@ from ingot.forge.network.arguments import (
 from ingot.forge.network.faults import ExpiredDelegations, LateReceipts
 from ingot.forge.network.records import held
 from ingot.forge.network.service import Call, Service, links
+from ingot.forge.network.state import Locks
 from ingot.forge.token import Delegation, Receipt
 from ingot.limits import UCAN_TTL_S
 
@@ -85,6 +86,7 @@ class UploadService(Service):
         super().__init__(*arguments, **named)
         self.generation = SEED
         self.open = False
+        self._locks = Locks()
         self.indexing: Indexing | None = None
         self.additions = Additions(self)
         self.commands |= {
@@ -248,11 +250,12 @@ class UploadService(Service):
         shards = links_of(call.arguments, "shards")
         await self._needs_provision(call.subject)
         key = held(call.subject, root)
-        earlier = await self.state.get(Upload, key)
-        if earlier is not None:
-            shards = list(dict.fromkeys([*earlier.shards, *shards]))
-            index = index or Cid(earlier.index)
-        await self.state.write((key, Upload(bytes(index or b""), shards)))
+        async with self._locks(key):
+            earlier = await self.state.get(Upload, key)
+            if earlier is not None:
+                shards = list(dict.fromkeys([*earlier.shards, *shards]))
+                index = index or Cid(earlier.index)
+            await self.state.write((key, Upload(bytes(index or b""), shards)))
         return {}
 
     async def _upload_remove(self, call: Call) -> object:

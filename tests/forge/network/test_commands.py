@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from ingot.codec import cid, multihash
 from ingot.codec.dag_cbor import Cid
-from ingot.forge import did, token, values
+from ingot.forge import did, query, token, values
 from ingot.forge.errors import Refused
 from ingot.forge.network import Network
 from ingot.forge.network.faults import Close, ErrorReceipt
@@ -242,6 +243,25 @@ async def test_bytes_that_another_space_stored_need_no_put(
     assert (await other.retrieve(mine, 0, 499))[1] == data
     assert network.node(place.node).effects["stored", place.blob] == 1
     assert network.node(place.node).effects["accepted", place.blob] == 2
+
+
+async def test_many_spaces_store_the_same_bytes_at_once(network: Network, client: Client) -> None:
+    data = os.urandom(500)
+    clients = [Client(network, client.session, seed=20 + number) for number in range(8)]
+    for each in clients:
+        await network.provision(each.space.did)
+    places = await asyncio.gather(*(each.store(data) for each in clients))
+    assert network.indexer is not None
+    url = network.indexer.url + query.path([multihash.of(data)], [], "location")
+    async with client.session.get(url) as response:
+        answer = query.decode(await response.read())
+    assert set(answer.claims) == {place.claim.cid for place in places}
+    for each, place in zip(clients, places, strict=True):
+        assert (await each.retrieve(place, 0, 499))[1] == data
+    await asyncio.gather(
+        *(each.run("/blob/remove", {"digest": place.blob}) for each in clients[1:])
+    )
+    assert (await clients[0].retrieve(places[0], 0, 499))[1] == data
 
 
 async def test_an_addition_that_is_repeated_before_its_put(
