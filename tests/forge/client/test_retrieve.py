@@ -226,8 +226,9 @@ async def test_locating(network: Network, client: ForgeClient) -> None:
     (itself,) = await client.retriever.locate(multihash.of(data))
     assert (itself.start, itself.end) == (0, 999)
     assert await client.retriever.locate(multihash.of(b"unknown")) == []
-    async with client_of(network, someone(2)) as stranger:
-        assert await stranger.retriever.locate(name) == []
+    async with client_of(network, someone(2), retry=ONCE) as stranger:
+        with pytest.raises(Unavailable, match="no location in the spaces that were named"):
+            await stranger.retriever.locate(name)
 
 
 @pytest.mark.parametrize("fault", [Close(), LostResponse(), Status(500), Status(429)], ids=repr)
