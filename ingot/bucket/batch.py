@@ -117,8 +117,14 @@ class Write(Mutation):
         bodies: Iterable[BodyPosition] = (),
         uploads: UploadChange | None = None,
     ) -> None:
-        size = sum([len(block) for _, block in blocks])
-        super().__init__(bucket, waiter, deadline, size, bodies)
+        self.bucket = bucket  # as Mutation.__init__, without the call: there is one a PUT
+        self.waiter = waiter
+        self.deadline = deadline
+        self.bodies = bodies
+        size = 0
+        for _, block in blocks:
+            size += len(block)
+        self.size = size
         self.changes = changes
         self.blocks = blocks
         self.uploads = uploads
@@ -232,7 +238,7 @@ class Planner:
             # Whoever comes after a key that the tree does not admit is judged again, without it.
         for write, results in zip(writes, answers, strict=True):
             plan.answers.append((write, results))
-            if any(result is None for result in results):
+            if None in results:
                 plan.blocks += write.blocks
                 for position in write.bodies:
                     end = plan.bodies.get(position.segment, 0)

@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from ingot import limits
-from ingot.bucket.batch import Create, Drop, Mutation, Plan, Planner
+from ingot.bucket.batch import Create, Drop, Mutation, Plan, Planner, Write
 from ingot.bucket.busy_poll import BusyPoll
 from ingot.bucket.checkpoint import Checkpoints
 from ingot.bucket.model import Bucket
@@ -180,7 +180,10 @@ class Pipeline:
             raise Unavailable("the gateway is stopping")
         if self.registry_away:
             raise Unavailable("the registry (Postgres) cannot be reached", retry_after_s=2)
-        if len(self._queue) + sum(map(len, self._away.values())) >= limits.QUEUE_MUTATIONS_MAX:
+        waiting = len(self._queue)
+        if self._away:
+            waiting += sum(map(len, self._away.values()))
+        if waiting >= limits.QUEUE_MUTATIONS_MAX:
             raise Unavailable("too many writes are waiting")
         self._queue.append(mutation)
         if len(self._queue) == 1:
@@ -214,6 +217,11 @@ class Pipeline:
         queue = self._queue
         while queue and len(batch) < self._batch_mutations and size < limits.BATCH_BYTES_MAX:
             mutation = queue[0]
+            if type(mutation) is Write and not barred:  # nearly all are
+                touched.add(mutation.bucket)
+                size += mutation.size
+                batch.append(queue.popleft())
+                continue
             if mutation.bucket in barred:
                 break
             if isinstance(mutation, Create):

@@ -46,6 +46,7 @@ from ingot.net.socket import WOULD_BLOCK, PeerGone, Socket, Stalled
 from ingot.net.tls import TlsSocket
 
 _CR: Final = 13
+LINE_BYTES_MIN: Final = 4  # "a:" and CRLF, so a short head needs no counting of its lines
 
 
 class Connection(Answering):
@@ -236,7 +237,10 @@ class Connection(Answering):
         if (
             shared.express is not None
             and len(head_bytes) <= shared.limits.header_bytes_max
-            and head_bytes.count(b"\r\n") <= shared.limits.header_count_max + 2
+            and (
+                len(head_bytes) <= LINE_BYTES_MIN * shared.limits.header_count_max
+                or head_bytes.count(b"\r\n") <= shared.limits.header_count_max + 2
+            )
         ):
             self._busy = True
             deadline, self.deadline = self.deadline, NEVER
