@@ -15,8 +15,8 @@ from ingot.process import Stopping, check_descriptor, say_ready
 DETAILS: Final = """\
 It is an upload service, storage nodes and an indexing service, each at an address of its own, in
 one process. They speak the protocol of the real ones and judge requests as strictly, over plain
-HTTP. It prints their addresses and DIDs, which a gateway or any other client of Forge is to be
-pointed at, and serves until SIGTERM or SIGINT.
+HTTP. It prints their addresses and DIDs, for any client of Forge, and serves until SIGTERM or
+SIGINT. The settings that point a gateway at it are in DIR/gateway.toml, ready for --config.
 
 Everything is in --dir: the keys, the ports and all that is stored. Started again on the same
 directory, after whatever end, it has the same identities, addresses and contents. There is no
@@ -26,6 +26,7 @@ security about it: keys lie in the clear, and any space may store here unless --
 EPILOG: Final = """\
 examples:
   ingot dev-network                             ./ingot-forge: two nodes and an indexer
+  ingot serve --config ingot-forge/gateway.toml a gateway that is pointed at it
   ingot dev-network --dir /tmp/forge --nodes 3  one more node
   ingot dev-network --no-indexer                indexes cannot be published
   ingot dev-network --space did:key:z6Mk...     a network that refuses other spaces
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
-    from ingot.forge.network import Network
+    from ingot.forge.network.network import SETTINGS, Network
 
     stopping = Stopping()
     try:
@@ -105,6 +106,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
                 print(f"{service.key:<9} {service.url}  {service.did}")
             if network.indexer is None:
                 print("indexer   none")
+            print(f"ingot: point a gateway at it with --config {network.directory / SETTINGS}")
             sys.stdout.flush()
             if arguments.ready_fd is not None:
                 say_ready(arguments.ready_fd, {"pid": os.getpid(), **described})

@@ -7,11 +7,12 @@
     with Network("forge") as network:                    on a loop and thread of its own
         network.wait(network.provision(space_did))
 
-Everything is in one directory: keys and ports in ``network.json``, each service's records and
-blobs below. A process killed at any moment loses nothing that was answered, and one that is started
-on the same directory has the same identities, addresses and contents. One process at a time may
-have a directory. It speaks plain HTTP, so did:web documents are fetched over HTTP as well: point a
-gateway at it with its "insecure" setting. Services live on the loop that started them.
+Everything is in one directory: keys and ports in ``network.json``, the settings that point a
+gateway here in ``gateway.toml``, each service's records and blobs below. A process killed at any
+moment loses nothing that was answered, and one that is started on the same directory has the same
+identities, addresses and contents. One process at a time may have a directory. It speaks plain
+HTTP, so did:web documents are fetched over HTTP as well. Services live on the loop that started
+them.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ S = TypeVar("S", bound=Service)
 T = TypeVar("T")
 
 METHODS: Final = ("web", "key")
+SETTINGS: Final = "gateway.toml"
 _PLAN: Final = "network.json"
 
 
@@ -131,7 +133,7 @@ class Network:
             plan.ports[name] = listeners[name].getsockname()[1]
             plan.keys.setdefault(name, Signer.from_seed(os.urandom(32)).to_text())
             plan.methods.setdefault(name, self._methods[name.startswith("node")])
-        self._write(plan)
+        self._write(_PLAN, json.dumps(asdict(plan), indent=1))
         timeout = aiohttp.ClientTimeout(total=NETWORK_CALL_S)
         limit = CONTAINER_HEADER_READ_MAX
         session = await self._stack.enter_async_context(
@@ -148,6 +150,8 @@ class Network:
         for own in (self.directory, *(self.directory / name for name in names)):
             sync_directory(own)
         await self._introduce()
+        settings = self.gateway_settings().items()
+        self._write(SETTINGS, "".join(f'{name} = "{value}"\n' for name, value in settings))
         for service in self.services:
             await self._stack.enter_async_context(_Listening(service, listeners[service.key]))
 
@@ -241,14 +245,14 @@ class Network:
         except FileNotFoundError:
             return _Plan()
 
-    def _write(self, plan: _Plan) -> None:
-        part = self.directory / f"{_PLAN}.part"
+    def _write(self, name: str, text: str) -> None:
+        part = self.directory / f"{name}.part"
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(plan), file, indent=1)
+            file.write(text)
             file.flush()
             os.fsync(descriptor)
-        part.rename(self.directory / _PLAN)
+        part.rename(self.directory / name)
         sync_directory(self.directory)
 
     # -- for those who use it -----------------------------------------------------------------
@@ -278,6 +282,15 @@ class Network:
             expires=None,
             nonce=nonce(),
         )
+
+    def gateway_settings(self) -> dict[str, str]:
+        """What points a gateway (``ingot.Config``) at this network."""
+        services = {"upload": self.upload, **({"indexer": self.indexer} if self.indexer else {})}
+        return {
+            f"forge_{name}_{what}": getattr(service, what)
+            for name, service in services.items()
+            for what in ("did", "url")
+        }
 
     def describe(self) -> dict[str, object]:
         """URLs and DIDs, for people and for JSON."""

@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from ingot.codec import multihash
+from ingot.config import Config
 from ingot.errors import ConfigError
 from ingot.forge.network import Network
 from ingot.forge.network.faults import LostResponse, Status, Truncated
@@ -249,6 +250,12 @@ async def test_killed_at_any_moment(
     finally:
         status, out, err = await asyncio.to_thread(again.end, signal.SIGTERM)
     assert (status, err) == (0, "ingot: stopping\n")
+    settings = Config.load({}, file=str(tmp_path / "gateway.toml"))
+    assert (settings.forge_upload_url, settings.forge_upload_did) == (
+        client.network.upload.url,
+        client.network.upload.did,
+    )
+    assert settings.forge_indexer_did == process.indexer.did
     assert again.upload.url in out and again.upload.did in out
 
 
