@@ -56,6 +56,8 @@ def run_whoami(config: Config, arguments: argparse.Namespace) -> int:
     if owned is not None:
         print(f"space  {owned.did}  (its key is {store.space_path})")
     held = store.delegations()
+    if held:
+        print(f"rights ({store.delegations_path})")
     for one in sorted(held, key=lambda each: (each.audience, each.command)):
         print(_line(one))
     if not held:

@@ -274,14 +274,19 @@ class UploadClient:
             )
         blob = await asyncio.get_running_loop().run_in_executor(None, BlobRef.of, archive)
         locations = await self.add(blob, BytesSource(archive))
+        return Published(blob, locations, await self.register_index(blob))
+
+    async def register_index(self, blob: BlobRef) -> bool:
+        """The second half of ``publish_index``, for an archive that is stored: False where the
+        network has no indexer."""
         try:
             await self._often(f"publishing the index {blob}", lambda: self._index_add(blob))
         except Refused as error:
             if error.name != "IndexerNotConfigured":
                 raise
             self._logger.info("%s is stored and not published: %s", blob, error)
-            return Published(blob, locations, indexed=False)
-        return Published(blob, locations, indexed=True)
+            return False
+        return True
 
     async def _index_add(self, blob: BlobRef) -> None:
         grants = self._invoker.grant(

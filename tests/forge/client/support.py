@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from aiohttp import web
 
 from ingot.clock import SystemClock
 from ingot.forge.blob import BlobRef, FileRange
@@ -74,3 +76,16 @@ async def store(client: ForgeClient, data: bytes) -> Any:
 
 def noise(length: int) -> bytes:
     return os.urandom(length)
+
+
+class Server:
+    """One handler for every request; ``url`` once it listens."""
+
+    def __init__(self) -> None:
+        self.handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        self.url = ""
+        self.requests: list[web.Request] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        return await self.handler(request)

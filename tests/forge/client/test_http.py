@@ -16,37 +16,7 @@ from ingot.forge.breaker import State
 from ingot.forge.errors import BadAnswer, Malformed, Refused
 from ingot.forge.http import Http, origin_of
 from ingot.limits import CONTAINER_HEADER_READ_MAX
-from tests.forge.client.support import http, noise
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Server:
-    """One handler for every request; ``url`` once it listens."""
-
-    def __init__(self) -> None:
-        self.handler: Handler
-        self.url = ""
-        self.requests: list[web.Request] = []
-        self.bodies: list[bytes] = []
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(request)
-        return await self.handler(request)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    made = Server()
-    application = web.Application(client_max_size=1 << 30)
-    application.router.add_route("*", "/{tail:.*}", made.handle)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+from tests.forge.client.support import Server, http, noise
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from ingot.forge.network import Network
 from ingot.forge.network.faults import (
     Close,
     ErrorReceipt,
+    ExpiredDelegations,
     Fault,
+    Hold,
     LateReceipts,
     LostResponse,
     MissingReceipt,
@@ -92,6 +94,7 @@ ONE_STEP_LOST: list[tuple[str, str, Fault]] = [
     ("upload", "/blob/add", MissingReceipt()),
     ("upload", "/blob/add", Status(503)),
     ("upload", "/blob/add", ErrorReceipt("CandidateUnavailable")),
+    ("upload", "/blob/add", ExpiredDelegations()),
     ("node", "/blob/allocate", LostResponse()),
     ("node", "PUT /upload", Close()),
     ("node", "PUT /upload", LostResponse()),
@@ -316,6 +319,42 @@ async def test_an_index_that_is_refused(network: Network, client: ForgeClient) -
         await client.upload.publish_index(archive)
     network.upload.faults.add("/index/add", LostResponse())
     assert (await client.upload.publish_index(archive)).indexed
+
+
+async def test_an_indexer_that_was_given_an_expired_right(
+    network: Network, client: ForgeClient
+) -> None:
+    (archive,) = index.archives(multihash.of(b"shard"), [(multihash.of(b"s"), 0, 5)])
+    network.upload.faults.add("/index/add", ExpiredDelegations(), times=None)
+    with pytest.raises(Unavailable, match="/index/add now"):
+        await client.upload.publish_index(archive)
+    network.upload.faults.clear()
+    assert (await client.upload.publish_index(archive)).indexed
+
+
+async def test_many_at_a_time(network: Network, client: ForgeClient) -> None:
+    datas = [noise(50_000 + number) for number in range(40)]
+    same = [datas[0]] * 8
+    found = await asyncio.gather(*(store(client, data) for data in (*datas, *same)))
+    assert [places[0].blob for places in found] == [multihash.of(each) for each in (*datas, *same)]
+    assert len({places[0].claim.cid for places in found}) == 40
+    assert sum(effects(network, "accepted", data) for data in datas) == 40
+
+
+async def test_a_cancelled_add_leaves_the_file_to_its_owner(network: Network) -> None:
+    data = noise(2_000_000)
+    hold = Hold()
+    for node in network.nodes:
+        node.faults.add("PUT /upload", hold)
+    async with client_of(network) as client:
+        with source_of(data) as source:
+            adding = asyncio.ensure_future(client.upload.add(BlobRef.of(data), source))
+            await hold.arrived.wait()
+            adding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await adding
+        hold.release()
+        assert await store(client, data)
 
 
 async def test_chains_of_several_delegations(network: Network) -> None:
