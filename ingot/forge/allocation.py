@@ -45,8 +45,8 @@ class Allocation:
     names_digest: bool  # whether the put says the digest, or its receipt has to
 
     def signed(self) -> list[Token]:
-        """What the upload service has to have signed."""
-        return [self.accept, self.allocate]
+        """The invocations, whose signatures are to be checked."""
+        return [self.accept, self.put, self.allocate]
 
     def put_key(self) -> Signer:
         """The key that answers for the put; Malformed where it is another's, UnsupportedKey where
