@@ -54,12 +54,15 @@ T = TypeVar("T")
 METHODS: Final = ("web", "key")
 SETTINGS: Final = "gateway.toml"
 _PLAN: Final = "network.json"
+FORMAT: Final = 1  # of the records; a development network is made anew rather than converted
 
 
 @dataclass(slots=True)
 class _Plan:
-    """What is decided once: the host, and key and port of every service, by its name."""
+    """What is decided once: the host, and key and port of every service, by its name. The format is
+    0 while nothing is."""
 
+    format: int = 0
     host: str = ""
     keys: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
@@ -124,7 +127,9 @@ class Network:
         listeners: dict[str, socket.socket] = {}
         names = ["upload", *(["indexer"] if self._with_indexer else [])]
         names += [f"node-{number}" for number in range(self._count)]
-        plan.host = plan.host or self._host
+        if plan.format not in (0, FORMAT):
+            raise ConfigError(f"another version made the network in {self.directory}: remove it")
+        plan.format, plan.host = FORMAT, plan.host or self._host
         if plan.host != self._host:
             raise ConfigError(f"the network in {self.directory} is at {plan.host}: its DIDs say so")
         for name in names:

@@ -109,23 +109,16 @@ class Node(Service):
             expires = self.now() + FORGE_ADDRESS_TTL_S
             await self.state.write(
                 (key, Allocation(blob.size, upload)),
-                (
-                    upload.encode(),
-                    Upload(space, blob.size, blob.digest, expires, call.invocation.task, b""),
-                ),
-                (call.invocation.task, Allocation(blob.size, upload)),
+                (upload.encode(), Upload(key, blob.size, blob.digest, expires, b"")),
             )
-        address = {
-            "url": f"{self.url}/pdp/piece/upload/{upload}",
-            "expires": expires,
-            "headers": {},
-        }
+        url = f"{self.url}/pdp/piece/upload/{upload}"
+        address = {"url": url, "expires": expires, "headers": {}}
         return {"size": 0 if earlier else blob.size, "address": address}
 
     async def _put(self, request: web.Request, _: Applied) -> web.StreamResponse:
         key = request.match_info["id"].encode()
         upload = await self.state.get(Upload, key)
-        if upload is None:
+        if upload is None or await self.state.get(Allocation, upload.allocation) is None:
             return web.Response(status=404, text="no such upload")
         if self.now() >= upload.expires:
             return web.Response(status=410, text="the address is expired")
@@ -153,8 +146,7 @@ class Node(Service):
         digest = blob.digest or await self._received(put, call)
         key = held(space, digest)
         async with self._locks(digest):
-            allocated = await self.state.get(Allocation, key if blob.digest else put)
-            if blob.digest and allocated is None:
+            if blob.digest and await self.state.get(Allocation, key) is None:
                 raise Unavailable("the blob is not allocated in this space")
             if self.blobs.size(digest) != blob.size:
                 raise Unavailable(f"the bytes of {multihash.to_text(digest)} were not received")

@@ -12,8 +12,8 @@ def held(space: str, digest: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """By ``held``, or by the allocate task where the digest is not known yet. ``uploads`` are the
-    ids of its addresses, the newest last."""
+    """By ``held``, or by the allocate task where the digest is not known yet. ``upload`` is the id
+    of its newest address, or empty."""
 
     size: int
     upload: str
@@ -21,13 +21,13 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """By the id in an address. ``received``: the multihash of what was put there, or empty."""
+    """By the id in an address, for the allocation with a key. ``digest`` is empty where it is not
+    known yet, ``received`` until bytes were put there, whose multihash it is then."""
 
-    space: str
+    allocation: bytes
     size: int
     digest: bytes
     expires: int
-    task: bytes
     received: bytes
 
 

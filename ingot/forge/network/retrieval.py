@@ -78,9 +78,9 @@ class Retrieval:
         digest, start, end = self._asked(call)
         if self._digest(request) != digest:
             return web.Response(status=404, text="another blob than the path's", headers=headers)
-        response = await self._send(request, faults, headers, digest, start, end)
-        applied.after()
-        return response
+        for each in (applied, faults):
+            each.after()  # before the first byte of what is to get lost
+        return await self._send(request, faults, headers, digest, start, end)
 
     def _digest(self, request: web.Request) -> bytes:
         try:

@@ -410,6 +410,7 @@ async def test_aborting_an_addition(network: Network, client: Client) -> None:
     assert await refused(client, client.ask("/blob/abort", nothing)) == "MissingCause"
     arguments = {"cause": Cid(added.invocation.task), "digest": digest}
     assert await client.run("/blob/abort", arguments) == {}
+    assert await client.put(added, data) == 404
     assert await refused(client, client.ask("/blob/abort", arguments)) == "MissingCause"
     place = await client.store(data)
     assert await refused(client, client.ask("/blob/abort", arguments)) == "BlobAccepted"

@@ -327,9 +327,10 @@ async def test_lost_retrievals(network: Network, client: Client, tmp_path: Path)
     place: Location = await client.store(b"data")
     node = network.node(place.node)
     for route in ("/content/retrieve", "GET /piece"):
-        node.faults.add(route, Close())
-        with pytest.raises(LOST):
-            await client.retrieve(place, 0, 3)
+        for fault in (Close(), LostResponse()):
+            node.faults.add(route, fault)
+            with pytest.raises(LOST):
+                await client.retrieve(place, 0, 3)
     node.faults.add("/content/retrieve", MissingReceipt())
     arguments = {"blob": {"digest": place.blob}, "range": [0, 3]}
     invocation = client.ask("/content/retrieve", arguments, audience=place.node)
