@@ -179,6 +179,7 @@ FORGE_POLLS: Final = 10  # for a receipt that is not there yet: Forge's own defa
 FORGE_POLL_S: Final = 1.0
 FORGE_BREAKER_FAILURES: Final = 5  # in a row; then the service is left alone
 FORGE_BREAKER_OPEN_S: Final = 15.0  # for so long, until one call tries it again
+FORGE_BREAKERS_MAX: Final = 1024  # services of which is known how they do; tokens name any number
 FORGE_DOCUMENTS_MAX: Final = 1024  # DID documents held
 FORGE_AUTHORITIES_MAX: Final = 16  # documents fetched to check one answer
 FORGE_RETRIEVAL_AUTH_S: Final = 300  # in which the indexer has to fetch an index

@@ -225,11 +225,7 @@ class Http:
     ) -> Response:
         assert self._session is not None, "not open"
         origin = origin_of(url, self.settings.insecure)
-        breaker = self._breakers.get(origin)
-        if breaker is None:
-            settings = self.settings
-            breaker = Breaker(origin, settings.breaker_failures, settings.breaker_open_s)
-            self._breakers[origin] = breaker
+        breaker = self._breaker(origin)
 
         def failed() -> None:
             breaker.failed(self._monotonic())
@@ -260,6 +256,16 @@ class Http:
         else:
             breaker.succeeded()
         return Response(raw, guard, failed)
+
+    def _breaker(self, origin: str) -> Breaker:
+        breaker = self._breakers.pop(origin, None)
+        if breaker is None:
+            settings = self.settings
+            breaker = Breaker(origin, settings.breaker_failures, settings.breaker_open_s)
+            while len(self._breakers) >= limits.FORGE_BREAKERS_MAX:
+                del self._breakers[next(iter(self._breakers))]
+        self._breakers[origin] = breaker  # last: the one called longest ago goes first
+        return breaker
 
 
 def origin_of(url: str, insecure: bool = True) -> str:
