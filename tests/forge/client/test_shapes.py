@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def arguments(**right: object) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields) | st.fixed_dictionaries(fields)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_answers_of_any_shape(data: st.DataObject) -> None:
     blob, draw = BLOB.argument(), data.draw

@@ -246,6 +246,7 @@ async def test_blobs_that_no_node_takes() -> None:
         BlobRef(b"\x11\x14" + bytes(20), 1)
 
 
+@pytest.mark.slow
 async def test_a_home_node_gets_every_blob_or_nobody_does(network: Network) -> None:
     home, other = network.nodes
     async with client_of(network, home=home.did) as client:
@@ -263,6 +264,7 @@ async def test_a_home_node_gets_every_blob_or_nobody_does(network: Network) -> N
         assert other.requests["/blob/reject"] == other.requests["/blob/allocate"]
 
 
+@pytest.mark.slow
 async def test_listing_and_removing(network: Network, client: ForgeClient) -> None:
     datas = [noise(100 + number) for number in range(5)]
     for data in datas:
@@ -284,6 +286,7 @@ async def test_listing_and_removing(network: Network, client: ForgeClient) -> No
     assert await store(client, datas[0])
 
 
+@pytest.mark.slow
 async def test_an_index_is_published_and_found(network: Network, client: ForgeClient) -> None:
     data = noise(5000)
     (place,) = await store(client, data)
@@ -332,6 +335,7 @@ async def test_an_indexer_that_was_given_an_expired_right(
     assert (await client.upload.publish_index(archive)).indexed
 
 
+@pytest.mark.slow
 async def test_many_at_a_time(network: Network, client: ForgeClient) -> None:
     datas = [noise(50_000 + number) for number in range(40)]
     same = [datas[0]] * 8
