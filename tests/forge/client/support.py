@@ -19,6 +19,7 @@ from ingot.forge.invoker import Service
 from ingot.forge.network import Network
 from ingot.forge.network.service import Service as NetworkService
 from ingot.forge.retry import RetrySettings
+from ingot.ports import Clock
 from tests.forge.builders import grant
 from tests.forge.support import person
 
@@ -53,11 +54,18 @@ def service_of(service: NetworkService) -> Service:
 
 
 def client_of(
-    network: Network, identity: Identity | None = None, providers: Any = None, **more: Any
+    network: Network, identity: Identity | None = None, clock: Clock | None = None, **more: Any
 ) -> ForgeClient:
-    return ForgeClient(
-        settings_of(network, **more), identity or someone(), SystemClock(), providers=providers
-    )
+    return ForgeClient(settings_of(network, **more), identity or someone(), clock or SystemClock())
+
+
+class HandClock(SystemClock):
+    """Its monotonic time stands still until a test moves it."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @contextmanager

@@ -123,6 +123,7 @@ async def test_silence_is_bounded(server: Server, session: Make) -> None:
     forever.set()
 
 
+@pytest.mark.slow
 async def test_a_stall_in_the_middle_is_bounded(server: Server, session: Make) -> None:
     forever = asyncio.Event()
 
@@ -135,7 +136,7 @@ async def test_a_stall_in_the_middle_is_bounded(server: Server, session: Make) -
         return response
 
     server.handler = stalls
-    made = await session(stall_s=0.05)
+    made = await session(stall_s=0.5)
     response = await made.get(server.url, {})
     assert await response.piece() == b"12345"
     with pytest.raises(Unavailable):

@@ -152,15 +152,16 @@ async def test_a_node_that_gives_a_byte_now_and_then(server: Server) -> None:
     released.set()
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_is_not_a_slow_node(server: Server) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(body=DATA, headers={HEADER: receipt_for(request)})
 
     server.handler = answer
-    async with client_at(server.url, answer_s=0.05, stall_s=0.05, rate_min=1e9) as client:
+    async with client_at(server.url, answer_s=1.0, stall_s=1.0, rate_min=1e9) as client:
         async with client.retriever.read([location(server.url)], 0, 9) as reading:
             got = await anext(reading)
-            await asyncio.sleep(0.1)  # longer than the node would be given
+            await asyncio.sleep(1.2)  # longer than the node would be given
             got += b"".join([piece async for piece in reading])
     assert got == DATA
 

@@ -130,10 +130,11 @@ async def test_a_node_that_is_away(twice: Twice) -> None:
     assert await whole(twice.read()) == DATA
 
 
+@pytest.mark.slow
 async def test_a_node_that_says_nothing(twice: Twice) -> None:
     hold = Hold()
     twice.node(0).faults.add("GET /piece", hold, times=None)
-    async with client_of(twice.network, http=http(stall_s=0.1)) as client:
+    async with client_of(twice.network, http=http(stall_s=1.0)) as client:
         assert await whole(client.retriever.read(twice.places, 0, 9)) == DATA[:10]
     hold.release()
 
