@@ -315,7 +315,7 @@ async def _segments(config: Config) -> int:
     files = {}
     for name in sorted(os.listdir(directory.segments)):
         path, key = os.path.join(directory.segments, name), format.parse_name(name)
-        if key is not None and key[0] in format.STREAMS and os.path.isfile(path):
+        if key is not None and key[0] in format.SEGMENTS and os.path.isfile(path):
             files[key] = os.stat(path).st_size
     _say(f"{'segment':<27}{'state':<13}{'bytes':>14}  commits")
     for stream, number in sorted({*files, *rows}):

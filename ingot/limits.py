@@ -51,6 +51,7 @@ SEGMENT_SEAL_BYTES: Final = 64 * MIB
 BATCH_MUTATIONS_MAX: Final = 128
 BATCH_BYTES_MAX: Final = 16 * MIB
 QUEUE_MUTATIONS_MAX: Final = 4096  # waiting for a batch; over it: 503 SlowDown
+COMPACT_STEP_BLOCKS: Final = 64  # looked at in one step of the loop, a millisecond
 PINS_MAX: Final = 65_536  # blocks of one segment that a commit record names; 2.7 MB
 PASSED_OVER_TOLD_MAX: Final = 1000  # blocks of which is said that a copy is damaged
 CHECKPOINT_TRIES: Final = 8  # for want of the last one's nodes; then a whole one is written

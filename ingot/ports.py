@@ -247,7 +247,7 @@ class Registry(Protocol):
 class SegmentRow(Protocol):
     """State of one segment file in the registry; see ``ingot.registry`` for the dataclass."""
 
-    stream: str  # "log" or "body"
+    stream: str  # "log", "body" or "unit"
     number: int
     state: str  # "open" | "sealed" | "quarantined" (| later "shipped", "retired")
     root: bytes | None  # above ``bytes``, which hides the type's name from what follows

@@ -51,11 +51,12 @@ class Roots:
 
 
 class Liveness:
-    """The walk. ``read`` gives a block of the unit, None for one that it does not hold."""
+    """The walk: whoever drives it reads the blocks that are ``wanted`` and ``feed``s them, until no
+    more are. ``holds`` says whether a block lies in the unit; ``live`` is the outcome."""
 
-    def __init__(self, roots: Roots, read: Callable[[Cid], bytes | None]) -> None:
+    def __init__(self, roots: Roots, holds: Callable[[Cid], bool]) -> None:
         self.live: set[Cid] = set(roots.commits)
-        self._read = read
+        self._holds = holds
         self._reached: list[Cid] = []
         for head in roots.heads.values():
             if head is not None:
@@ -63,24 +64,23 @@ class Liveness:
         self._reach(roots.pins)
         self._reach([roots.checkpoint])
 
-    def step(self, blocks: int) -> bool:
-        """Look at so many blocks more; False once all that is live is known. FormatError for a
-        block that is none of ours, whose links nobody knows: such a unit cannot be compacted."""
-        reached = self._reached
-        for _ in range(blocks):
-            if not reached:
-                return False
-            cid = reached.pop()
-            block = self._read(cid)
-            if block is None:
-                continue
-            self.live.add(cid)
-            if block.startswith(_HEAD_BLOCK):
-                self._reach([decode_head(block)[2].config])
-            elif cid.startswith(STRUCTURE):
-                self._reach(dag_cbor.links(block))
-        return bool(reached)
+    def wanted(self, count: int) -> list[Cid]:
+        """So many blocks that have to be looked at next, none twice; none at the end."""
+        wanted = self._reached[-count:]
+        del self._reached[-count:]
+        return wanted
+
+    def feed(self, cid: Cid, block: bytes) -> None:
+        """A wanted block. FormatError for one that is none of ours, whose links nobody knows: such
+        a unit cannot be compacted."""
+        if block.startswith(_HEAD_BLOCK):
+            self._reach([decode_head(block)[2].config])
+        else:
+            self._reach(dag_cbor.links(block))
 
     def _reach(self, cids: Iterable[Cid | None]) -> None:
-        live = self.live
-        self._reached += [cid for cid in cids if cid is not None and cid not in live]
+        for cid in cids:
+            if cid is not None and cid not in self.live and self._holds(cid):
+                self.live.add(cid)
+                if cid.startswith(STRUCTURE):
+                    self._reached.append(cid)

@@ -16,7 +16,7 @@ from ingot.messages import Cid
 class SegmentRow:
     """State of one segment file (``ingot.ports.SegmentRow``)."""
 
-    stream: str  # "log" or "body"
+    stream: str  # "log", "body" or "unit"
     number: int
     state: str  # "open", "sealed", "quarantined"; later "shipped", "retired"
     bytes: int

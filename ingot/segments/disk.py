@@ -141,6 +141,7 @@ class OpenFiles:
         self._disk = disk
         self._fds: OrderedDict[Key, int] = OrderedDict()
         self._pins: dict[Key, int] = {}
+        self._gone: set[Key] = set()  # to be closed by whoever reads them last
 
     def fd(self, key: Key) -> int:
         """Valid until the caller's next await."""
@@ -166,8 +167,18 @@ class OpenFiles:
         left = self._pins[key] - 1
         if left:
             self._pins[key] = left
-        else:
-            del self._pins[key]
+            return
+        del self._pins[key]
+        if key in self._gone:
+            self._gone.remove(key)
+            self.forget(key)
+
+    def forget(self, key: Key) -> None:
+        """Its file goes: close the descriptor, once nobody reads from it any more."""
+        if key in self._pins:
+            self._gone.add(key)
+        elif (fd := self._fds.pop(key, None)) is not None:
+            self._disk.close_quietly(fd, file_name(*key))
 
     def close(self) -> None:
         assert not self._pins, "a read is under way"

@@ -2,8 +2,9 @@
 
     log-<20 digits>.car     commits: records, tree nodes, chunks up to 64 KiB, commit records
     body-<20 digits>.car    larger chunks
+    unit-<20 digits>.car    what is live of the log segments up to that number, in their place
     run-<20 digits>.idx     where the blocks of sealed segments stand (``runfile``)
-    run-<20 digits>.idx.tmp a run that was being written; removed at the next start
+    *.tmp                   a unit or run that was being written; removed at the next start
 
 Numbers count up within a kind and are never used again for other content; they fit into 63 bits,
 for the runs and the registry hold them. Everything else in the directory belongs to somebody else
@@ -26,6 +27,10 @@ Recovery reads neither.
 
 A log segment consists of batches: frames, then the one commit record that counts and digests them.
 The record names the segment's number, so that frames left over in a recycled file prove nothing.
+
+A unit is made from log segments in a row (``compact``): their commit records, all of them, and the
+blocks that are live, in their order. So the counts of its records no longer hold; it is under its
+name only once it is whole and synced. Its number is that of the last segment it stands for.
 """
 
 from __future__ import annotations
@@ -38,8 +43,11 @@ from ingot.segments.commit import COMMIT
 
 LOG: Final = "log"
 BODY: Final = "body"
+UNIT: Final = "unit"
 RUN: Final = "run"
 STREAMS: Final = (LOG, BODY)
+SEGMENTS: Final = (LOG, BODY, UNIT)
+COMMITS: Final = (LOG, UNIT)  # kinds of segments that hold commit records
 
 HEADER_BYTES: Final = 59
 ROOT_OFFSET: Final = 14
@@ -53,8 +61,8 @@ COMMIT_MARK: Final = dag_cbor.envelope_prefix(COMMIT)  # how the data of every c
 
 _BEFORE_ROOT: Final = b"\x3a\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
 _AFTER_ROOT: Final = b"\x67version\x01"
-_NAME: Final = re.compile(r"(log|body)-([0-9]{20})\.car|(run)-([0-9]{20})\.idx")
-_TEMPORARY_SUFFIX: Final = ".tmp"  # of a run's name
+_NAME: Final = re.compile(r"(log|body|unit)-([0-9]{20})\.car|(run)-([0-9]{20})\.idx")
+_TEMPORARY_SUFFIX: Final = ".tmp"
 
 assert len(_BEFORE_ROOT) == ROOT_OFFSET
 assert ROOT_OFFSET + ROOT_BYTES + len(_AFTER_ROOT) == HEADER_BYTES
@@ -82,9 +90,9 @@ def file_name(kind: str, number: int) -> str:
     return f"{kind}-{number:020d}.{'idx' if kind == RUN else 'car'}"
 
 
-def unfinished_name(number: int) -> str:
-    """The name of a run while it is written."""
-    return file_name(RUN, number) + _TEMPORARY_SUFFIX
+def unfinished_name(kind: str, number: int) -> str:
+    """The name of a unit or run while it is written."""
+    return file_name(kind, number) + _TEMPORARY_SUFFIX
 
 
 def parse_name(name: str) -> tuple[str, int] | None:
@@ -96,9 +104,9 @@ def parse_name(name: str) -> tuple[str, int] | None:
     return (kind, number) if number <= NUMBER_MAX else None
 
 
-def unfinished_run(name: str) -> int | None:
-    """The number of a run that was never finished, by its name."""
+def unfinished(name: str) -> tuple[str, int] | None:
+    """(kind, number) of a unit or run that was never finished, by its name."""
     parsed = parse_name(name.removesuffix(_TEMPORARY_SUFFIX))
-    if parsed is None or parsed[0] != RUN or not name.endswith(_TEMPORARY_SUFFIX):
+    if parsed is None or parsed[0] in STREAMS or not name.endswith(_TEMPORARY_SUFFIX):
         return None
-    return parsed[1]
+    return parsed

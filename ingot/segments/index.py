@@ -48,7 +48,7 @@ class SegmentIndex:
         self.growing: dict[Key, Segment] = {}
         self.runs: list[OpenRun] = []
         self.trusted: set[Key] = set()  # sealed by this process, which hashed every frame
-        self.absent: set[Key] = set()  # a run knows them, but their files are not here
+        self.absent: set[Key] = set()  # a run knows them, but they are not here, or replaced
         self._infos: dict[Key, SegmentInfo] = {}
 
     # -- finding -----------------------------------------------------------------------------------
@@ -143,6 +143,11 @@ class SegmentIndex:
 
     def add_growing(self, segment: Segment) -> None:
         self.growing[segment.key] = segment
+
+    def forget(self, key: Key) -> None:
+        """A unit stands for this segment. What runs still say of it is passed over."""
+        self._infos.pop(key, None)
+        self.absent.add(key)
 
     def drop_growing(self, segment: Segment) -> None:
         self.growing.pop(segment.key, None)

@@ -125,6 +125,7 @@ class Statistics:
     sealed: int = 0
     seal_failures: int = 0
     merged: int = 0  # runs
+    units: int = 0  # made
     rebuilt: int = 0  # segments indexed again
     reads: int = 0
     reads_waited: int = 0  # for the disk

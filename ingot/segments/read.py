@@ -137,7 +137,8 @@ class Reader:
     async def _any_copy(self, cid: Cid) -> bytes:
         while True:
             failure: IngotError | None = None
-            for place in self._index.places(cid):
+            places = self._index.places(cid)
+            for place in places:
                 try:
                     data = await self._whole(place, cid)
                 except (Corruption, Unavailable) as error:
@@ -146,6 +147,9 @@ class Reader:
                 if failure is not None:
                     self._passed_over(cid, failure)
                 return data
+            tried = {place.key for place in places}
+            if any(place.key not in tried for place in self._index.places(cid)):
+                continue  # a unit took the place of its segments meanwhile
             if self.audit is None or self.audit.done():
                 raise failure or NotFound(f"block {cid.hex()} is in no segment")
             await asyncio.wait([self.audit])

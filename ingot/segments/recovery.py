@@ -7,9 +7,10 @@ that have no index: those the last process had open, as a rule one of each strea
 1. Runs are opened; what they cover and is still long enough is sealed, and not read.
 2. Every other segment is scanned (``scan``), sealed, or quarantined where acknowledged frames are
    damaged. One that was only prepared is used as the next one.
-3. The chain of commit records is followed from segment to segment (``chain``), which settles where
+3. Log segments that a whole unit stands for are removed: the last process had no time to.
+4. The chain of commit records is followed from segment to segment (``chain``), which settles where
    each one ends.
-4. The newest batch is written once more in its place and synced, since the last process may have
+5. The newest batch is written once more in its place and synced, since the last process may have
    died between its write and its sync; every other unsealed segment is synced.
 
 Called by the store, once.
@@ -56,6 +57,7 @@ class Recovery:
     damaged_runs: list[str] = field(default_factory=list)
     pending: list[Scanned] = field(default_factory=list)  # scanned, not yet sealed
     needs: dict[int, int] = field(default_factory=dict)  # body segment -> how far it must be good
+    units: dict[int, Scanned | None] = field(default_factory=dict)  # None: it has an index
     chain: Chain = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class Recovery:
             self.disk.sync_directory()
             files = self._list()
             self._open_runs(files.get(format.RUN, []))
+            await self._units(files.get(format.UNIT, []))
+            self._remove_replaced(files.get(format.LOG, []))
             self._note_absent(files)
             await self._logs(files.get(format.LOG, []))
             await self._bodies(files.get(format.BODY, []))
@@ -84,17 +88,17 @@ class Recovery:
     # -- files -------------------------------------------------------------------------------------
 
     def _list(self) -> dict[str, list[int]]:
-        """Our files by kind, in order; unfinished runs are removed, other files left alone."""
+        """Our files by kind, in order; unfinished ones are removed, other files left alone."""
         files: dict[str, list[int]] = {}
         foreign = []
         for name in sorted(self.disk.files.listdir(self.disk.directory)):
             parsed = format.parse_name(name)
-            unfinished = format.unfinished_run(name)
+            unfinished = format.unfinished(name)
             if parsed is not None:
                 files.setdefault(parsed[0], []).append(parsed[1])
                 self.numbers.avoid(*parsed)
             elif unfinished is not None:
-                self.numbers.avoid(format.RUN, unfinished)
+                self.numbers.avoid(*unfinished)
                 fd = self._open(name)
                 if fd is not None:
                     self.disk.discard(name, fd)
@@ -152,7 +156,7 @@ class Recovery:
             self.numbers.seen(*key)
 
     def _note_absent(self, files: dict[str, list[int]]) -> None:
-        here = {(stream, n) for stream in format.STREAMS for n in files.get(stream, [])}
+        here = {(kind, n) for kind in format.SEGMENTS for n in files.get(kind, [])}
         for info in self.index.sealed():
             if info.key not in here:
                 self._absent(info)
@@ -227,7 +231,7 @@ class Recovery:
                 f"{name}: {len(scanned.unreadable)} pages cannot be read, the first at byte "
                 f"{scanned.unreadable[0]}. Check the disk."
             )
-        if scanned.blank:
+        if scanned.blank and segment.stream != format.UNIT:
             self._prepared(scanned)
             return None
         if scanned.foreign is not None:
@@ -235,7 +239,7 @@ class Recovery:
                 f"{name} belongs to another store ({scanned.foreign.hex()}); it was left alone. "
                 "Move it out of this directory."
             )
-        elif not scanned.good and segment.empty and not scanned.later:
+        elif scanned.blank or (not scanned.good and segment.empty and not scanned.later):
             self.disk.problem(f"{name} is no segment; it was left alone")
         else:
             if not scanned.good:
@@ -266,17 +270,66 @@ class Recovery:
         else:
             self.disk.discard(segment.name, segment.fd)
 
+    # -- units -------------------------------------------------------------------------------------
+
+    async def _units(self, numbers: list[int]) -> None:
+        for number in numbers:
+            scanned = await self._scan(format.UNIT, number)
+            if scanned is None:
+                if self.index.info((format.UNIT, number)) is not None:
+                    self.units[number] = None
+                continue
+            if scanned.stop < scanned.size:
+                head = self.disk.files.pread(scanned.segment.fd, format.HEADER_BYTES, 0)
+                scanned.salvage(named=format.root_of(head))  # which is its last commit
+                self.disk.problem(
+                    f"{scanned.segment.name} is damaged at byte {scanned.stop}. It is quarantined "
+                    "and what verifies is served. Check the disk; restore what is missing."
+                )
+            self.units[number] = scanned
+
+    def _replaced(self, info: SegmentInfo) -> bool:
+        """Whether a whole unit has all commits of this log segment."""
+        for number, scanned in self.units.items():
+            unit = scanned.segment.info() if scanned else self.index.info((format.UNIT, number))
+            if unit is not None and unit.state != QUARANTINED and info.number <= number:
+                if unit.first_commit <= info.first_commit <= info.last_commit <= unit.last_commit:
+                    return True
+        return False
+
+    def _remove_replaced(self, numbers: list[int]) -> None:
+        """Of those that have an index; the others are looked at when they have been scanned."""
+        for info in self.index.sealed():
+            if info.stream == format.LOG and self._replaced(info):
+                self.index.forget(info.key)
+                if info.number in numbers:
+                    self.disk.discard(format.file_name(*info.key), None)
+                    numbers.remove(info.number)
+
     # -- logs --------------------------------------------------------------------------------------
 
     async def _logs(self, numbers: list[int]) -> None:
         absent = {key[1] for key in self.index.absent if key[0] == format.LOG}
-        for number in sorted({*numbers, *absent}):
-            scanned = None if number in absent else await self._scan(format.LOG, number)
+        logs = [(number, format.LOG) for number in {*numbers, *absent}]
+        for number, kind in sorted([*logs, *((number, format.UNIT) for number in self.units)]):
+            if kind == format.UNIT:
+                scanned = self.units[number]
+            else:
+                scanned = None if number in absent else await self._scan(kind, number)
             if scanned is None:
-                info = self.index.info((format.LOG, number))
+                info = self.index.info((kind, number))
                 if info is not None and info.last_commit:
                     self.chain.follow(Link(info))
                     await self._seal_pending()
+                continue
+            if kind == format.UNIT:
+                self.chain.follow(Link(scanned.segment.info()))
+                await self._seal_pending()
+                self.pending.append(scanned)
+                self.index.add_growing(scanned.segment)
+                continue
+            if scanned.commits and self._replaced(scanned.segment.info()):
+                self.disk.discard(scanned.segment.name, scanned.segment.fd)
                 continue
             self.chain.judge_tail(scanned)
             if scanned.commits:
@@ -306,7 +359,8 @@ class Recovery:
         segment = scanned.segment
         lane = self.disk.lanes.body
         job = lane.job()
-        if scanned.commits and segment.state != QUARANTINED and not segment.read_only:
+        written = segment.state != QUARANTINED and segment.stream != format.UNIT
+        if scanned.commits and written and not segment.read_only:
             last = scanned.commits[-1]
             batch = self.disk.files.pread(segment.fd, last.end - last.start, last.start)
             # A sync that failed, for the last process or a moment ago, marked its pages clean: only
@@ -391,8 +445,9 @@ class Recovery:
 
     def _sum_up(self) -> None:
         for stream in format.STREAMS:
-            used = [info.number for info in self.index.sealed() if info.stream == stream]
-            used += [key[1] for key in self.index.growing if key[0] == stream]
+            keys = [*(info.key for info in self.index.sealed()), *self.index.growing]
+            kinds = format.COMMITS if stream == format.LOG else (stream,)
+            used = [number for kind, number in keys if kind in kinds]
             last = max(used, default=0)
             usable = []
             for segment in self.spare.get(stream, []):

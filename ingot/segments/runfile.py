@@ -14,7 +14,7 @@ Written under a temporary name, synced, renamed, its directory synced. Integers 
     48    32   sha256 of the filter
     80    32   sha256 of the entries
     112   32   sha256 of bytes 0 to 111 and of the segment list
-    144   124S segment list: stream (1: 0 log, 1 body), state (1: 0 sealed, 1 quarantined),
+    144   124S segment list: kind (1: 0 log, 1 body, 2 unit), state (1: 0 sealed, 1 quarantined),
                has-before (1), 0 (1), then number, logical length, first and last commit sequence,
                furthest body position needed (segment, end) as 8 bytes each, CID of the last commit
                record (36), CID that the first record names as previous (36); zeros where absent
@@ -90,7 +90,7 @@ class UnknownVersion(FormatError):
 def _pack_segment(info: SegmentInfo) -> bytes:
     needs = info.needs or BodyPosition(0, 0)
     return _SEGMENT.pack(
-        format.STREAMS.index(info.stream),
+        format.SEGMENTS.index(info.stream),
         _STATES.index(info.state),
         info.before is not None,
         info.number,
@@ -108,10 +108,10 @@ def _unpack_segment(data: bytes, at: int) -> SegmentInfo:
     fields = _SEGMENT.unpack_from(data, at)
     stream, state, has_before, number, length, first, last, needs_segment, needs_end = fields[:9]
     root, before = fields[9:]
-    if stream > 1 or state > 1 or has_before > 1:
+    if stream > 2 or state > 1 or has_before > 1:
         raise FormatError(_LIST_AT + at, "a stream, a state and a flag", data[at : at + 3].hex())
     return SegmentInfo(
-        format.STREAMS[stream],
+        format.SEGMENTS[stream],
         number,
         _STATES[state],
         length,
@@ -140,7 +140,7 @@ class RunWriter:
         self._filter_end, self._entries_end = self._filter_at, self._entries_at
         self._filter_hash = digest.Hasher("sha256")
         self._entries_hash = digest.Hasher("sha256")
-        self._file = format.unfinished_name(number)
+        self._file = format.unfinished_name(format.RUN, number)
         self._fd = -1
 
     async def begin(self) -> None:

@@ -9,7 +9,8 @@ acknowledged, since nothing is written after a batch before its sync returned. A
 sequences on proves that what was acknowledged is damaged: then everything that verifies is taken,
 wherever it stands, and the segment is quarantined as it is.
 
-A body segment has no records; there, commits say how far it must be good.
+A body segment has no records; there, commits say how far it must be good. A unit was whole before
+it got its name, so every frame that is not good is damage, and its records count nothing.
 
 Used by ``recovery``. An unreadable page counts as zeros and is reported.
 """
@@ -171,7 +172,7 @@ class Scanner:
         zeros = await self._zeros_from(end)
         if result.unreadable:
             segment.tail = True  # those zeros are ours, not the file's
-        elif zeros:
+        elif zeros and (segment.stream != format.UNIT or end == self._size):
             result.blank = end == format.HEADER_BYTES and (result.good or not any(head))
             return result
         segment.tail = True
@@ -245,7 +246,13 @@ class Scanner:
             last = commits[-1]
             if found.sequence != last.sequence + 1 or found.previous != last.cid:
                 return False
-        return found.whole and found.segment == self._segment.number
+        return self._belongs(found) and (found.whole or self._segment.stream == format.UNIT)
+
+    def _belongs(self, found: Found) -> bool:
+        """Whether the record was written for this file, or into the unit from one before."""
+        if self._segment.stream == format.UNIT:
+            return found.segment <= self._segment.number
+        return found.segment == self._segment.number
 
     # -- behind the stop ---------------------------------------------------------------------------
 
@@ -298,5 +305,5 @@ class Scanner:
         found = self._found(mark)
         self._batch = self._window.base + mark[1]
         if found is not None and found.store == self._store:
-            if found.segment == self._segment.number:
+            if self._belongs(found):
                 self.result.later.append(found)

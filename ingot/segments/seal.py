@@ -92,7 +92,7 @@ class Sealer:
             return
         if segment.state == OPEN and not segment.read_only:
             await self._close_off(segment)
-        held = await self._write_run(segment)
+        held = await self.write_run(segment)
         if segment.state == OPEN:
             segment.state = SEALED
         self._index.replace_table(segment, held)
@@ -118,7 +118,8 @@ class Sealer:
                 f"written ({error.strerror}); what is in it is safe. Check the disk."
             )
 
-    async def _write_run(self, segment: Segment) -> OpenRun:
+    async def write_run(self, segment: Segment) -> OpenRun:
+        """Index its table, durably; nothing uses the run yet."""
         table = segment.table
         limit = max(1, self._disk.settings.merge_bytes // index.ENTRY_BYTES)
         number = self._numbers.take(format.RUN)

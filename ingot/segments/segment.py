@@ -29,6 +29,7 @@ NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 BLOCK_BYTES_MEAN = {
     format.LOG: 512,  # tree nodes of a small PUT are the bulk of it
     format.BODY: limits.LOG_CHUNK_BYTES_MAX,
+    format.UNIT: 512,
 }
 
 
@@ -121,6 +122,9 @@ def _order(position: BodyPosition) -> tuple[int, int]:
     return position.segment, position.end
 
 
+_COUNTED_AS = {format.UNIT: format.LOG}  # a unit has the number of a log segment
+
+
 class Numbers:
     """The next unused number of each kind of file: above those of our own, and of no name there.
 
@@ -136,10 +140,11 @@ class Numbers:
 
     def avoid(self, kind: str, number: int) -> None:
         """There is such a name, whatever it is."""
-        self._avoided[kind].add(number)
+        self._avoided[_COUNTED_AS.get(kind, kind)].add(number)
 
     def seen(self, kind: str, number: int) -> None:
         """It is a file of ours."""
+        kind = _COUNTED_AS.get(kind, kind)
         if number <= self.COUNTED_MAX:
             self._next[kind] = max(self._next[kind], number + 1)
         else:

@@ -21,11 +21,13 @@ from ingot.segments import format
 from ingot.segments.audit import Auditor
 from ingot.segments.body import BodyStream
 from ingot.segments.commit import decode_commit
+from ingot.segments.compact import Compactor
 from ingot.segments.disk import Disk, OpenFiles, unavailable
 from ingot.segments.index import SegmentIndex
 from ingot.segments.log import Batch, LogStream
 from ingot.segments.model import (
     OPEN,
+    SEALED,
     Location,
     Recovered,
     Row,
@@ -60,6 +62,9 @@ class SegmentStore:
         self._sealer = Sealer(self._disk, self._index, self._numbers)
         self._open_files = OpenFiles(self._disk)
         self._reader = Reader(self._disk, self._index, self._open_files)
+        self._compactor = Compactor(
+            self._disk, self._index, self._sealer, self._reader, self._open_files
+        )
         self._preparers: list[Preparer] = []
         self._store = b""
         self._log: LogStream
@@ -241,25 +246,61 @@ class SegmentStore:
         segment at a time, each of which is found from its newest record along the chain."""
         infos = [info for info in self._logs() if info.last_commit > after]
         for info in sorted(infos, key=lambda info: info.number):
-            found: list[tuple[Cid, CommitRecord]] = []
-            cid = info.root
-            while cid is not None and cid != info.before:
-                record = decode_commit(await self.read(cid))
-                if record.sequence <= after:
-                    break
-                found.append((cid, record))
-                cid = record.previous
-            while found:
-                yield found.pop()
+            async for commit in self.commits_of(info, after):
+                yield commit
+
+    async def commits_of(
+        self, info: SegmentInfo, after: int = 0
+    ) -> AsyncIterator[tuple[Cid, CommitRecord]]:
+        """The commits of one segment with a sequence above ``after``, oldest first."""
+        found: list[tuple[Cid, CommitRecord]] = []
+        cid = info.root
+        while cid is not None and cid != info.before:
+            record = decode_commit(await self.read(cid))
+            if record.sequence <= after:
+                break
+            found.append((cid, record))
+            cid = record.previous
+        while found:
+            yield found.pop()
+
+    async def commit_after(self, info: SegmentInfo) -> CommitRecord | None:
+        """The first commit behind a segment; None where there is none."""
+        async for _, record in self.commits_after(info.last_commit):
+            return record
+        return None
 
     def _logs(self) -> Iterator[SegmentInfo]:
         """The log segments that are here."""
         index = self._index
         for info in [*index.sealed(), *(segment.info() for segment in index.growing.values())]:
-            if info.stream == format.LOG and info.key not in index.absent:
+            if info.stream in format.COMMITS and info.key not in index.absent:
                 yield info
 
     # -- segments ----------------------------------------------------------------------------------
+
+    def settled(self) -> list[SegmentInfo]:
+        """The log segments that can become part of a unit: sealed and whole, in order."""
+        return sorted(
+            (
+                info
+                for info in self._logs()
+                if info.stream == format.LOG
+                and info.state == SEALED
+                and info.last_commit
+                and info.key not in self._index.growing
+            ),
+            key=lambda info: info.number,
+        )
+
+    def holding(self, infos: Sequence[SegmentInfo]) -> Callable[[Cid], bool]:
+        """Whether a block lies in one of these segments."""
+        keys, places = {info.key for info in infos}, self._index.places
+        return lambda cid: any(place.key in keys for place in places(cid))
+
+    async def replace(self, sources: Sequence[SegmentInfo], live: Collection[Cid]) -> SegmentInfo:
+        """Put a unit of the ``live`` blocks in the place of ``sources`` (``segments.compact``)."""
+        return await self._compactor.replace(sources, live)
 
     async def verify(self, say: Callable[[str], None]) -> Verified:
         """Read and hash every frame and follow every commit; ``say`` hears how far it is. Nothing

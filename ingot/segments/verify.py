@@ -82,7 +82,7 @@ class Verifier:
 
     async def run(self, segments: Iterable[SegmentInfo]) -> Verified:
         """``segments`` are those whose files are here."""
-        ordered = sorted(segments, key=lambda info: (info.stream != format.LOG, info.number))
+        ordered = sorted(segments, key=lambda info: (info.stream == format.BODY, info.number))
         total = sum(info.bytes for info in ordered)
         for info in ordered:
             await self._segment(info, total)
@@ -116,7 +116,7 @@ class Verifier:
                 window.buffer, 0, window.stop, format.COMMIT_MARK, tally
             )
             self.found.frames += count
-            for mark in marks if info.stream == format.LOG else ():
+            for mark in marks if info.stream in format.COMMITS else ():
                 self._chain.follow(info.key, at, mark)
             before, at = at, at + length
             if at < end and not (wanted and length and not window.at_end):
@@ -151,7 +151,7 @@ class Verifier:
     def _damaged(self, key: Key, start: int, end: int, cids: list[Cid]) -> None:
         spot = Spot(key, start, end, cids)
         self.found.spots.append(spot)
-        if key[0] == format.LOG:
+        if key[0] in format.COMMITS:
             self._chain.suspect(spot)
 
     def _progress(self, done: int, total: int) -> None:
@@ -201,14 +201,17 @@ class _Chain:
         except FormatError as error:
             self._broken(f"{where}: a commit record cannot be read: {error}")
             return
-        if record.store != self._store or record.segment != key[1]:
+        unit = key[0] == format.UNIT
+        if record.store != self._store or (
+            record.segment > key[1] if unit else record.segment != key[1]
+        ):
             self._broken(
                 f"{where}: a commit record of segment {record.segment} of store "
                 f"{record.store.hex()}"
             )
             return
         hurt = [spot for spot in self._suspects if spot.key == key]
-        fits = record.frames == frames and record.frames_digest == digest
+        fits = unit or (record.frames == frames and record.frames_digest == digest)
         if not fits and not hurt:
             self._broken(f"{where}: commit {record.sequence} does not fit the frames before it")
         linked = self._join(where, cid, record)

@@ -55,9 +55,10 @@ def unit(world: World, segments: set[int]) -> dict[Cid, bytes]:
 
 def compacted(world: World, segments: set[int], step: int = 7) -> dict[Cid, bytes]:
     blocks = unit(world, segments)
-    walk = Liveness(roots_of(world, segments), blocks.get)
-    while walk.step(step):
-        pass
+    walk = Liveness(roots_of(world, segments), blocks.__contains__)
+    while wanted := walk.wanted(step):
+        for cid in wanted:
+            walk.feed(cid, blocks[cid])
     assert walk.live <= blocks.keys()
     return {cid: block for cid, block in blocks.items() if cid in walk.live}
 
@@ -212,6 +213,7 @@ async def test_a_deleted_bucket_keeps_its_commits_only(world: World) -> None:
 def test_a_block_that_is_no_dag_cbor_stops_the_walk() -> None:
     block = b"\x9f\x00\xff"
     roots = Roots(heads={bytes(16): Head(1, of_structure(block))})
-    walk = Liveness(roots, {of_structure(block): block}.get)
+    walk = Liveness(roots, lambda cid: True)
+    assert walk.wanted(10) == [of_structure(block)]
     with pytest.raises(FormatError):
-        walk.step(10)
+        walk.feed(of_structure(block), block)

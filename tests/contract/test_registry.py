@@ -503,10 +503,11 @@ async def test_segments_are_remembered(world: Any, registry: Any) -> None:
         SegmentRow("log", 2, "open", 0, None, 0, 0),
         SegmentRow("log", 1, "sealed", 123, cid(9), 1, 40),
         SegmentRow("body", 10, "quarantined", 5_000_000_000, None, 3, 3),
+        SegmentRow("unit", 1, "sealed", 9, cid(9), 1, 40),
     ]
     for row in rows:
         await registry.put_segment(row)
     sealed = SegmentRow("log", 2, "sealed", 77, cid(10), 41, 50)
     await registry.put_segment(sealed)
     found = await (await world.gateway()).segments()
-    assert found == [rows[2], rows[1], sealed]
+    assert found == [rows[2], rows[1], sealed, rows[3]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ingot.segments import chain, log, recovery, runfile, scan, segment, store
+from ingot.segments import chain, compact, log, recovery, runfile, scan, segment, store
 from ingot.segments.body import BodyStream
 from ingot.segments.disk import Disk
 from tests.sim.disk import SimFiles, SimLane
@@ -162,13 +162,40 @@ def no_sequence_kept(patch: Patch) -> None:
 
 def old_table_first(patch: Patch) -> None:
     """Drop a segment's table before its run is in use."""
-    write = store.Sealer._write_run
+    write = store.Sealer.write_run
 
     async def early(self: Any, sealing: Any) -> Any:
         self._index.drop_growing(sealing)
         return await write(self, sealing)
 
-    patch.setattr(store.Sealer, "_write_run", early)
+    patch.setattr(store.Sealer, "write_run", early)
+
+
+def no_unit_sync(patch: Patch) -> None:
+    """Put a unit under its name, and its segments away, before it is on the disk."""
+    write = compact.Compactor._write
+
+    async def lazy(self: Any, *rest: Any) -> None:
+        fdatasync, SimFiles.fdatasync = SimFiles.fdatasync, lambda files, fd: None  # type: ignore
+        try:
+            await write(self, *rest)
+        finally:
+            SimFiles.fdatasync = fdatasync  # type: ignore[method-assign]
+
+    patch.setattr(compact.Compactor, "_write", lazy)
+
+
+def segments_before_their_unit(patch: Patch) -> None:
+    """Unlink the segments before their unit has its name."""
+    write = compact.Compactor._write
+
+    async def eager(self: Any, *rest: Any) -> None:
+        await write(self, *rest)
+        for info in self._index.sealed():
+            if info.stream == "log" and info.number <= rest[0].number:
+                self._disk.discard(f"log-{info.number:020d}.car", None)
+
+    patch.setattr(compact.Compactor, "_write", eager)
 
 
 RULES: list[tuple[Callable[[Patch], None], str]] = [  # and the mood that brings it out
@@ -183,6 +210,8 @@ RULES: list[tuple[Callable[[Patch], None], str]] = [  # and the mood that brings
     (no_run_sync, ""),
     (no_sequence_kept, ""),
     (old_table_first, ""),
+    (no_unit_sync, ""),
+    (segments_before_their_unit, ""),
 ]
 SEEDS = 600  # at the most; the rarest breach needs about a tenth of them
 

@@ -22,7 +22,7 @@ from hashlib import sha256
 from random import Random
 
 from ingot._speedups import frame
-from ingot.errors import IngotError, NotFound, Unavailable
+from ingot.errors import IngotError, NotFound, RequestError, Unavailable
 from ingot.messages import BodyPosition, CommitRecord, CommitRef, Head, HeadMove
 from ingot.segments.model import Recovered, SegmentSettings
 from ingot.segments.store import SegmentStore
@@ -142,6 +142,7 @@ class World:
         self.starts = 0
         self.crashes = 0
         self.commits = 0
+        self.units = 0
         rate = self.random.choice((0.0, 0.0, 0.0, 0.005, 0.03))
         self.faults = Faults(self.random, rate)
         if mood == "killed":
@@ -220,6 +221,8 @@ class World:
         if not await self._start():
             return
         work = [self.loop.create_task(self._uploads()) for _ in range(self.random.randint(0, 3))]
+        if self.random.random() < 0.4:
+            work.append(self.loop.create_task(self._units()))
         for _ in range(self.random.randint(1, 40)):
             await self._commit([])
             if self.truth.blocks and self.random.random() < 0.2:
@@ -317,6 +320,31 @@ class World:
         assert record.sequence == self.truth.newest + 1
         self.truth.keep(record.sequence, cid, asked)
         return True
+
+    async def _units(self) -> None:
+        """Compact segments that are in a row: all that was acknowledged is live."""
+        random = self.random
+        for _ in range(random.randint(1, 4)):
+            for _ in range(random.randint(0, 30)):
+                await asyncio.sleep(0)
+            settled = self.store.settled()
+            if not settled:
+                continue
+            first = random.randrange(len(settled))
+            sources = settled[first : first + 1]
+            for info in settled[first + 1 : first + random.randint(1, 3)]:
+                if info.before == sources[-1].root:
+                    sources.append(info)
+            live = set(self.truth.blocks)
+            try:
+                for info in sources:
+                    live.update([cid async for cid, _ in self.store.commits_of(info)])
+                await self.store.replace(sources, live)
+                self.units += 1
+            except (OSError, Unavailable):
+                assert self.faults.count > 0
+            except RequestError:
+                assert sum(info.bytes for info in sources) > self.settings.segment_bytes_max
 
     async def _uploads(self) -> None:
         random = self.random

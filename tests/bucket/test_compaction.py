@@ -1,0 +1,198 @@
+"""Compaction of a whole gateway's log: real segments, real objects, writes going on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingot.bucket.compaction import compact
+from ingot.bucket.fsck import Fsck
+from ingot.bucket.model import BucketConfig, NoSuchBucket
+from ingot.bucket.record import Record
+from ingot.errors import Corruption
+from ingot.limits import MIB
+from ingot.messages import Body
+from ingot.registry.memory import MemoryRegistry
+from ingot.testing import Gateway
+from tests.body.support import Stream
+
+CONFIG = BucketConfig("owner", "Owner", 1, "us-east-1")
+NOW = 1_800_000_000_000
+
+
+class Life:
+    """A gateway and what its buckets should hold."""
+
+    def __init__(self, directory: Path, seed: int = 1) -> None:
+        self.registry = MemoryRegistry()
+        self.directory = directory
+        self.source = random.Random(seed)
+        self.objects: dict[str, bytes] = {}
+        self.gateway: Gateway
+
+    async def start(self) -> None:
+        self.gateway = Gateway(self.registry, data_dir=str(self.directory), segment_bytes=MIB)
+        await self.gateway.__aenter__()
+        try:
+            self.store.bucket("b")
+        except NoSuchBucket:
+            await self.store.create_bucket("b", CONFIG)
+
+    async def stop(self) -> None:
+        await self.gateway.__aexit__(None, None, None)
+
+    @property
+    def store(self) -> Any:
+        return self.gateway.server.store
+
+    @property
+    def segments(self) -> Any:
+        return self.gateway.server.segments
+
+    async def put(self, key: str, size: int) -> None:
+        data = self.source.randbytes(size)
+        if size <= 4096:
+            body = Body(size, None, None, inline=data)
+        else:
+            body = await self.store.ingest(Stream(data), ())
+        await self.store.put("b", Record(key.encode(), body, "e", NOW))
+        self.objects[key] = data
+
+    async def work(self, count: int) -> None:
+        for _ in range(count):
+            key = f"k{self.source.randrange(60)}"
+            if self.source.random() < 0.1 and key in self.objects:
+                await self.store.delete("b", [key.encode()])
+                del self.objects[key]
+            else:
+                await self.put(key, self.source.choice((0, 100, 3000, 30_000, 200_000)))
+
+    async def fill(self, segments: int) -> None:
+        """Until so many log segments are sealed, with a commit behind them."""
+        while len(self.segments.settled()) < segments:
+            await self.work(10)
+        await self.put("last", 10)
+
+    async def compact(self, first: int = 0, count: int | None = None) -> Any:
+        sources = self.segments.settled()[first:][:count]
+        return await compact(self.segments, sources, self.store._pins)
+
+    async def check(self) -> None:
+        bucket = self.store.bucket("b")
+        for key, data in self.objects.items():
+            record = await self.store.find(bucket, key.encode())
+            assert record is not None, key
+            pieces = [bytes(piece) async for piece in self.store.read(record.body, 0, len(data))]
+            assert b"".join(pieces) == data, key
+
+    async def fsck(self) -> None:
+        verified = await self.segments.verify(lambda line: None)
+        check = Fsck(self.segments, lambda line: None, verified=verified)
+        found = await check.check(self.store.buckets())
+        assert not found.damage and not found.harmless, (found.damage, found.harmless)
+
+
+@pytest.fixture
+async def life(tmp_path: Path) -> AsyncIterator[Life]:
+    made = Life(tmp_path / "data")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_everything_is_there_afterwards_and_after_a_restart(life: Life) -> None:
+    await life.fill(3)
+    before = {info.number: info.bytes for info in life.segments.settled()}
+    unit = await life.compact()
+    assert unit.bytes < sum(before.values()) / 2
+    assert [info.number for info in life.segments.settled()] == []
+    await life.check()
+    await life.work(20)
+    await life.fsck()
+    await life.stop()
+    await life.start()
+    await life.check()
+    await life.fill(2)
+    await life.compact()
+    await life.check()
+    await life.fsck()
+
+
+async def test_writes_go_on_meanwhile(life: Life) -> None:
+    await life.fill(4)
+    making = asyncio.create_task(life.compact(count=2))
+    await life.work(150)
+    first = await making
+    making = asyncio.create_task(life.compact())
+    await life.work(150)
+    second = await making
+    assert first.last_commit + 1 == second.first_commit
+    await life.check()
+    await life.fsck()
+
+
+async def test_without_a_commit_behind_it_a_segment_waits(life: Life) -> None:
+    await life.fill(1)
+    newest = life.segments.settled()[-1]
+    while (await life.segments.commit_after(newest)) is not None:
+        await life.stop()  # seals what was open
+        await life.start()
+        newest = life.segments.settled()[-1]
+    assert await compact(life.segments, [newest], life.store._pins) is None
+    await life.put("behind", 5)
+    assert await compact(life.segments, [newest], life.store._pins) is not None
+    await life.check()
+
+
+async def test_what_a_request_reads_survives(life: Life) -> None:
+    """An object that was read, and pinned, before it was replaced within the segment."""
+    await life.put("read", 30_000)
+    data = life.objects["read"]
+    record = await life.store.find(life.store.bucket("b"), b"read")
+    life.store.pin(record.body)
+    await life.put("read", 10)
+    await life.fill(2)
+    await life.compact()
+    pieces = [bytes(piece) async for piece in life.store.read(record.body, 0, len(data))]
+    assert b"".join(pieces) == data
+    copy = Record(b"copy", record.body, "e", NOW)
+    del record
+    await life.store.put("b", copy)
+    life.objects["copy"] = data
+    del copy
+    await life.check()
+    await life.fsck()
+
+
+async def test_a_segment_with_damage_to_live_blocks_stays(life: Life) -> None:
+    await life.put("victim", 3000)
+    await life.fill(1)
+    record = await life.store.find(life.store.bucket("b"), b"victim")
+    if record is None or record.body.inline != life.objects["victim"]:
+        pytest.fail("the object was replaced")
+    place = None
+    for info in life.segments.settled():
+        name = life.directory / "segments" / f"log-{info.number:020d}.car"
+        at = name.read_bytes().find(life.objects["victim"])
+        if at >= 0:
+            place = name, at
+    assert place is not None
+    await life.stop()
+    with place[0].open("r+b") as file:
+        file.seek(place[1] + 7)
+        byte = file.read(1)
+        file.seek(place[1] + 7)
+        file.write(bytes([byte[0] ^ 1]))
+    await life.start()
+    await life.put("behind", 5)
+    before = life.segments.settled()
+    with pytest.raises(Corruption):
+        await life.compact()
+    assert life.segments.settled() == before
+    del life.objects["victim"]
+    await life.check()
