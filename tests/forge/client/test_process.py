@@ -1,4 +1,4 @@
-"""A network in a process of its own that is killed again and again under a client's uploads."""
+"""A network in a process of its own that is killed under a client's uploads; a gateway's loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from ingot.config import Config
 from ingot.errors import Unavailable
 from ingot.forge.client import ForgeClient, ForgeSettings
 from ingot.forge.keystore import KeyStore
-from tests.forge.client.support import QUICK, http, noise, store
+from ingot.forge.network import Network
+from ingot.server import loop_factory
+from tests.forge.client.support import QUICK, client_of, http, noise, someone, store
 
 ROOT = Path(__file__).parents[3]
 
@@ -89,3 +91,17 @@ async def test_every_blob_arrives_though_the_network_is_killed(tmp_path: Path) -
         if network.returncode is None:
             network.send_signal(signal.SIGTERM)
             await network.wait()
+
+
+def test_on_the_servers_own_loop(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Network(tmp_path, nodes=1, indexer=False) as network:
+            await network.provision(someone().space)
+            async with client_of(network) as client:
+                data = noise(2_000_000)
+                (place,) = await store(client, data)
+                async with client.retriever.read([place], 1, len(data) - 2) as reading:
+                    assert b"".join([piece async for piece in reading]) == data[1:-1]
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(run())
