@@ -249,9 +249,20 @@ def _number(value: Any, kind: str, least: float, most: float) -> int | float:
     else:
         raise TypeError(f"{value!r} is not a whole number")
     if not least <= number <= most or number in (float("inf"), float("-inf")):
-        bounds = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
-        raise ValueError(f"{number:g} is out of range: {bounds}")
+        write = _sized if kind == "size" else "{:g}".format
+        bounds = f"{write(least)} to {write(most)}"
+        if most == float("inf"):
+            bounds = f"at least {write(least)}"
+        raise ValueError(f"{write(number)} is out of range: {bounds}")
     return number
+
+
+def _sized(size: float) -> str:
+    """A size as a person would write it; ``parse_size`` takes it again."""
+    for unit, name in ((limits.GIB, "GiB"), (limits.MIB, "MiB"), (limits.KIB, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size / unit:g}{name}"
+    return f"{size:.0f}"
 
 
 def _check_dsn(text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from ingot.errors import IngotError
 from ingot.http.body import NoBody, ReceivedBody
 from ingot.http.errors import BodyError
 from ingot.http.parser import Framing
@@ -30,7 +31,10 @@ class Answering(Wire):
     def _failure(self, request: Request, error: BaseException) -> Response:
         shared = self._shared
         shared.counters.handler_errors += 1
-        shared.log.error("the handler of %s failed", request.method, exc_info=error)
+        target = ascii(request.target.partition(b"?")[0].decode("latin-1"))
+        # Of an error of ours the words say it all; of another, where it came from must be seen.
+        where = None if isinstance(error, IngotError) else error
+        shared.log.error("%s %s failed: %s", request.method, target, error, exc_info=where)
         response = shared.bad_request("InternalError", "internal error")
         response.close = True
         return response

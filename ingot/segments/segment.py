@@ -170,6 +170,7 @@ class Preparer:
         settings = disk.settings
         ahead = settings.log_ahead_bytes if stream == format.LOG else settings.body_ahead_bytes
         self._ahead = max(ahead, format.HEADER_BYTES)
+        self._told_full = False
         self._direct = True  # until the file system says that it cannot
         self._zeros = memoryview(mmap.mmap(-1, settings.fill_step_bytes))  # aligned for O_DIRECT
         self._closed = False
@@ -223,9 +224,17 @@ class Preparer:
             # What was read of it need not be on the disk, if a sync of the last process failed.
             ahead = format.HEADER_BYTES
         else:
-            if disk.files.free_bytes(disk.directory) < self._ahead:
+            free = disk.files.free_bytes(disk.directory)
+            if free < self._ahead:
                 # Known beforehand: not a file filled to the last byte at every attempt.
+                if not self._told_full:
+                    self._told_full = True
+                    disk.problem(
+                        f"the next {self._stream} segment takes {self._ahead} bytes, the disk of "
+                        f"{disk.directory} has {free}: free some, until then writes are refused"
+                    )
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._told_full = False
             number = self._numbers.take(self._stream)
             name = format.file_name(self._stream, number)
             fd = await disk.call(disk.files.create, disk.path(name))

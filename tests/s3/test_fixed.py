@@ -116,6 +116,22 @@ def test_acl_1_writing(driver, path, headers, body, code):
     assert answer.status == 200 if code is None else answer.code == code
 
 
+@pytest.mark.parametrize("path", ["/bucket", "/bucket/key"])
+def test_acl_1_what_was_read_may_be_put_back(driver, path):
+    """s3cmd does, after every copy."""
+    body = driver.ask("GET", path, "acl").body
+    assert driver.ask("PUT", path, "acl", {}, body).status == 200
+    grant = body[body.index(b"<Grant>") : body.index(b"</Grant>") + len(b"</Grant>")]
+    for other in (
+        body.replace(b"FULL_CONTROL", b"READ"),
+        body.replace(grant, grant.replace(OWNER.id.encode(), OTHER.id.encode())),
+        body.replace(grant, grant + grant.replace(b"FULL_CONTROL", b"READ")),
+        body.replace(grant, b""),
+    ):
+        assert driver.ask("PUT", path, "acl", {}, other).code == "AccessControlListNotSupported"
+    assert driver.ask("PUT", path, "acl", {}, body[:-5]).code == "MalformedXML"
+
+
 @pytest.mark.parametrize(
     ("resource", "body", "status"),
     [
