@@ -155,6 +155,46 @@ class BodyPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedSegment:
+    """A file that is written no more and may be shipped. ``first_commit`` and ``last_commit`` are
+    0 for a body segment; numbers of commits that the log skipped before its first one count as
+    its own."""
+
+    stream: str  # "unit" or "body"
+    number: int
+    bytes: int  # its logical length: what ships
+    first_commit: int
+    last_commit: int
+    needs: BodyPosition | None  # the furthest body position that its commits name
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """A file on its way to Forge, as the registry holds it. States: ``ingot.shipper.lifecycle``."""
+
+    stream: str  # "unit" or "body"
+    number: int
+    state: str
+    digest: bytes  # the sha2-256 multihash of the whole file, 34 bytes
+    locations: tuple[bytes, ...]  # location commitments, the tokens as they were received
+    bytes: int
+    first_commit: int
+    last_commit: int
+    needs: BodyPosition | None = None
+    attempts: int = 0  # that failed, in its present state
+
+
+@dataclass(frozen=True, slots=True)
+class ForgeRoot:
+    """The newest head of a bucket that Forge has with all that it reaches, and the commit that made
+    it. ``head`` None: that commit deleted the bucket."""
+
+    bucket: bytes
+    head: Head | None
+    commit: int
+
+
+@dataclass(frozen=True, slots=True)
 class CommitRecord:
     """``ingot/commit@1``, the last frame of a group commit (design section 4)."""
 

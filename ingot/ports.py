@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ingot.messages import BodyPosition, BucketRow, Cid, CommitRef, HeadMove
+from ingot.messages import (
+    BodyPosition,
+    BucketRow,
+    Cid,
+    CommitRef,
+    ForgeRoot,
+    HeadMove,
+    Shipment,
+)
 
 
 class Clock(Protocol):
@@ -238,6 +246,28 @@ class Registry(Protocol):
         ...
 
     async def segments(self) -> list[SegmentRow]: ...
+
+    async def put_shipment(self, token: bytes, row: Shipment) -> None:
+        """Insert or update the state of one file on its way to Forge, under the fence."""
+        ...
+
+    async def shipments(self) -> list[Shipment]:
+        """All of them, by stream and number."""
+        ...
+
+    async def advance_forge(self, token: bytes, commit: int, roots: Sequence[ForgeRoot]) -> None:
+        """Move the watermark up to ``commit`` and, with it, these buckets' roots, each named once.
+        One fenced statement. RootMoved, and nothing has changed, where the watermark is not below
+        ``commit``, or a root not at an earlier sequence."""
+        ...
+
+    async def forge_watermark(self) -> int:
+        """The commit up to which Forge has everything; 0 at first."""
+        ...
+
+    async def forge_roots(self) -> list[ForgeRoot]:
+        """By bucket; none for one that was deleted at or before the watermark."""
+        ...
 
     async def prune(self, keep: int) -> int:
         """Drop head rows beyond the newest ``keep`` of each bucket; returns how many."""

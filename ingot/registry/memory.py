@@ -16,10 +16,11 @@ from typing import Protocol
 from ingot.clock import SystemClock
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
 from ingot.limits import HEADS_KEPT
-from ingot.messages import BucketRow, CommitRef, HeadMove
+from ingot.messages import BucketRow, CommitRef, ForgeRoot, HeadMove, Shipment
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow
 from ingot.registry.heads import Commit, HeadRow, new_sequence, resolve
+from ingot.registry.shipments import check_roots, not_advanced
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -41,6 +42,9 @@ class Database:
     names: dict[str, bytes] = field(default_factory=dict)  # of live buckets
     heads: dict[bytes, list[tuple[HeadRow, CommitRef]]] = field(default_factory=dict)
     segments: dict[tuple[str, int], SegmentRow] = field(default_factory=dict)
+    shipments: dict[tuple[str, int], Shipment] = field(default_factory=dict)
+    forge_watermark: int = 0
+    forge_roots: dict[bytes, ForgeRoot] = field(default_factory=dict)
 
 
 class MemoryRegistry:
@@ -230,6 +234,47 @@ class MemoryRegistry:
         database = await self._enter("segments")
         await self._leave("segments")
         return [_copy(row) for _, row in sorted(database.segments.items())]
+
+    # -- what is shipped --------------------------------------------------------------------------
+
+    async def put_shipment(self, token: bytes, row: Shipment) -> None:
+        database = await self._enter("put_shipment")
+        self._fence(token)
+        database.shipments[row.stream, row.number] = row
+        await self._leave("put_shipment")
+
+    async def shipments(self) -> list[Shipment]:
+        database = await self._enter("shipments")
+        await self._leave("shipments")
+        return [row for _, row in sorted(database.shipments.items())]
+
+    async def advance_forge(self, token: bytes, commit: int, roots: Sequence[ForgeRoot]) -> None:
+        check_roots(commit, roots)
+        database = await self._enter("advance_forge")
+        self._fence(token)
+        moved = dict(database.forge_roots)
+        for root in roots:
+            standing = moved.pop(root.bucket, None)
+            if root.head is None:
+                continue
+            if standing is not None and standing.head is not None:
+                if standing.head.sequence >= root.head.sequence:
+                    raise not_advanced(commit)
+            moved[root.bucket] = root
+        if database.forge_watermark >= commit:
+            raise not_advanced(commit)
+        database.forge_watermark, database.forge_roots = commit, moved
+        await self._leave("advance_forge")
+
+    async def forge_watermark(self) -> int:
+        database = await self._enter("forge_watermark")
+        await self._leave("forge_watermark")
+        return database.forge_watermark
+
+    async def forge_roots(self) -> list[ForgeRoot]:
+        database = await self._enter("forge_roots")
+        await self._leave("forge_roots")
+        return [root for _, root in sorted(database.forge_roots.items())]
 
 
 def _copy(row: SegmentState) -> SegmentRow:

@@ -35,7 +35,7 @@ from ingot.limits import (
     REGISTRY_SCAN_S,
     SWAP_TIMEOUT_S,
 )
-from ingot.messages import BucketRow, CommitRef, Head, HeadMove
+from ingot.messages import BucketRow, CommitRef, ForgeRoot, Head, HeadMove, Shipment
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow, statements
 from ingot.registry.heads import (
@@ -52,6 +52,13 @@ from ingot.registry.heads import (
 )
 from ingot.registry.line import Line, transaction, translate
 from ingot.registry.migrate import migrate
+from ingot.registry.shipments import (
+    check_roots,
+    columns_of,
+    columns_of_roots,
+    not_advanced,
+    shipment_of,
+)
 
 T = TypeVar("T")
 SERVER_VERSION_MIN = 13
@@ -340,6 +347,37 @@ class Postgres:
     async def segments(self) -> list[SegmentState]:
         rows = await self._fetch(statements.SEGMENTS, limit_s=REGISTRY_SCAN_S)
         return [SegmentRow(*row) for row in rows]
+
+    # -- what is shipped --------------------------------------------------------------------------
+
+    async def put_shipment(self, token: bytes, row: Shipment) -> None:
+        rows = await self._fetch(statements.PUT_SHIPMENT, token, *columns_of(row))
+        if not rows[0][0]:
+            raise LeaseLost("the lease was taken by another gateway")
+
+    async def shipments(self) -> list[Shipment]:
+        rows = await self._fetch(statements.SHIPMENTS, limit_s=REGISTRY_SCAN_S)
+        return [shipment_of(tuple(row)) for row in rows]
+
+    async def advance_forge(self, token: bytes, commit: int, roots: Sequence[ForgeRoot]) -> None:
+        check_roots(commit, roots)
+        args = (token, commit, *columns_of_roots(roots))
+        fenced, moved = (await self._fetch(statements.ADVANCE_FORGE, *args))[0]
+        if not fenced:
+            raise LeaseLost("the lease was taken by another gateway")
+        if not moved:
+            raise not_advanced(commit)
+
+    async def forge_watermark(self) -> int:
+        rows = await self._fetch(statements.FORGE_WATERMARK)
+        return int(rows[0][0])
+
+    async def forge_roots(self) -> list[ForgeRoot]:
+        rows = await self._fetch(statements.FORGE_ROOTS, limit_s=REGISTRY_SCAN_S)
+        return [
+            ForgeRoot(bucket, Head(sequence, *roots), commit)
+            for bucket, sequence, *roots, commit in rows
+        ]
 
 
 _WARNINGS = {

@@ -221,6 +221,55 @@ SEGMENTS: Final = """
 SELECT stream, number, state, bytes, root, first_commit, last_commit
 FROM ingot.segments ORDER BY stream, number
 """
+
+# -- what is shipped ------------------------------------------------------------------------------
+# Under the same fence as a swap: a gateway that lost its lease must not say what another ships.
+_FENCE_ONLY: Final = """
+WITH fence AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'on', true) FROM ingot.lease WHERE token = $1 FOR SHARE
+)"""
+_SHIPMENT: Final = """stream, number, state, digest, locations, bytes, first_commit, last_commit,
+    needs_segment, needs_end, attempts"""
+PUT_SHIPMENT: Final = f"""{_FENCE_ONLY}, put AS (
+    INSERT INTO ingot.shipments AS s ({_SHIPMENT})
+    SELECT $2, $3::bigint, $4, $5::bytea, $6::bytea[], $7::bigint, $8::bigint, $9::bigint,
+           $10::bigint, $11::bigint, $12::bigint
+    FROM fence
+    ON CONFLICT (stream, number) DO UPDATE SET state = excluded.state, digest = excluded.digest,
+        locations = excluded.locations, bytes = excluded.bytes,
+        first_commit = excluded.first_commit, last_commit = excluded.last_commit,
+        needs_segment = excluded.needs_segment, needs_end = excluded.needs_end,
+        attempts = excluded.attempts, updated_at = clock_timestamp()
+)
+SELECT count(*) FROM fence
+"""
+SHIPMENTS: Final = f"SELECT {_SHIPMENT} FROM ingot.shipments ORDER BY stream, number"
+ADVANCE_FORGE: Final = f"""{_FENCE_ONLY}, root AS MATERIALIZED (
+    SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
+                         $8::bigint[])
+        AS r(bucket, sequence, objects, uploads, config, commit)
+), moved AS (
+    UPDATE ingot.forge_watermark AS w SET commit = $2 FROM fence
+    WHERE w.commit < $2 AND NOT EXISTS (
+        SELECT FROM root JOIN ingot.forge_roots f USING (bucket) WHERE f.sequence >= root.sequence
+    )
+    RETURNING 1
+), dropped AS (
+    DELETE FROM ingot.forge_roots f USING moved, root
+    WHERE f.bucket = root.bucket AND root.sequence IS NULL
+), put AS (
+    INSERT INTO ingot.forge_roots (bucket, sequence, objects, uploads, config, commit)
+    SELECT root.* FROM moved, root WHERE root.sequence IS NOT NULL
+    ON CONFLICT (bucket) DO UPDATE SET sequence = excluded.sequence, objects = excluded.objects,
+        uploads = excluded.uploads, config = excluded.config, commit = excluded.commit
+)
+SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
+"""
+FORGE_WATERMARK: Final = "SELECT commit FROM ingot.forge_watermark"
+FORGE_ROOTS: Final = """
+SELECT bucket, sequence, objects, uploads, config, commit FROM ingot.forge_roots ORDER BY bucket
+"""
+
 # The newest of every bucket by a walk over the primary key, one probe a bucket, and from there the
 # rows before it: never a scan of all heads.
 PRUNE: Final = """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
-from ingot.messages import CommitRef, Head, HeadMove
+from ingot.messages import BodyPosition, CommitRef, ForgeRoot, Head, HeadMove, Shipment
 from ingot.registry import SegmentRow
 
 A, B, C = (bytes([letter]) * 16 for letter in b"abc")
@@ -511,3 +511,79 @@ async def test_segments_are_remembered(world: Any, registry: Any) -> None:
     await registry.put_segment(sealed)
     found = await (await world.gateway()).segments()
     assert found == [rows[2], rows[1], sealed, rows[3]]
+
+
+# -- what is shipped ------------------------------------------------------------------------------
+
+
+def shipment(stream: str, number: int, state: str = "queued", **more: Any) -> Shipment:
+    digest = b"\x12\x20" + number.to_bytes(32, "big")
+    fields: dict[str, Any] = {"locations": (), "bytes": 5, "first_commit": 1, "last_commit": 9}
+    return Shipment(stream, number, state, digest, **(fields | more))
+
+
+async def test_shipments_are_remembered(world: Any, registry: Any, token: bytes) -> None:
+    assert await registry.shipments() == []
+    needs = BodyPosition(7, 5_000_000_000)
+    rows = [
+        shipment("unit", 2, bytes=1 << 40, first_commit=1 << 40, last_commit=1 << 41, needs=needs),
+        shipment("unit", 1, "stored", locations=(b"one", b""), attempts=1 << 33),
+        shipment("body", 1, first_commit=0, last_commit=0),
+    ]
+    for row in rows:
+        await registry.put_shipment(token, row)
+    stored = shipment("unit", 2, "stored", locations=(b"x" * 999,))
+    await registry.put_shipment(token, stored)
+    found = await (await world.gateway()).shipments()
+    assert found == [rows[2], rows[1], stored]
+
+
+async def test_forge_roots_advance_with_the_watermark(
+    world: Any, registry: Any, token: bytes
+) -> None:
+    assert await registry.forge_watermark() == 0 and await registry.forge_roots() == []
+    first = [ForgeRoot(B, head(0), 3), ForgeRoot(A, head(4, 5, 6), 2)]
+    await registry.advance_forge(token, 3, first)
+    assert await registry.forge_roots() == [first[1], first[0]]
+    await registry.advance_forge(token, 4, [])
+    moved, gone = ForgeRoot(A, Head(9), 8), ForgeRoot(B, None, 7)
+    await registry.advance_forge(token, 9, [gone, moved, ForgeRoot(C, None, 6)])
+    again = await world.gateway()
+    assert await again.forge_watermark() == 9 and await again.forge_roots() == [moved]
+
+
+@pytest.mark.parametrize("commit", [4, 5])
+async def test_the_watermark_never_goes_back(registry: Any, token: bytes, commit: int) -> None:
+    root = ForgeRoot(A, head(1), 5)
+    await registry.advance_forge(token, 5, [root])
+    with pytest.raises(RootMoved):
+        await registry.advance_forge(token, commit, [ForgeRoot(A, head(2), 3)])
+    assert await registry.forge_watermark() == 5 and await registry.forge_roots() == [root]
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+async def test_a_forge_root_never_goes_back(registry: Any, token: bytes, sequence: int) -> None:
+    root = ForgeRoot(A, head(2), 5)
+    await registry.advance_forge(token, 5, [root])
+    with pytest.raises(RootMoved):
+        await registry.advance_forge(
+            token, 6, [ForgeRoot(B, head(1), 6), ForgeRoot(A, head(sequence, 8), 6)]
+        )
+    assert await registry.forge_watermark() == 5 and await registry.forge_roots() == [root]
+
+
+async def test_nobody_ships_without_the_lease(world: Any, registry: Any, token: bytes) -> None:
+    row, root = shipment("unit", 1), ForgeRoot(A, head(1), 5)
+    await registry.put_shipment(token, row)
+    await world.expire_lease()
+    await registry.advance_forge(token, 5, [root])  # expired and not taken: still ours
+    assert await (await world.gateway()).acquire("two", 60.0) is not None
+    for call in (
+        registry.put_shipment(token, shipment("unit", 1, "stored")),
+        registry.put_shipment(token, shipment("unit", 2)),
+        registry.advance_forge(token, 6, [ForgeRoot(A, head(2), 6)]),
+    ):
+        with pytest.raises(LeaseLost):
+            await call
+    assert await registry.shipments() == [row]
+    assert await registry.forge_watermark() == 5 and await registry.forge_roots() == [root]
