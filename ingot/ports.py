@@ -241,6 +241,15 @@ class Registry(Protocol):
         shows it did), False when every one still stands at ``old``; RootMoved otherwise."""
         ...
 
+    async def import_heads(
+        self, token: bytes, store: bytes, newest: CommitRef, rows: Sequence[BucketRow]
+    ) -> None:
+        """Make these the live buckets of a registry that holds no heads, claim it for ``store``,
+        and have ``newest_commit`` give ``newest``, which is at least as new as the rows' commits:
+        one fenced transaction, committed durably. RootMoved where there are heads, ConfigError
+        where the store is another."""
+        ...
+
     async def put_segment(self, row: SegmentRow) -> None:
         """Insert or update the state of one segment."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ingot.errors import RootMoved
-from ingot.messages import CommitRef, Head, HeadMove
+from ingot.messages import BucketRow, CommitRef, Head, HeadMove
 
 Commit = tuple[CommitRef, Sequence[HeadMove]]
 
@@ -115,6 +115,15 @@ def kinds(moves: Sequence[HeadMove]) -> tuple[list[object], ...]:
         [move.old is None for move in moves],
         [move.new is None for move in moves],
     )
+
+
+def standing_for(newest: CommitRef, rows: Sequence[BucketRow], nobody: bytes) -> HeadRow | None:
+    """What an import adds so that ``newest`` is the newest commit where no bucket's head is of that
+    commit (it deleted a bucket, or cannot be read): the tombstone of a bucket that never was, with
+    the fresh id ``nobody``. None where it is not needed."""
+    if newest.sequence == 0 or any(row.commit == newest for row in rows):
+        return None
+    return HeadRow(nobody, 0, None)
 
 
 def resolve(moves: Sequence[HeadMove], rows: Iterable[HeadRow]) -> bool:

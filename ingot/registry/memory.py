@@ -19,7 +19,7 @@ from ingot.limits import HEADS_KEPT
 from ingot.messages import BucketRow, CommitRef, ForgeRoot, HeadMove, Shipment
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow
-from ingot.registry.heads import Commit, HeadRow, new_sequence, resolve
+from ingot.registry.heads import Commit, HeadRow, new_sequence, resolve, standing_for
 from ingot.registry.shipments import check_roots, not_advanced
 
 Hook = Callable[[str], Awaitable[None]]
@@ -211,6 +211,26 @@ class MemoryRegistry:
         if done:
             self._note(moves)
         return done
+
+    async def import_heads(
+        self, token: bytes, store: bytes, newest: CommitRef, rows: Sequence[BucketRow]
+    ) -> None:
+        database = await self._enter("import_heads")
+        self._fence(token)
+        if database.heads:
+            raise RootMoved("the registry holds heads already")
+        if database.store is not None and database.store != store:
+            raise ConfigError(f"the database belongs to store {database.store.hex()}")
+        if len({row.name for row in rows}) != len(rows):
+            raise RootMoved("two buckets have one name")
+        heads = [(HeadRow(row.bucket, row.head.sequence, row.head), row.commit) for row in rows]
+        nobody = standing_for(newest, rows, self._token())
+        if nobody is not None:
+            heads.append((nobody, newest))
+        database.store = store
+        database.names = {row.name: row.bucket for row in rows}
+        database.heads = {row.bucket: [(row, commit)] for row, commit in heads}
+        await self._leave("import_heads")
 
     async def prune(self, keep: int = HEADS_KEPT) -> int:
         database = await self._enter("prune")

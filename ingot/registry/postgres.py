@@ -49,6 +49,7 @@ from ingot.registry.heads import (
     resolve,
     runs,
     scalars,
+    standing_for,
 )
 from ingot.registry.line import Line, transaction, translate
 from ingot.registry.migrate import migrate
@@ -318,6 +319,34 @@ class Postgres:
             self._note(moves)
         return done
 
+    async def import_heads(
+        self, token: bytes, store: bytes, newest: CommitRef, rows: Sequence[BucketRow]
+    ) -> None:
+        nobody = standing_for(newest, rows, os.urandom(16))
+
+        async def work(connection: Any) -> None:
+            if not await connection.fetch(statements.HOLD, token):
+                raise LeaseLost("the lease was taken by another gateway")
+            if await connection.fetchval(statements.ANY_HEAD):
+                raise RootMoved("the registry holds heads already")
+            await connection.execute(statements.CLAIM, store)
+            found = await connection.fetchval(statements.STORE_ID)
+            if found != store:
+                raise ConfigError(f"the database belongs to store {found.hex()}")
+            await connection.execute(statements.DROP_NAMES)
+            names = [row.name for row in rows], [row.bucket for row in rows]
+            await connection.execute(statements.IMPORT_NAMES, *names)
+            heads = [_imported(row.bucket, row.head, row.commit) for row in rows]
+            if nobody is not None:
+                heads.append(_imported(nobody.bucket, Head(nobody.sequence), newest, True))
+            if heads:
+                await connection.execute(statements.IMPORT_HEADS, *zip(*heads, strict=True))
+
+        try:
+            await self._call(work, REGISTRY_SCAN_S, together=True)
+        except asyncpg.UniqueViolationError as error:
+            raise RootMoved(f"two buckets have one name: {error}") from error
+
     async def prune(self, keep: int) -> int:
         async def work(connection: Any) -> str:
             status: str = await connection.execute(statements.PRUNE, max(keep, 1), PRUNE_ROWS)
@@ -399,6 +428,14 @@ def _swap(commit: CommitRef, moves: Sequence[HeadMove]) -> tuple[str, tuple[obje
     if len(moves) == 1:
         return statements.SWAP_ONE, (*named, *scalars(moves[0]))
     return statements.SWAP, (*named, *columns(moves))
+
+
+def _imported(
+    bucket: bytes, head: Head, commit: CommitRef, deleted: bool = False
+) -> tuple[object, ...]:
+    """One row for ``statements.IMPORT_HEADS``."""
+    roots = head.objects, head.uploads, head.config
+    return (bucket, head.sequence, commit.sequence, commit.record, *roots, deleted)
 
 
 def _where(dsn: str | None) -> str:

@@ -170,6 +170,20 @@ CROSS JOIN LATERAL (
 ) AS h
 """
 
+# -- a registry rebuilt from elsewhere: one transaction ------------------------------------------
+# Whoever holds this lock has the lease until the commit, and no swap is under way.
+HOLD: Final = "SELECT FROM ingot.lease WHERE token = $1 FOR UPDATE"
+ANY_HEAD: Final = "SELECT EXISTS (SELECT FROM ingot.heads)"
+DROP_NAMES: Final = "DELETE FROM ingot.buckets"  # of heads that are gone
+IMPORT_NAMES: Final = """
+INSERT INTO ingot.buckets (name, bucket) SELECT * FROM unnest($1::text[], $2::bytea[])
+"""
+IMPORT_HEADS: Final = """
+INSERT INTO ingot.heads (bucket, sequence, commit, record, objects, uploads, config, deleted)
+SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[],
+                     $6::bytea[], $7::bytea[], $8::boolean[])
+"""
+
 # -- the lease ------------------------------------------------------------------------------------
 # clock_timestamp(), not now(): a statement that waited for the row must judge by when it got it.
 ACQUIRE: Final = """

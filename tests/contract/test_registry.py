@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
-from ingot.messages import BodyPosition, CommitRef, ForgeRoot, Head, HeadMove, Shipment
+from ingot.messages import BodyPosition, BucketRow, CommitRef, ForgeRoot, Head, HeadMove, Shipment
 from ingot.registry import SegmentRow
 
 A, B, C = (bytes([letter]) * 16 for letter in b"abc")
@@ -587,3 +587,64 @@ async def test_nobody_ships_without_the_lease(world: Any, registry: Any, token: 
             await call
     assert await registry.shipments() == [row]
     assert await registry.forge_watermark() == 5 and await registry.forge_roots() == [root]
+
+
+# -- heads that come from elsewhere ----------------------------------------------------------------
+
+
+def row(bucket: bytes, name: str, sequence: int, commit: int) -> BucketRow:
+    return BucketRow(bucket, name, head(sequence, sequence), at(commit))
+
+
+async def test_imported_heads_are_a_registry_like_any(world: Any, registry: Any) -> None:
+    token = await registry.acquire("one", 60.0)
+    rows = [row(A, "photos", 40, 98), row(B, "letters", 7, 100)]
+    await registry.import_heads(token, C, at(100), rows)
+    again = await world.gateway()
+    assert await again.store_id() == C
+    assert await again.newest_commit() == at(100)
+    assert await again.buckets() == sorted(rows, key=lambda each: each.name)
+    await registry.swap(token, at(101), [HeadMove(A, "photos", head(40, 40), head(41, 5))])
+    await registry.swap(token, at(102), [HeadMove(B, "letters", head(7, 7), None)])
+    assert heads(await again.buckets()) == {"photos": (head(41, 5), at(101))}
+
+
+@pytest.mark.parametrize("live", [0, 1])
+async def test_the_newest_commit_need_not_be_of_a_live_bucket(
+    world: Any, registry: Any, token: bytes, live: int
+) -> None:
+    rows = [row(A, "photos", 3, 4)][:live]
+    await registry.import_heads(token, C, at(9), rows)
+    again = await world.gateway()
+    assert await again.newest_commit() == at(9)
+    assert await again.buckets() == rows
+    await registry.prune(1)
+    assert await again.newest_commit() == at(9)
+    await registry.swap(token, at(10), [create(B, "new")])
+    assert await again.newest_commit() == at(10)
+
+
+async def test_nothing_is_imported_over_heads(registry: Any, token: bytes) -> None:
+    await registry.swap(token, at(1), [create(A, "photos")])
+    with pytest.raises(RootMoved, match="heads"):
+        await registry.import_heads(token, C, at(5), [row(B, "letters", 1, 5)])
+    await registry.swap(token, at(2), [HeadMove(A, "photos", head(0), None)])
+    with pytest.raises(RootMoved, match="heads"):  # tombstones are history too
+        await registry.import_heads(token, C, at(5), [row(B, "letters", 1, 5)])
+    assert await registry.store_id() is None and await registry.newest_commit() == at(2)
+
+
+async def test_an_import_is_fenced_and_whole(world: Any, registry: Any, token: bytes) -> None:
+    rows = [row(A, "photos", 1, 5)]
+    with pytest.raises(LeaseLost):
+        await registry.import_heads(bytes(16), C, at(5), rows)
+    with pytest.raises(RootMoved, match="one name"):
+        await registry.import_heads(token, C, at(5), [*rows, row(B, "photos", 1, 5)])
+    await registry.claim(C)
+    with pytest.raises(ConfigError, match=C.hex()):
+        await registry.import_heads(token, A, at(5), rows)
+    assert await registry.newest_commit() == CommitRef(0, None) and await registry.buckets() == []
+    await registry.import_heads(token, C, CommitRef(0, None), [])
+    assert await registry.newest_commit() == CommitRef(0, None)
+    await registry.import_heads(token, C, at(5), rows)
+    assert await registry.buckets() == rows
