@@ -31,23 +31,21 @@ class Segments(Protocol):
     ) -> SegmentInfo: ...
 
 
-async def compact(
-    segments: Segments, sources: Sequence[SegmentInfo], pins: Pins
-) -> SegmentInfo | None:
-    """Put one unit in the place of ``sources``, which are in a row in ``segments.settled()``; None
-    where no commit stands behind them yet. FormatError or Corruption for a segment that has to stay
-    as it is, OSError where the disk refuses; then nothing has changed."""
+async def compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins) -> SegmentInfo:
+    """Put one unit in the place of ``sources``, which are in a row in ``segments.settled()``.
+    FormatError or Corruption for a segment that has to stay as it is, OSError where the disk
+    refuses; then nothing has changed."""
     roots = Roots()
+    # Requests that began before the segments' end may still read there; those that began later
+    # read from heads that reach, of these segments, only what the last heads here reach. Whoever
+    # has committed since is answered for by the commit behind, so this comes before looking there.
+    roots.pins.update(pins.counts)
     for info in sources:
         async for cid, record in segments.commits_of(info):
             roots.add(cid, record)
     behind = await segments.commit_after(sources[-1])
-    if behind is None:
-        return None
-    roots.follow(behind)
-    # Requests that began before the segments' end may still read there; those that began later
-    # read from heads that reach, of these segments, only what the last heads here reach.
-    roots.pins.update(pins.counts)
+    if behind is not None:
+        roots.follow(behind)
     walk = Liveness(roots, segments.holding(sources))
     while wanted := walk.wanted(COMPACT_STEP_BLOCKS):
         for cid in wanted:

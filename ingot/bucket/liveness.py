@@ -45,8 +45,7 @@ class Roots:
         self.checkpoint = record.checkpoint
 
     def follow(self, record: CommitRecord) -> None:
-        """The first commit behind the unit, which names what requests still held of it then. Where
-        there is none yet the unit is not ready: such a request may commit at any time."""
+        """The first commit behind the unit, which names what requests still held of it then."""
         self.pins.update(record.pins)
 
 

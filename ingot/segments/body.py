@@ -50,6 +50,7 @@ class BodyStream:
         offset, segment.end = segment.end, segment.end + size
         await self._write(segment, offset, head, data)
         if not len(segment.table):
+            segment.since = self._disk.clock.monotonic()
             self._sealer.announce(segment)
         segment.table.add(cid, offset + len(head), data.nbytes, True)
         statistics = self._disk.statistics
@@ -74,6 +75,13 @@ class BodyStream:
                 info = self._index.info((format.BODY, number))
                 if info is None or info.bytes < end:
                     raise Unavailable(f"body segment {number} does not reach to byte {end}")
+
+    def seal_aged(self, age_s: float) -> None:
+        """Close the open segment if it has held something for longer."""
+        segment = self._current
+        if segment is not None and len(segment.table):
+            if self._disk.clock.monotonic() - segment.since >= age_s:
+                self._retire(segment)
 
     async def close(self) -> None:
         """Seal the open segment; nothing is appended any more."""

@@ -145,16 +145,28 @@ class LogStream:
         self._behind.clear()
         self.sequence, self.previous = record.sequence, cid
         if segment.first_commit == record.sequence:
+            segment.since = self._disk.clock.monotonic()
             self._sealer.announce(segment)
         statistics = self._disk.statistics
         statistics.commits += 1
         statistics.log_syncs += 1
         statistics.commit_bytes += len(data)
         if segment.end >= self._disk.settings.seal_bytes:
-            self._retire(segment)
-            self.current = self._preparer.take_now()
-            if self.current is not None:
-                self._sealer.opened(self.current)
+            self._rotate(segment)
+
+    def seal_aged(self, age_s: float) -> None:
+        """Close the open segment if it has held something for longer, and nothing is under way."""
+        segment = self.current
+        if segment is not None and not segment.empty and not self._busy:
+            if self._disk.clock.monotonic() - segment.since >= age_s:
+                self._rotate(segment)
+
+    def _rotate(self, segment: Segment) -> None:
+        """Seal it in the background and go on in the next one, if that is ready."""
+        self._retire(segment)
+        self.current = self._preparer.take_now()
+        if self.current is not None:
+            self._sealer.opened(self.current)
 
     async def _open(self) -> Segment:
         """The next segment, waiting for it where it is not ready."""

@@ -49,6 +49,7 @@ class Segment:
     root: Cid | None = None
     before: Cid | None = None
     needs: BodyPosition | None = None
+    since: float = 0.0  # monotonic: when the first thing was written
     poisoned: OSError | None = None  # why it takes no more and no sync of it is believed
     writes: int = 0  # in flight
     written_out: int = format.HEADER_BYTES  # sent towards the disk by sync_file_range

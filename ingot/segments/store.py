@@ -279,6 +279,11 @@ class SegmentStore:
 
     # -- segments ----------------------------------------------------------------------------------
 
+    def seal_aged(self, age_s: float) -> None:
+        """Close open segments that have held something for longer, so that it can be shipped."""
+        self._log.seal_aged(age_s)
+        self._body.seal_aged(age_s)
+
     def settled(self) -> list[SegmentInfo]:
         """The log segments that can become part of a unit: sealed and whole, in order."""
         return sorted(

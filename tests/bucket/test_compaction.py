@@ -78,6 +78,14 @@ class Life:
             await self.work(10)
         await self.put("last", 10)
 
+    async def until_settled(self, count: int) -> None:
+        """Sealing goes on in the background."""
+        for _ in range(100_000):
+            if len(self.segments.settled()) >= count:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("nothing was sealed")
+
     async def compact(self, first: int = 0, count: int | None = None) -> Any:
         sources = self.segments.settled()[first:][:count]
         return await compact(self.segments, sources, self.store._pins)
@@ -136,17 +144,45 @@ async def test_writes_go_on_meanwhile(life: Life) -> None:
     await life.fsck()
 
 
-async def test_without_a_commit_behind_it_a_segment_waits(life: Life) -> None:
-    await life.fill(1)
+async def test_the_newest_segment_with_no_commit_behind_it(life: Life) -> None:
+    """What a request holds of it stays, though no commit says so yet."""
+    await life.put("read", 30_000)
+    data = life.objects["read"]
+    record = await life.store.find(life.store.bucket("b"), b"read")
+    life.store.pin(record.body)
+    await life.put("read", 10)
+    life.segments.seal_aged(0.0)
+    await life.until_settled(1)
     newest = life.segments.settled()[-1]
-    while (await life.segments.commit_after(newest)) is not None:
-        await life.stop()  # seals what was open
-        await life.start()
-        newest = life.segments.settled()[-1]
-    assert await compact(life.segments, [newest], life.store._pins) is None
-    await life.put("behind", 5)
-    assert await compact(life.segments, [newest], life.store._pins) is not None
+    assert await life.segments.commit_after(newest) is None
+    await life.compact()
+    await life.store.put("b", Record(b"copy", record.body, "e", NOW))
+    life.objects["copy"] = data
+    del record
     await life.check()
+    await life.fsck()
+
+
+async def test_segments_are_sealed_by_age(life: Life) -> None:
+    life.segments.seal_aged(0.0)  # holds the creation of the bucket
+    life.segments.seal_aged(0.0)  # and now nothing
+    await life.until_settled(1)
+    assert len(life.segments.settled()) == 1
+    await life.put("small", 10)
+    await life.put("large", 200_000)
+    life.segments.seal_aged(3600.0)
+    assert len(life.segments.settled()) == 1
+    life.segments.seal_aged(0.0)
+    await life.put("small", 20)
+    await life.until_settled(2)
+    for _ in range(100_000):
+        bodies = [row.state for row in life.segments.rows() if row.stream == "body"]
+        if bodies == ["sealed"]:
+            break
+        await asyncio.sleep(0)
+    assert bodies == ["sealed"]
+    await life.check()
+    await life.fsck()
 
 
 async def test_what_a_request_reads_survives(life: Life) -> None:

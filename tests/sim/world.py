@@ -327,6 +327,8 @@ class World:
         for _ in range(random.randint(1, 4)):
             for _ in range(random.randint(0, 30)):
                 await asyncio.sleep(0)
+            if random.random() < 0.3:
+                self.store.seal_aged(0.0)
             settled = self.store.settled()
             if not settled:
                 continue
