@@ -37,6 +37,7 @@ from ingot.ports import Clock, Registry
 
 log = logging.getLogger("ingot.pipeline")
 
+GATHER_S: Final = 0.002  # about what a commit takes, and so what waiting for a larger one may
 CROWD_KEPT: Final = 15 / 16  # of the highest count, from batch to batch: it follows within dozens
 
 
@@ -192,14 +193,16 @@ class Pipeline:
     async def _gather(self) -> None:
         """Let the batch grow: while each turn of the loop brings more, until it is half of what is
         asked for at once. Clients that were answered together come back together, and the first of
-        them would otherwise make a batch of its own, with a sync and a swap of its own.
+        them would otherwise make a batch of its own, with a sync and a swap of its own. Not for
+        longer than a commit takes: turns may be slow.
         """
         self._crowd = self._crowd * CROWD_KEPT
+        patience = self._clock.monotonic() + GATHER_S
         before = -1
         while before < (queued := len(self._queue)) < self._batch_mutations:
             answering = sum([len(plan.answers) for plan in self._under_way])
-            self._crowd = max(self._crowd, queued + answering)
-            if queued >= self._crowd / 2:
+            self._crowd = max(self._crowd, min(queued + answering, self._batch_mutations))
+            if queued >= self._crowd / 2 or self._clock.monotonic() >= patience:
                 break
             before = queued
             await asyncio.sleep(0)
@@ -269,7 +272,8 @@ class Pipeline:
         for group, cids in plan.left:
             self._leave(group, cids)
         self._under_way.append(plan)
-        plan.began = self._busy_poll.begin()
+        if plan.moves:
+            plan.began = self._busy_poll.begin()
         commit = None
         if plan.moves:
             try:
@@ -404,7 +408,8 @@ class Pipeline:
         """Its waiters have heard, or the pipeline has failed. May be repeated."""
         if plan in self._under_way:
             self._under_way.remove(plan)
-            self._busy_poll.end(plan.began)
+            if plan.moves:
+                self._busy_poll.end(plan.began)
 
 
 def _refuse(mutation: Mutation, why: IngotError) -> None:

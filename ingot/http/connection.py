@@ -232,7 +232,6 @@ class Connection(Answering):
 
     def _begin(self, head_bytes: bytes) -> None:
         shared = self._shared
-        socket = self._socket
         received_ms = shared.clock.now_ms()
         if (
             shared.express is not None
@@ -249,8 +248,23 @@ class Connection(Answering):
                 self._later = self._busy
                 return
             self._busy, self.deadline = False, deadline
+        if shared.may_begin():
+            self._begin_generally(head_bytes, received_ms)
+        else:
+            self._busy, self.deadline = True, NEVER
+            shared.hold(self, head_bytes, received_ms)
+
+    def begin_held(self, head: bytes, received_ms: int) -> None:
+        """Begin the request that ``Shared`` held back."""
+        if not self.closed:
+            self._begin_generally(head, received_ms)
+            if not self._busy:
+                self._go_on()
+
+    def _begin_generally(self, head_bytes: bytes, received_ms: int) -> None:
+        shared = self._shared
         try:
-            request, framing = shared.parser.parse(head_bytes, self.peer, socket.secure)
+            request, framing = shared.parser.parse(head_bytes, self.peer, self._socket.secure)
         except HeadError as error:
             self.turn_away(error.kind, error.detail)
             return

@@ -26,6 +26,7 @@ from ingot._speedups import head
 from ingot.http.body import NO_BODY
 from ingot.http.errors import HeadError
 from ingot.http.limits import HttpLimits
+from ingot.limits import TARGET_BYTES_MAX
 from ingot.messages import Header, Request
 
 END_OF_HEAD: Final = b"\r\n\r\n"
@@ -62,8 +63,6 @@ class HeadParser:
         self._bytes_max = limits.header_bytes_max
         self._count_max = limits.header_count_max
         self._scan = head.Scanner().scan
-        # One that has just taken a whole request without a body, and so is as good as a new one.
-        self._grammar: httptools.HttpRequestParser | None = None
 
     def parse(self, data: bytes, peer: str, secure: bool) -> tuple[Request, Framing]:
         """``data`` ends with its empty line; nothing stands in front of it or follows. HeadError.
@@ -76,10 +75,14 @@ class HeadParser:
             )
         if data[0] <= 32:  # llhttp would skip it
             raise HeadError("BadRequest", "the request does not begin with a method")
-        grammar = self._grammar or httptools.HttpRequestParser(None)
-        self._grammar = None
+        line = data.find(b"\r\n")
+        if line > TARGET_BYTES_MAX:
+            raise HeadError("BadRequest", f"the request target exceeds {TARGET_BYTES_MAX} bytes")
+        if data.count(b" ", 0, line) != 2:  # llhttp takes more of them
+            raise HeadError("BadRequest", "the first line has no three parts")
         try:
-            grammar.feed_data(data)
+            # A new one for each: what it remembers of one head is none of the next one's business.
+            httptools.HttpRequestParser(None).feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # Upgrade or CONNECT; the head is complete
         except httptools.HttpParserInvalidMethodError as error:
@@ -95,11 +98,9 @@ class HeadParser:
                 "RequestHeaderSectionTooLarge", f"more than {self._count_max} header lines"
             )
         framing = _PLAIN
-        if flags == _PLAIN_HEAD:
-            self._grammar = grammar
-        elif flags == _COUNTED_HEAD:
+        if flags == _COUNTED_HEAD:
             framing = Framing(_counted(index[b"content-length"]))
-        else:
+        elif flags != _PLAIN_HEAD:
             if len(index) != len(headers):
                 index = _joined(headers)
             if method in _REFUSED:

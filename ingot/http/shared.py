@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,8 @@ class Shared:
         self.view = memoryview(self.buffer)
         self.head_view = memoryview(self.buffer)[: limits.HEAD_READ_BYTES]
         self._posted: list[Connection] = []
+        self._begun = 0  # requests that went the general way in this turn of the loop
+        self._held: deque[tuple[Connection, bytes, int]] = deque()
         self.tick_s = http_limits.tick_s
         self.now = clock.monotonic()
 
@@ -102,6 +105,30 @@ class Shared:
             except Exception:  # its own trouble, not that of those behind it
                 self.log.exception("an answer could not be sent")
                 connection.close()
+
+    def may_begin(self) -> bool:
+        """Whether this turn has room for one more request of those that take long; else ``hold``.
+
+        Clients without an account can send those as fast as they like. What the gateway itself
+        waits for, the lease's renewal above all, must be heard meanwhile.
+        """
+        if self._begun == 0:
+            self.loop.call_soon(self._next_turn)
+        self._begun += 1
+        return self._begun <= limits.REQUESTS_PER_TURN and not self._held
+
+    def hold(self, connection: Connection, head: bytes, received_ms: int) -> None:
+        """Have the connection begin this request in a later turn."""
+        self._held.append((connection, head, received_ms))
+
+    def _next_turn(self) -> None:
+        held = self._held
+        self._begun = min(len(held), limits.REQUESTS_PER_TURN)
+        for _ in range(self._begun):
+            connection, head, received_ms = held.popleft()
+            connection.begin_held(head, received_ms)
+        if self._begun:
+            self.loop.call_soon(self._next_turn)
 
     def tick(self) -> None:
         """Look at every connection's deadline."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from ingot._speedups import head
-from ingot.limits import KEY_BYTES_MAX
+from ingot.limits import KEY_BYTES_MAX, QUERY_PARAMETERS_MAX
 from ingot.s3.errors import S3Error
 
 Query = list[tuple[bytes, bytes]]  # decoded (name, value) in the order sent
@@ -99,6 +99,9 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     if path[:1] != b"/":
         path = _path_of_absolute(path)
     raw_bucket, _, raw_key = path[1:].partition(b"/")
+    if len(raw_key) > 3 * KEY_BYTES_MAX:  # however it is escaped
+        size = str(len(raw_key))
+        raise S3Error("KeyTooLongError", Size=size, MaxSizeAllowed=str(KEY_BYTES_MAX))
     bucket = percent_decode(raw_bucket).decode("latin-1")
     key = percent_decode(raw_key)
     if bucket:
@@ -128,6 +131,8 @@ def split_query(raw: bytes) -> tuple[Query, list[bytes]]:
 
     ``+`` stays a plus: S3 signs and reads queries so, unlike HTML forms.
     """
+    if raw.count(b"&") >= QUERY_PARAMETERS_MAX:
+        raise S3Error("InvalidRequest", f"More than {QUERY_PARAMETERS_MAX} query parameters")
     query: Query = []
     bare = []
     for piece in raw.split(b"&"):

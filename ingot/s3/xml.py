@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from urllib.parse import quote_from_bytes
 from xml.parsers import expat
 
-from ingot.limits import XML_DEPTH_MAX
+from ingot.limits import ECHOED_CHARS_MAX, XML_DEPTH_MAX
 from ingot.s3.errors import S3Error
 
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -82,13 +82,18 @@ def document(root: str, content: str, rest: Iterable[bytes] = ()) -> bytes:
 
 def error_document(error: S3Error, resource: str, request_id: str, host_id: str) -> bytes:
     """The root has no namespace: clients look for a literal ``Error``."""
-    extra = "".join(element(name, text) for name, text in error.elements.items())
-    if "Resource" not in error.elements:
-        extra += element("Resource", resource)
+    elements = {**error.elements}
+    elements.setdefault("Resource", resource)
+    extra = "".join([element(name, _cut(text)) for name, text in elements.items()])
     return (
         f"{DECLARATION}<Error><Code>{error.code}</Code>{element('Message', error.message)}{extra}"
         f"<RequestId>{request_id}</RequestId><HostId>{host_id}</HostId></Error>"
     ).encode()
+
+
+def _cut(text: str) -> str:
+    """What is echoed grows sixfold when it is escaped: nobody may make us send that much."""
+    return text if len(text) <= ECHOED_CHARS_MAX else f"{text[:ECHOED_CHARS_MAX]}..."
 
 
 class Element:

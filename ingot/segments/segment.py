@@ -24,7 +24,7 @@ from ingot.segments import format
 from ingot.segments.disk import Disk
 from ingot.segments.model import OPEN, QUARANTINED, SEALED, Key, SegmentInfo
 
-NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 BLOCK_BYTES_MEAN = {
     format.LOG: 512,  # tree nodes of a small PUT are the bulk of it
@@ -272,7 +272,7 @@ class Preparer:
         try:
             await self._zero(segment.fd if fd is None else fd, ahead)
         except OSError as error:
-            if fd is None or error.errno not in NO_DIRECT:
+            if fd is None or error.errno in FULL:
                 raise
             self._direct = False
             await self._zero(segment.fd, ahead)
@@ -294,14 +294,13 @@ class Preparer:
             await disk.run(lane, job)
 
     async def _open_direct(self, name: str) -> int | None:
-        """None where the file system has no writes past the page cache."""
+        """None where the file system has no writes past the page cache, or refuses this one: what
+        only saves time must not stop writes."""
         if not self._direct:
             return None
         try:
             return await self._disk.call(self._disk.files.open_direct, self._disk.path(name))
-        except OSError as error:
-            if error.errno not in NO_DIRECT:
-                raise
+        except OSError:
             self._direct = False
             return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from ingot.http.errors import HeadError
 from ingot.http.limits import HttpLimits
 from ingot.http.parser import Framing, HeadParser
+from ingot.limits import TARGET_BYTES_MAX
 from ingot.messages import Request
 
 
@@ -251,3 +254,36 @@ def test_any_bytes_are_a_request_or_a_head_error(junk: bytes) -> None:
                 continue
             assert request.target.startswith(b"/") or request.target == b"*"
             assert framing.length is None or framing.length >= 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        get(b"Proxy-Connection: close"),
+        get(b"Connection: close"),
+        get(b"Upgrade: h2c", b"Connection: upgrade"),
+        get(b"Content-Length: 5"),
+        get(b"Transfer-Encoding: chunked"),
+        get(b"Transfer-Encoding: gzip"),
+        get(start=b"CONNECT h:1 HTTP/1.1"),
+        get(start=b"GET / HTTP/1.0"),
+        get(start=b"GARBAGE"),
+    ],
+)
+def test_no_head_spoils_the_next(odd: bytes) -> None:
+    """One parser serves all clients: an anonymous one must not have others refused."""
+    parser = HeadParser(HttpLimits())
+    for _ in range(3):
+        with contextlib.suppress(HeadError):
+            parser.parse(odd, "192.0.2.1", False)
+        request, framing = parser.parse(get(b"X-A: 1"), "192.0.2.2", False)
+        assert request.target == b"/b/k" and framing == Framing(0)
+
+
+def test_the_first_line_is_bounded_and_has_three_parts() -> None:
+    long = b"/b?" + b"a" * (TARGET_BYTES_MAX - 100)
+    assert parse(get(start=b"GET %b HTTP/1.1" % long))[0].target == long
+    for start in (b"GET %b%b HTTP/1.1" % (long, long), b"GET  /b HTTP/1.1", b"GET /b  HTTP/1.1"):
+        with pytest.raises(HeadError) as caught:
+            parse(get(start=start))
+        assert caught.value.kind == "BadRequest"

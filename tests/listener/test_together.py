@@ -8,7 +8,12 @@ import functools
 import pytest
 
 from ingot.http.shared import Counters
-from ingot.limits import SEND_TOGETHER_BYTES_MAX, SENDS_TOGETHER_MAX, SENDS_TOGETHER_MIN
+from ingot.limits import (
+    REQUESTS_PER_TURN,
+    SEND_TOGETHER_BYTES_MAX,
+    SENDS_TOGETHER_MAX,
+    SENDS_TOGETHER_MIN,
+)
 from ingot.messages import Request, Response
 from tests.listener.harness import Client, Host, Site, put, request
 from tests.net.waiting import until
@@ -137,3 +142,48 @@ async def test_a_close_drops_what_was_not_sent(host: Host) -> None:
         with pytest.raises((OSError, asyncio.IncompleteReadError)):
             for _ in range(2):
                 await client.answer()
+
+
+async def test_a_turn_of_the_loop_takes_only_so_many_requests(host: Host) -> None:
+    """A flood of requests leaves room for what else the loop has to hear."""
+    turn, taken = 0, dict[int, int]()
+
+    async def site(request: Request) -> Response:
+        taken[turn] = taken.get(turn, 0) + 1
+        return Response(200, [], b"ok")
+
+    count = 4 * REQUESTS_PER_TURN
+    clients = await crowd(host, site, count)
+    loop = asyncio.get_running_loop()
+    counting = True
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        if counting:
+            loop.call_soon(next_turn)
+
+    loop.call_soon(next_turn)
+    for _ in range(3):
+        for client in clients:
+            client.writer.write(request(b"GET", b"/"))
+        for client in clients:
+            assert (await client.answer()).body == b"ok"
+    counting = False
+    assert sum(taken.values()) == 3 * count
+    assert max(taken.values()) <= 2 * REQUESTS_PER_TURN, "those of a turn, and of the one before"
+
+
+async def test_clients_that_leave_while_they_are_held_back(host: Host) -> None:
+    site = Site()
+    clients = await crowd(host, site, 3 * REQUESTS_PER_TURN)
+    for client in clients:
+        client.writer.write(request(b"GET", b"/hello"))
+    for client in clients[::2]:
+        client.reset()
+    for client in clients[1::2]:
+        assert (await client.answer()).status == 200
+    server = host.servers[0]
+    await until(lambda: server.counters.connections_open == len(clients) // 2)
+    for client in clients[1::2]:
+        assert (await client.get()).status == 200

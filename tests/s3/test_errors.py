@@ -139,3 +139,8 @@ def test_unavailable_says_when_to_come_back():
 def test_an_s3_error_stays_itself():
     error = S3Error("InvalidTag")
     assert translate(error, "b", "k") is error
+
+
+def test_what_is_echoed_is_bounded():
+    error = S3Error("NoSuchBucket", BucketName="&" * 50_000)
+    assert len(error_document(error, "/" + "&" * 50_000, "ID", "HOST")) < 16_000

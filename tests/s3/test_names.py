@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingot.limits import QUERY_PARAMETERS_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.names import (
     bucket_name_is_valid,
@@ -112,3 +113,14 @@ def test_split_query_keeps_plus_order_and_absent_values():
     query, bare = split_query(b"a=1+2&&acl&b=%20x&b=&c=d=e")
     assert query == [(b"a", b"1+2"), (b"acl", b""), (b"b", b" x"), (b"b", b""), (b"c", b"d=e")]
     assert bare == [b"acl", b"b"]
+
+
+def test_long_targets_are_refused_before_they_are_decoded():
+    with pytest.raises(S3Error) as caught:
+        split_query(b"a&" * QUERY_PARAMETERS_MAX)
+    assert caught.value.code == "InvalidRequest"
+    assert len(split_query(b"&".join([b"a=1"] * QUERY_PARAMETERS_MAX))[0]) == QUERY_PARAMETERS_MAX
+    with pytest.raises(S3Error) as caught:
+        split_target(b"/bucket/" + b"%41" * 2000)
+    assert caught.value.code == "KeyTooLongError"
+    assert split_target(b"/bucket/" + b"%41" * 1024)[1] == b"A" * 1024
