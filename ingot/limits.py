@@ -95,6 +95,7 @@ REQUESTS_PER_WAKE: Final = 32  # pipelined requests answered before others get t
 ACCEPTS_PER_WAKE: Final = 64
 ACCEPT_PAUSE_S: Final = 0.1  # after accept() failed for want of descriptors or memory
 REFUSALS_MAX: Final = 64  # connections over the cap that are being told 503
+DISPLACE_AMONG: Final = 64  # of the oldest connections one is closed for a new one over the cap
 LISTEN_BACKLOG: Final = 1024
 
 # -- multipart uploads --------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The HTTP server: listens, accepts, caps and drains connections; every request goes to one
 handler.
 
-Guarantees: at most ``connections_max`` connections take requests (those over it are told 503, a
-bounded number at a time, and the rest is closed); running out of descriptors pauses accepting and
+Guarantees: at most ``connections_max`` connections take requests (over it the one that has been
+idle longest is closed for the new one; where all are busy the new one is told 503, a bounded number
+at a time, and the rest is closed); running out of descriptors pauses accepting and
 ends nothing; ``drain`` lets every begun request finish within its deadline; after ``close`` no
 socket, timer or task of the server is left. ``ingot.server`` starts it; it knows no S3.
 """
@@ -32,6 +33,9 @@ from ingot.net.tls import TlsSocket
 from ingot.ports import Clock
 
 __all__ = ["Counters", "HttpLimits", "HttpServer"]
+
+
+DISPLACED_SAY_EVERY = 1000
 
 
 class HttpServer:
@@ -103,8 +107,19 @@ class HttpServer:
         assert shared is not None
         counters = shared.counters
         if self._refusing:
-            self._refusing &= shared.connections
+            self._refusing.intersection_update(shared.connections)
         over = counters.connections_open - len(self._refusing) >= self._limits.connections_max
+        if over and (idle := shared.longest_idle()) is not None:
+            # Else whoever opens connections and says nothing keeps all others out.
+            idle.close()
+            over = False
+            counters.connections_displaced += 1
+            if counters.connections_displaced % DISPLACED_SAY_EVERY == 1:
+                self._log.warning(
+                    "there are %d connections, the most that are allowed: for new ones those that "
+                    "have been idle longest are closed",
+                    self._limits.connections_max,
+                )
         if over:
             counters.connections_refused += 1
             # A handshake only to say no is too dear, and a queue of refusals has its bound as well.

@@ -135,10 +135,10 @@ class Pipeline:
         """Commit what was submitted, then end. Nothing may be submitted any more."""
         self._stopping = True
         self._wake.set()
-        while self._loading:
-            await asyncio.wait(self._loading)
         if self._task is not None:
             await self._task
+        while self._loading:
+            await asyncio.wait(self._loading)
 
     def fail(self, why: IngotError) -> None:
         """Serve nothing from now on; every waiter gets 503."""
@@ -253,7 +253,8 @@ class Pipeline:
                 while self._queue and self.failed is None:
                     await self._gather()
                     await self._commit(self._collect())
-                if self._stopping or self.failed is not None:
+                # What waits for blocks comes back to the queue, perhaps to wait for others.
+                if (self._stopping and not self._loading) or self.failed is not None:
                     break
         except Exception as error:  # a bug here must not leave waiters hanging
             log.exception("the pipeline broke")
@@ -320,7 +321,11 @@ class Pipeline:
         work = self._load(self._away_number, group, cids)
         task = asyncio.create_task(work, name="ingot-load")
         self._loading.add(task)
-        task.add_done_callback(self._loading.discard)
+        task.add_done_callback(self._loaded)
+
+    def _loaded(self, task: asyncio.Task[None]) -> None:
+        self._loading.discard(task)
+        self._wake.set()
 
     async def _load(self, number: int, group: list[Mutation], cids: list[Cid]) -> None:
         """Read what the group lacks and keep it, for it may never be readable without waiting: a

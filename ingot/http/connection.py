@@ -73,7 +73,7 @@ class Connection(Answering):
         self._posted = b""  # an answer that goes out at the end of this turn of the loop
         self._later = False  # the express lane's answer comes when nobody takes heads any more
         self.closed = False
-        shared.connections.add(self)
+        shared.connections[self] = None
         shared.counters.connections_open += 1
         socket.on_readable = self._on_readable
 
@@ -114,6 +114,11 @@ class Connection(Answering):
         self._shared.counters.deadlines_missed += 1
         return True
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way; a part of one may have arrived."""
+        return not self._busy
+
     def drain(self) -> None:
         """Close unless a request was begun; one that has just arrived was."""
         if not self._busy and not self.pending:
@@ -138,7 +143,7 @@ class Connection(Answering):
         self.pending.clear()
         self._socket.close()
         shared = self._shared
-        shared.connections.discard(self)
+        shared.connections.pop(self, None)
         shared.counters.connections_open -= 1
         if not shared.connections and shared.on_empty is not None:
             shared.on_empty()

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ingot import limits
@@ -33,6 +34,7 @@ class Counters:
     connections_open: int = 0
     connections_accepted: int = 0
     connections_refused: int = 0
+    connections_displaced: int = 0  # closed for others, over the cap
     accept_failures: int = 0
     requests: int = 0
     express: int = 0  # of them, how many the express lane answered
@@ -72,7 +74,7 @@ class Shared:
         self.parser = HeadParser(http_limits)
         self.writer = HeadWriter()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # in the order in which they were accepted
         self.on_empty: Callable[[], None] | None = None
         # Received into and copied out of again without waiting in between, so one is enough.
         self.buffer = bytearray(limits.RECV_BYTES)
@@ -105,6 +107,12 @@ class Shared:
             except Exception:  # its own trouble, not that of those behind it
                 self.log.exception("an answer could not be sent")
                 connection.close()
+
+    def longest_idle(self) -> Connection | None:
+        """Of the oldest connections, the one that has waited longest for a whole request."""
+        oldest = islice(self.connections, limits.DISPLACE_AMONG)
+        idle = [connection for connection in oldest if connection.idle]
+        return min(idle, key=lambda connection: connection.deadline, default=None)
 
     def may_begin(self) -> bool:
         """Whether this turn has room for one more request of those that take long; else ``hold``.

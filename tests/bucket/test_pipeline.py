@@ -238,6 +238,17 @@ async def test_conditions_load_cold_records_outside_the_batch(world: World) -> N
     assert await world.etag(b"k") == "2"
 
 
+async def test_a_stop_waits_for_what_has_to_load_twice(world: World) -> None:
+    """Of two cold records the second is missed only once the first is there."""
+    cids = [await world.put(key, "1") for key in (b"k", b"l")]
+    world.log.cold.update(cids)
+    condition = Condition(if_match=("1",))
+    task = asyncio.create_task(world.store.delete("b", [b"k", b"l"], [condition, condition]))
+    await asyncio.sleep(0)
+    await soon(world.pipeline.stop())
+    assert await soon(task) == [None, None]
+
+
 async def test_deletes_in_one_commit(world: World) -> None:
     await asyncio.gather(*[world.put(b"k%d" % n, str(n)) for n in range(50)])
     before = len(world.log.commits)

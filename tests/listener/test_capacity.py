@@ -16,42 +16,76 @@ from tests.listener.harness import Client, Host, Site, put, request
 from tests.net.waiting import until
 
 
-async def test_over_the_cap_the_answer_is_slow_down(host: Host) -> None:
-    server = await host.serve(Site(), connections_max=3, linger_stall_s=0.1)
-    clients = [await host.connect(server) for _ in range(3)]
+async def busy(host: Host, server: HttpServer, site: Site, count: int) -> list[Client]:
+    """Connections that wait for their answers until ``site.gate`` is set."""
+    clients = [await host.connect(server) for _ in range(count)]
     for client in clients:
-        assert (await client.get()).status == 200
+        await client.send(request(b"GET", b"/held"))
+    await until(lambda: site.waiting == count)
+    return clients
+
+
+async def test_over_the_cap_the_answer_is_slow_down(host: Host) -> None:
+    site = Site()
+    server = await host.serve(site, connections_max=3, linger_stall_s=0.1)
+    clients = await busy(host, server, site, 3)
     over = await host.connect(server)
     answer = await over.answer()
     assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
     assert await over.ended() == b""
+    site.gate.set()
     for client in clients:
-        assert (await client.get()).status == 200
+        assert (await client.answer()).status == 200
     await clients.pop().close()
     await until(lambda: server.counters.connections_open <= 2)
     assert (await (await host.connect(server)).get()).status == 200
     assert server.counters.connections_refused == 1
+    assert server.counters.connections_displaced == 0
+
+
+async def test_over_the_cap_the_longest_idle_makes_room(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever opens connections and says nothing, or half of a request, keeps nobody out."""
+    site = Site()
+    server = await host.serve(site, connections_max=4)
+    working = await busy(host, server, site, 1)
+    silent = [await host.connect(server) for _ in range(3)]
+    await until(lambda: server.counters.connections_open == 4)
+    await silent[1].send(b"GET /hel")
+    for _ in range(5):
+        client = await host.connect(server)
+        assert (await client.get()).status == 200
+    assert all([await client.ended() == b"" for client in silent])
+    site.gate.set()
+    assert (await working[0].answer()).status == 200
+    assert server.counters.connections_refused == 0
+    assert server.counters.connections_displaced == 5
+    assert server.counters.connections_open == 4
+    assert caplog.text.count("idle longest") == 1
 
 
 async def test_a_refused_client_that_sent_its_request_sees_the_answer(host: Host) -> None:
-    server = await host.serve(Site(), connections_max=1)
-    first = await host.connect(server)
-    await first.get()
+    site = Site()
+    server = await host.serve(site, connections_max=1)
+    await busy(host, server, site, 1)
     over = await host.connect(server)
     await over.send(request(b"PUT", b"/take", b"Content-Length: 1000000"), b"x" * 1_000_000)
     assert (await over.answer()).status == 503
+    site.gate.set()
 
 
 async def test_refusals_have_a_bound_too(host: Host) -> None:
-    server = await host.serve(Site(), connections_max=1, refusals_max=2)
-    first = await host.connect(server)
-    await first.get()
+    site = Site()
+    server = await host.serve(site, connections_max=1, refusals_max=2)
+    (first,) = await busy(host, server, site, 1)
     socks = [host.raw(server) for _ in range(10)]
     await until(lambda: server.counters.connections_refused == 10)
     assert server.counters.connections_open <= 3
     ends = [await asyncio.to_thread(read_all, sock) for sock in socks]
     assert sum(end.startswith(b"HTTP/1.1 503") for end in ends) >= 2
-    assert (await first.get()).status == 200
+    site.gate.set()
+    assert (await first.answer()).status == 200
 
 
 def read_all(sock: system.socket) -> bytes:
@@ -67,12 +101,13 @@ def read_all(sock: system.socket) -> bytes:
 
 
 async def test_over_the_cap_tls_is_closed_at_once(host: Host) -> None:
-    server = await host.serve(Site(), True, connections_max=1)
-    first = await host.connect(server)
-    await first.get()
+    site = Site()
+    server = await host.serve(site, True, connections_max=1)
+    (first,) = await busy(host, server, site, 1)
     with pytest.raises(OSError):
         await host.connect(server)
-    assert (await first.get()).status == 200
+    site.gate.set()
+    assert (await first.answer()).status == 200
 
 
 async def test_running_out_of_descriptors_ends_nothing(
