@@ -15,10 +15,10 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ingot import dev_network, forge_commands
+from ingot import dev_network, forge_commands, restore
 from ingot.config import LOG_LEVELS, Config
 from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
@@ -137,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="do not put the bytes of objects together; the segments are read all the same",
     )
     _command(commands, "segments", "list the segments and their states", run_segments)
+    restore.register(commands, _command)
     forge_commands.register(commands, _command)
     dev_network.add_command(commands)
     commands.add_parser("version", help="print the version")
@@ -263,8 +264,7 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
     from ingot.bucket.fsck import Fsck
     from ingot.server import Server
 
-    _existing(config)
-    with _only_user(config):
+    with _existing(config).held():
         pass  # a gateway that runs is an error here, and nothing to wait for
     server = Server(config)
     await server.start(listening=False)
@@ -305,7 +305,7 @@ async def _segments(config: Config) -> int:
         if dsn is None:
             private = EmbeddedPostgres(directory.path)
             with contextlib.suppress(ConfigError):  # it runs, hence its Postgres does: adopt that
-                stack.enter_context(_only_user(config))
+                stack.enter_context(directory.held())
             dsn = await private.start()
             if not private.adopted:
                 stack.push_async_callback(private.stop)
@@ -344,21 +344,6 @@ def _existing(config: Config) -> DataDirectory:
     if not os.path.exists(os.path.join(directory.path, "STORE")):
         raise ConfigError(f"{directory.path} is no ingot data directory (it has no STORE file)")
     return directory
-
-
-@contextlib.contextmanager
-def _only_user(config: Config) -> Iterator[None]:
-    from ingot.datadir import DataDirectory
-
-    directory = DataDirectory(config.data_dir)
-    if not directory.lock():
-        raise ConfigError(
-            f"process {directory.holder()} serves {directory.path}: stop that gateway first"
-        )
-    try:
-        yield
-    finally:
-        directory.unlock()
 
 
 def _say(line: str) -> None:

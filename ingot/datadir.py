@@ -22,12 +22,13 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ingot.errors import ConfigError
 
 FORMAT = 1
-OURS = {"STORE", "STORE.new", "LOCK", "LEASE", "LEASE.new", "segments", "postgres"}
+OURS = {"STORE", "STORE.new", "STORE.damaged", "LOCK", "LEASE", "LEASE.new", "segments", "postgres"}
 OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "forge", "lost+found"}
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _HOW_TO_REBUILD = (
@@ -69,19 +70,39 @@ class DataDirectory:
                 "file); nothing was changed. Choose an empty or new directory with --data-dir"
             )
 
-    def lock(self) -> bool:
-        """Try to become the one process that has this directory."""
+    def lock(self, change: bool = True) -> bool:
+        """Try to become the one process that has this directory. Without ``change`` nothing is
+        written for it: where there is no file to lock nobody has it, and nobody is kept out."""
         path = os.path.join(self.path, "LOCK")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        how = os.O_RDWR | os.O_CREAT if change else os.O_RDONLY
+        try:
+            descriptor = os.open(path, how | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if change:
+                raise
+            return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return False
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        if change:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
         return True
+
+    @contextlib.contextmanager
+    def held(self, change: bool = True) -> Iterator[None]:
+        """For a tool that runs while no gateway does; ConfigError where one does."""
+        if not self.lock(change):
+            raise ConfigError(
+                f"process {self.holder()} serves {self.path}: stop that gateway first"
+            )
+        try:
+            yield
+        finally:
+            self.unlock()
 
     def holder(self) -> str:
         """The process id that the lock's holder wrote, for messages."""
@@ -96,22 +117,39 @@ class DataDirectory:
             os.close(self._lock)
             self._lock = -1
 
-    def mark(self) -> StoreMark:
-        """Read the mark, or write a new one into a directory that has none yet."""
-        assert self._lock >= 0
+    def found_mark(self) -> StoreMark | None:
+        """The mark that is there, or None; ConfigError for one that is damaged."""
         path = os.path.join(self.path, "STORE")
         try:
             with open(path, "rb") as file:
                 text = file.read()
         except FileNotFoundError:
-            if os.path.isdir(self.segments) and os.listdir(self.segments):
-                raise ConfigError(f"{path} is missing beside segments; {_HOW_TO_REBUILD}") from None
-            made = StoreMark(secrets.token_bytes(16), 1)
-            self._write_mark(made)
-            return made
+            return None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         return _from_json(path, text)
+
+    def mark(self) -> StoreMark:
+        """Read the mark, or write a new one into a directory that has none yet."""
+        assert self._lock >= 0
+        found = self.found_mark()
+        if found is not None:
+            return found
+        if os.path.isdir(self.segments) and os.listdir(self.segments):
+            path = os.path.join(self.path, "STORE")
+            raise ConfigError(f"{path} is missing beside segments; {_HOW_TO_REBUILD}")
+        made = StoreMark(secrets.token_bytes(16), 1)
+        self._write_mark(made)
+        return made
+
+    def rebuild_mark(self, mark: StoreMark) -> None:
+        """Put ``mark`` in the place of one that is missing or damaged; what is left of that is
+        kept as STORE.damaged."""
+        assert self._lock >= 0
+        path = os.path.join(self.path, "STORE")
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, path + ".damaged")
+        self._write_mark(mark)
 
     def keep_root(self, canonical_id: str) -> None:
         """Root is this canonical id from now on."""

@@ -29,14 +29,17 @@ UNDER_WAY_MAX = 2
 pipeline's depth."""
 
 
-class CommitHistory(Protocol):
+class Blocks(Protocol):
+    async def read(self, cid: Cid) -> bytes: ...
+
+
+class CommitHistory(Blocks, Protocol):
     """The part of the segment store that is read here."""
 
     @property
     def sequence(self) -> int: ...
     async def holds(self, commit: CommitRef) -> bool: ...
     def commits_after(self, after: int) -> AsyncIterator[tuple[Cid, CommitRecord]]: ...
-    async def read(self, cid: Cid) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -82,7 +85,8 @@ async def reconcile(history: CommitHistory, registry: Registry, lease: bytes) ->
             )
         rows = await registry.buckets()
     for row in rows:
-        outcome.buckets.append(await _bucket(history, row, row.bucket in lacking, outcome.report))
+        bucket = await bucket_of(history, row, row.bucket in lacking, outcome.report)
+        outcome.buckets.append(bucket)
     return outcome
 
 
@@ -135,9 +139,7 @@ class _Replay:
         self.waiting, self.moves = [], 0
 
 
-async def _bucket(
-    history: CommitHistory, row: BucketRow, lacking: bool, report: list[str]
-) -> Bucket:
+async def bucket_of(history: Blocks, row: BucketRow, lacking: bool, report: list[str]) -> Bucket:
     """The bucket of one row; read-only where the log lacks what it needs."""
     config, why = BucketConfig(owner="", owner_name="", created_ms=0, region=""), ""
     try:

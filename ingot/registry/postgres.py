@@ -101,7 +101,7 @@ class Postgres:
                 await self._swaps.open()
         except BaseException as error:
             await self.close()
-            meaning = _explained(error, self._dsn)
+            meaning = explained(error, self._dsn)
             if meaning is error:
                 raise
             raise meaning from error
@@ -451,7 +451,7 @@ def _where(dsn: str | None) -> str:
         return "(unreadable DSN)"
 
 
-def _explained(error: BaseException, dsn: str | None) -> BaseException:
+def explained(error: BaseException, dsn: str | None) -> BaseException:
     """What ``open`` raises: ConfigError for a setting to correct, Unavailable for a server away."""
     where = _where(dsn)
     if isinstance(error, IngotError) or not isinstance(error, Exception):

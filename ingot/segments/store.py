@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from ingot.errors import IngotError
 from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, FileSystem, Lanes
-from ingot.segments import format
+from ingot.segments import format, search
 from ingot.segments.audit import Auditor
 from ingot.segments.body import BodyStream
 from ingot.segments.commit import decode_commit
@@ -169,6 +169,11 @@ class SegmentStore:
         """Of the newest commit that is here, or that is known to have been."""
         return self._log.sequence
 
+    @property
+    def newest(self) -> CommitRef:
+        """The newest commit that is here, or that is known to have been."""
+        return CommitRef(self._log.sequence, self._log.previous)
+
     def resume_after(self, sequence: int) -> None:
         """The registry knows of commits up to ``sequence`` that are missing here: do not use their
         numbers again. The chain goes on from the newest commit that is here."""
@@ -263,6 +268,26 @@ class SegmentStore:
             cid = record.previous
         while found:
             yield found.pop()
+
+    async def commit_before(self, sequence: int) -> CommitRef | None:
+        """The newest commit below ``sequence`` that can be found without the chain, for when that
+        is broken there; it need not be readable. Reads the segment that has ``sequence``."""
+        for info in sorted(self._logs(), key=lambda info: info.number, reverse=True):
+            if not 0 < info.first_commit < sequence:
+                continue
+            if info.last_commit < sequence:
+                return CommitRef(info.last_commit, info.root)
+            below = None
+            try:
+                async for cid, record in search.commits_in(self._disk, info):
+                    if record.store == self._store and record.sequence < sequence:
+                        if below is None or record.sequence >= below.sequence:
+                            below = CommitRef(record.sequence, cid)
+            except OSError as error:
+                self._disk.problem(f"{format.file_name(*info.key)}: {error.strerror}")
+            if below is not None:
+                return below
+        return None
 
     async def commit_after(self, info: SegmentInfo) -> CommitRecord | None:
         """The first commit behind a segment; None where there is none."""

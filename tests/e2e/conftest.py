@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ingot.testing import Gateway
+from tests.support.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,10 @@ def aws(gateway: Gateway, tmp_path: Path) -> Aws:
         return said
 
     return run
+
+
+@pytest.fixture
+def store(private_path: Path, postgres: str) -> Iterator[Store]:
+    made = Store(private_path, postgres)
+    yield made
+    made.admin(f"DROP DATABASE {made.database} WITH (FORCE)")

@@ -1,0 +1,104 @@
+"""Finds commit records where nothing leads to them: by reading a file frame by frame.
+
+The chain of commits leads from each record to the one before it. Behind a record that is damaged it
+is broken, and where the file STORE is lost nobody knows whose segments these are. What is found
+here was hashed; which of two records of one number stands is for whoever follows the chain to say.
+
+Called by the store, and by ``ingot restore``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from ingot._speedups import frame
+from ingot.errors import FormatError
+from ingot.limits import MIB
+from ingot.messages import Cid, CommitRecord
+from ingot.ports import FileSystem
+from ingot.segments import format
+from ingot.segments.commit import decode_commit
+from ingot.segments.disk import Disk
+from ingot.segments.model import SegmentInfo
+from ingot.segments.scan import SEARCH_FACTOR, Window
+
+FIRST_LOOK_BYTES = 64 * MIB  # a batch and its record, several times over
+
+
+async def commits_in(disk: Disk, info: SegmentInfo) -> AsyncIterator[tuple[Cid, CommitRecord]]:
+    """The commit records of one segment that can be read, in the order of the file; damage is
+    passed over. OSError where the file cannot be read at all."""
+    fd = disk.files.open(disk.path(format.file_name(*info.key)))
+    try:
+        end = min(info.bytes, disk.files.size(fd))
+        window, at, budget = Window(disk, fd, end, []), format.HEADER_BYTES, SEARCH_FACTOR * end
+        while at < end and budget > 0:
+            await window.move(at)
+            tally = frame.Tally()
+            length, _, wanted, marks = frame.scan(
+                window.buffer, 0, window.stop, format.COMMIT_MARK, tally
+            )
+            for mark in marks:
+                try:
+                    yield mark[2], decode_commit(mark[3])
+                except FormatError:
+                    continue  # of a later version; the chain says what is missing
+            at += length
+            await asyncio.sleep(0)
+            if at < end and not (wanted and length and not window.at_end):
+                at, budget = await _next_good(window, at + 1, end, budget)
+    finally:
+        disk.close_quietly(fd, format.file_name(*info.key))
+
+
+async def _next_good(window: Window, at: int, end: int, budget: int) -> tuple[int, int]:
+    """Where the next good frame begins, and what is left of the bytes to hash in vain."""
+    while at < end and budget > 0:
+        await window.move(at)
+        offset, budget = frame.find(window.buffer, 0, window.stop, budget)
+        if offset >= 0:
+            return window.base + offset, budget
+        if window.at_end:
+            break
+        at = window.base + max(1, window.stop - frame.FRAME_BYTES_MAX)
+    return end, budget
+
+
+def stores_in(files: FileSystem, directory: str) -> dict[bytes, int]:
+    """Store ids that the commits of a segment directory name, and in how many files. Reads the
+    beginning of each; OSError where the directory cannot be read."""
+    stores: dict[bytes, int] = {}
+    for name in sorted(files.listdir(directory)):
+        parsed = format.parse_name(name)
+        if parsed is None or parsed[0] not in format.COMMITS:
+            continue
+        try:
+            fd = files.open(f"{directory}/{name}")
+        except OSError:
+            continue  # no file of ours, or damaged: others will tell
+        try:
+            store = _store_of(files.pread(fd, FIRST_LOOK_BYTES, format.HEADER_BYTES))
+        except OSError:
+            store = None
+        finally:
+            files.close(fd)
+        if store is not None:
+            stores[store] = stores.get(store, 0) + 1
+    return stores
+
+
+def _store_of(data: bytes) -> bytes | None:
+    """The store that the first good commit record names."""
+    at, budget = 0, SEARCH_FACTOR * FIRST_LOOK_BYTES
+    while 0 <= at < len(data) and budget > 0:
+        end, _, _, marks = frame.scan(data, at, len(data), format.COMMIT_MARK, frame.Tally())
+        for mark in marks:
+            try:
+                return decode_commit(mark[3]).store
+            except FormatError:
+                continue
+        if end >= len(data) or not any(data[end : end + format.PAGE_BYTES]):
+            return None  # zeros: it was prepared and not yet used from here on
+        at, budget = frame.find(data, end + 1, len(data), budget)
+    return None

@@ -1,0 +1,89 @@
+"""A data directory and a database in a real Postgres, for tests that lose one of the two."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from tests.support.process import Gateway
+
+BUCKETS = """
+SELECT b.name, b.bucket, h.sequence, h.objects, h.uploads, h.config, h.commit FROM ingot.buckets b
+CROSS JOIN LATERAL (
+    SELECT * FROM ingot.heads WHERE bucket = b.bucket ORDER BY sequence DESC LIMIT 1
+) AS h
+"""
+
+
+class Store:
+    """A data directory and a database of its own, for one gateway after the other."""
+
+    def __init__(self, path: Path, server: str) -> None:
+        self.data = path / "data"
+        self.segments = self.data / "segments"
+        self.server = server
+        self.database = f"restore_{os.urandom(4).hex()}"
+        self.admin(f"CREATE DATABASE {self.database}")
+        parts = urllib.parse.urlsplit(server)
+        self.dsn = urllib.parse.urlunsplit(parts._replace(path=f"/{self.database}"))
+
+    def admin(self, sql: str) -> None:
+        asyncio.run(_query(self.server, sql))
+
+    def query(self, sql: str) -> list[Any]:
+        return asyncio.run(_query(self.dsn, sql))
+
+    def drop_schema(self) -> None:
+        self.query("DROP SCHEMA ingot CASCADE")
+
+    def serve(self, *arguments: str) -> Gateway:
+        return Gateway(self.data, "--postgres", self.dsn, "--segment-bytes", "1MiB", *arguments)
+
+    def run(self, command: str, *arguments: str, data: Path | None = None) -> tuple[int, str]:
+        """Exit status and all that it said."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "ingot.cli", command, "--data-dir", str(data or self.data)),
+                *("--postgres", self.dsn, *arguments),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        said = done.stdout + done.stderr
+        assert "Traceback" not in said, said
+        return done.returncode, said
+
+    def restore(self, *arguments: str, data: Path | None = None) -> tuple[int, str]:
+        return self.run("restore", "--from-segments", *arguments, data=data)
+
+    def logs(self) -> list[Path]:
+        """Log segments that hold something, in order."""
+        found = sorted(self.segments.glob("log-*.car"))
+        return [path for path in found if any(path.read_bytes()[59:4096])]
+
+    def fill(self, commits: int = 30, body: bytes = b"") -> None:
+        """Commits one by one, of a few buckets; then an orderly stop."""
+        with self.serve() as gateway:
+            client = gateway.client()
+            for name in ("one", "two", "three"):
+                assert client.put(f"/{name}", b"").status == 200
+            for number in range(commits):
+                name = ("one", "two", "three")[number % 3]
+                assert client.put(f"/{name}/k{number:04}", b"%d" % number + body).status == 200
+            client.close()
+
+
+async def _query(dsn: str, sql: str) -> list[Any]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        found: list[Any] = await connection.fetch(sql)
+        return found
+    finally:
+        await connection.close()
