@@ -1,21 +1,27 @@
 """Compaction: finds what is live of sealed log segments and has a unit put in their place.
 
-Runs beside the gateway's work, a slice of the loop at a time, one unit after the other. Reads what
-it looks at through the segment store, every block hashed. See ``liveness`` for what is kept and
-``ingot.segments.compact`` for how the unit takes its place.
+Runs beside the gateway's work, a slice of the loop at a time, one unit after the other, the oldest
+first. Reads what it looks at through the segment store, every block hashed. A segment with damage
+to what is live stays as it is, is reported once, and the others go on without it. See ``liveness``
+for what is kept and ``ingot.segments.compact`` for how the unit takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol
 
 from ingot.bucket.liveness import Liveness, Roots
 from ingot.bucket.pins import Pins
-from ingot.limits import COMPACT_STEP_BLOCKS
+from ingot.errors import Corruption, FormatError, IngotError
+from ingot.limits import COMPACT_STEP_BLOCKS, UNIT_AGE_S, UNIT_SOURCE_BYTES, UNIT_SOURCE_BYTES_MAX
 from ingot.messages import Cid, CommitRecord
-from ingot.segments.model import SegmentInfo
+from ingot.ports import Clock
+from ingot.segments.model import Key, SegmentInfo
+
+log = logging.getLogger("ingot.compaction")
 
 
 class Segments(Protocol):
@@ -52,3 +58,84 @@ async def compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins
             walk.feed(cid, await segments.read(cid))
         await asyncio.sleep(0)
     return await segments.replace(sources, walk.live)
+
+
+class Compaction:
+    """Makes units as segments settle. A unit waits for ``unit_bytes`` of segments, since the more
+    of them the less of each is live, but for no longer than ``age_s``."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        pins: Pins,
+        clock: Clock,
+        unit_bytes: int = UNIT_SOURCE_BYTES,
+        age_s: float = UNIT_AGE_S,
+    ) -> None:
+        self.made = 0
+        self._segments = segments
+        self._pins = pins
+        self._clock = clock
+        self._unit_bytes = unit_bytes
+        self._age_s = age_s
+        self._seen: dict[Key, float] = {}  # when a segment was first found settled; monotonic
+        self._damaged: set[Key] = set()
+
+    async def run(self, pause_s: float) -> None:
+        """Until it is cancelled, look every ``pause_s`` whether there is something to do."""
+        while True:
+            try:
+                while await self.step():
+                    pass
+            except (OSError, IngotError) as error:
+                log.warning("a unit could not be made, it is tried again: %s", error)
+            await asyncio.sleep(pause_s)
+
+    async def step(self) -> SegmentInfo | None:
+        """Make one unit if one is due."""
+        sources = self._due()
+        if not sources:
+            return None
+        try:
+            unit = await compact(self._segments, sources, self._pins)
+        except (FormatError, Corruption) as error:
+            await self._set_aside(sources, error)
+            return await self.step()
+        self.made += 1
+        log.info(
+            "segments %d to %d: %d of %d bytes are live and became unit %d",
+            *(sources[0].number, sources[-1].number, unit.bytes),
+            *(sum(info.bytes for info in sources), unit.number),
+        )
+        return unit
+
+    def _due(self) -> list[SegmentInfo]:
+        """The oldest segments in a row that can be one unit, once there are enough of them."""
+        now = self._clock.monotonic()
+        settled = [info for info in self._segments.settled() if info.key not in self._damaged]
+        self._seen = {info.key: self._seen.get(info.key, now) for info in settled}
+        row: list[SegmentInfo] = []
+        size = 0
+        for info in settled:
+            ends = bool(row) and info.before != row[-1].root  # what would be between is missing
+            if ends or size + info.bytes > max(UNIT_SOURCE_BYTES_MAX, info.bytes):
+                return row
+            row.append(info)
+            size += info.bytes
+            if size >= self._unit_bytes:
+                return row
+        if row and now - self._seen[row[0].key] >= self._age_s:
+            return row
+        return []
+
+    async def _set_aside(self, sources: Sequence[SegmentInfo], error: IngotError) -> None:
+        """Find which of them is damaged: that one is left alone from now on."""
+        for info in sources:
+            try:
+                if len(sources) > 1:
+                    await compact(self._segments, [info], self._pins)
+                    continue
+            except (FormatError, Corruption) as own:
+                error = own
+            self._damaged.add(info.key)
+            log.error("log segment %d stays as it is: %s", info.number, error)

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ingot.bucket.compaction import compact
+from ingot.bucket.compaction import Compaction, compact
 from ingot.bucket.fsck import Fsck
 from ingot.bucket.model import BucketConfig, NoSuchBucket
 from ingot.bucket.record import Record
+from ingot.clock import SystemClock
 from ingot.errors import Corruption
 from ingot.limits import MIB
 from ingot.messages import Body
@@ -205,30 +206,74 @@ async def test_what_a_request_reads_survives(life: Life) -> None:
     await life.fsck()
 
 
+async def spoil_victim(life: Life) -> None:
+    """Flip a bit in a live record of a settled segment."""
+    found = [
+        (path, at)
+        for path in sorted((life.directory / "segments").glob("log-*.car"))
+        if (at := path.read_bytes().find(life.objects["victim"])) >= 0
+    ]
+    await life.stop()
+    path, at = found[0]
+    with path.open("r+b") as file:
+        file.seek(at + 7)
+        byte = file.read(1)
+        file.seek(at + 7)
+        file.write(bytes([byte[0] ^ 1]))
+    await life.start()
+    del life.objects["victim"]
+
+
 async def test_a_segment_with_damage_to_live_blocks_stays(life: Life) -> None:
     await life.put("victim", 3000)
     await life.fill(1)
-    record = await life.store.find(life.store.bucket("b"), b"victim")
-    if record is None or record.body.inline != life.objects["victim"]:
-        pytest.fail("the object was replaced")
-    place = None
-    for info in life.segments.settled():
-        name = life.directory / "segments" / f"log-{info.number:020d}.car"
-        at = name.read_bytes().find(life.objects["victim"])
-        if at >= 0:
-            place = name, at
-    assert place is not None
-    await life.stop()
-    with place[0].open("r+b") as file:
-        file.seek(place[1] + 7)
-        byte = file.read(1)
-        file.seek(place[1] + 7)
-        file.write(bytes([byte[0] ^ 1]))
-    await life.start()
+    await spoil_victim(life)
     await life.put("behind", 5)
     before = life.segments.settled()
     with pytest.raises(Corruption):
         await life.compact()
     assert life.segments.settled() == before
-    del life.objects["victim"]
+    await life.check()
+
+
+def compaction(life: Life, unit_bytes: int = 3 * MIB, age_s: float = 3600.0) -> Compaction:
+    return Compaction(life.segments, life.store._pins, SystemClock(), unit_bytes, age_s)
+
+
+async def test_units_are_made_of_enough_segments(life: Life) -> None:
+    making = compaction(life, unit_bytes=2 * MIB)
+    await life.fill(1)
+    assert await making.step() is None, "one of 1 MiB is not enough"
+    await life.fill(5)
+    while await making.step():
+        pass
+    assert making.made == 2 and len(life.segments.settled()) == 1
+    assert await compaction(life, age_s=0.0).step() is not None, "it has waited long enough"
+    assert not life.segments.settled()
+    await life.check()
+    await life.fsck()
+
+
+async def test_it_goes_on_beside_the_work_and_past_damage(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    await life.fill(1)
+    await life.put("victim", 3000)
+    await life.fill(3)
+    await spoil_victim(life)
+    making = compaction(life, unit_bytes=4 * MIB, age_s=0.0)
+    running = asyncio.create_task(making.run(0.001))
+    await life.work(200)
+    for _ in range(100_000):
+        if making.made and len(life.segments.settled()) == 1:
+            break
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(life.segments.settled()) == 1
+    assert caplog.text.count("stays as it is") == 1
+    await life.check()
+    await life.stop()
+    await life.start()
     await life.check()
