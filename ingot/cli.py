@@ -275,6 +275,8 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
         _say(
             f"{verified.segments} segments, {verified.frames} frames, {verified.read} bytes; "
             f"commits {verified.first_commit} to {verified.last_commit}"
+            + f"; {verified.cold} cold segments were not read"
+            * (verified.cold > 0)
         )
         fsck = Fsck(server.segments, _say, read_bodies, verified)
         found = await fsck.check(server.store.buckets())
@@ -284,6 +286,8 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
     verdict = "all good"
     if found.damage or harmless:
         verdict = f"{len(found.damage)} damaged, {len(harmless)} that harm nothing"
+    if found.cold:
+        verdict += f"; cold and not looked at: {found.cold} blocks and what is below them"
     _say(f"{found.buckets} buckets, {found.keys} keys, {found.bytes} bytes of objects: {verdict}")
     return 1 if found.damage else 3 if harmless else 0
 
@@ -330,7 +334,7 @@ def _segment_line(
     size = files.get((stream, number))
     state = row.state if row is not None else "unlisted"
     if size is None:
-        state = f"{state}, no file"
+        state = state if state == "cold" else f"{state}, no file"
         size = row.bytes if row is not None else 0
     commits = f"{row.first_commit} to {row.last_commit}" if row and row.last_commit else "-"
     return f"{f'{stream}-{number:020d}':<27}{state:<13}{size:>14}  {commits}"

@@ -28,7 +28,8 @@ from dataclasses import dataclass, replace
 from ingot.errors import ConfigError
 
 FORMAT = 1
-OURS = {"STORE", "STORE.new", "STORE.damaged", "LOCK", "LEASE", "LEASE.new", "segments", "postgres"}
+OURS = {"STORE", "STORE.new", "STORE.damaged", "LOCK", "LEASE", "LEASE.new"}
+OURS |= {"segments", "cache", "postgres"}
 OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "forge", "lost+found"}
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _HOW_TO_REBUILD = (

@@ -41,6 +41,10 @@ class Unavailable(IngotError):
         self.retry_after_s = retry_after_s
 
 
+class Unfetched(Unavailable):
+    """A block lies in a cold segment, and the network cannot give it now."""
+
+
 class Corruption(IngotError):
     """Stored bytes are not what they claim to be. Never retried, never hidden."""
 

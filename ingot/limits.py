@@ -62,6 +62,17 @@ READ_MANY_BLOCKS: Final = 128  # read together in one step of the loop, half a m
 READ_MANY_BYTES: Final = 1 * MIB  # and the blocks after the one that reaches this are left
 LOG_BYTES_MAX: Final = 1024 * GIB  # default of the setting; over it: 503 SlowDown
 
+# -- cold segments: what is read from the network --------------------------------------------------
+COLD_WINDOW_BYTES: Final = 16 * MIB  # that one reader of a body has coming; refilled at half
+COLD_AHEAD_BYTES_MAX: Final = 48 * MIB  # all that was not asked for yet, under way or come
+COLD_AHEAD_S: Final = 60.0  # in which it should be asked for; then it makes room
+COLD_MEMORY_BYTES: Final = 16 * MIB  # of what was asked for, kept for the next
+COLD_RUN_BYTES: Final = 16 * MIB  # one ranged request, from end to end
+COLD_GAP_BYTES: Final = 64 * KIB  # of others' frames that are fetched along, to save a request
+COLD_FETCHES_MAX: Final = 16  # ranged requests at a time
+COLD_CACHE_BYTES: Final = 1 * GIB  # default of the cache on disk
+COLD_CACHE_FILE_BLOCKS_MAX: Final = 131_072  # 44 bytes of memory each, in eight files
+
 # -- HTTP ---------------------------------------------------------------------------------------
 CONNECTIONS_MAX: Final = 4096
 HEADER_BYTES_MAX: Final = 64 * KIB  # request line and headers
@@ -199,6 +210,8 @@ FORGE_FAULTY_NODES_MAX: Final = 1024  # of which is known that they failed latel
 FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
 
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
+assert CHUNK_BYTES < COLD_WINDOW_BYTES <= COLD_AHEAD_BYTES_MAX
+assert COLD_FETCHES_MAX < FORGE_CONNECTIONS_MAX
 assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
 assert SEGMENT_BYTES_MAX < FORGE_BLOB_BYTES_MAX
 assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX

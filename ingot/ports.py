@@ -116,6 +116,10 @@ class BlockSource(Protocol):
         this ends, also by cancellation."""
         ...
 
+    def prefetch(self, cids: Sequence[Cid]) -> None:
+        """These will be read soon, in this order: whatever takes long to come may begin to."""
+        ...
+
 
 class RecordSource(BlockSource, Protocol):
     """A source that listings read from, a page's records together."""
@@ -123,6 +127,42 @@ class RecordSource(BlockSource, Protocol):
     def read_many_now(self, cids: Sequence[Cid]) -> list[bytes | None]:
         """The first of these blocks, at least one and no more than a step of the loop should read
         (``READ_MANY_BLOCKS``, ``READ_MANY_BYTES``); None for one that ``read`` has to see about."""
+        ...
+
+
+class ColdReading(Protocol):
+    """The bytes of one range, in pieces of any size, from one place or from several in turn."""
+
+    @property
+    def position(self) -> int:
+        """In the segment's file, of the first byte that was not handed out yet."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """NotFound when every place says that it has not got them, Unavailable when none is left
+        that gives them for another reason."""
+        ...
+
+    def reject(self, since: int, why: str) -> None:
+        """The bytes from position ``since`` on were wrong: go on there, from another place."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class ColdSource(Protocol):
+    """Where the files of segments are read that are not here: the network. Hashes nothing. A key is
+    stream and number of a segment."""
+
+    async def read(
+        self, key: tuple[str, int], start: int, stop: int, provider: str | None = None
+    ) -> ColdReading:
+        """The bytes [start, stop) of the segment's file, at least one, from any provider that has
+        it or only from this one. NotFound, Unavailable, here or while it is read."""
+        ...
+
+    async def providers(self, key: tuple[str, int]) -> Sequence[str]:
+        """Who is known to have the segment's file."""
         ...
 
 

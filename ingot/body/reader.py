@@ -1,19 +1,21 @@
 """Sends a range of an object's bytes: piece after piece, reading one ahead, in constant memory.
 
-While the client takes one chunk the next is read into a second buffer. When the pool has none to
-spare a reader goes on in small pieces of its own, instead of waiting until clients slower than its
-own are done. Called by the bucket store, for GetObject.
+The source hears early which chunks come next, up to a window, and only those that the range needs:
+some may have to be fetched from far away. While the client takes one chunk the next is read into a
+second buffer. When the pool has none to spare a reader goes on in small pieces of its own, instead
+of waiting until clients slower than its own are done. Called by the bucket store, for GetObject.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Generator
 
 from ingot.body.dag import Node, Part, walk
 from ingot.body.pool import Pool
-from ingot.errors import Corruption
-from ingot.limits import LOG_CHUNK_BYTES_MAX
+from ingot.errors import Corruption, IngotError
+from ingot.limits import COLD_WINDOW_BYTES, LOG_CHUNK_BYTES_MAX
 from ingot.messages import Body
 from ingot.offload import settled
 from ingot.ports import BlockSource
@@ -63,6 +65,10 @@ class _Reader:
         self._source = source
         self._steps = steps
         self._pool = pool
+        self._planned: deque[Part] = deque()  # of which the source has heard
+        self._planned_bytes = 0
+        self._walked = False  # to the end of the range
+        self._broken: Exception | None = None  # why the walk went no further than was planned
         self._rest: Part | None = None  # of a chunk that is sent in small pieces
         self._out: _Piece | None = None
         self._ahead: asyncio.Task[_Piece] | None = None
@@ -130,10 +136,32 @@ class _Reader:
         return _Piece(view, buffer)
 
     async def _next_part(self) -> Part:
-        step = next(self._steps)
-        while isinstance(step, Node):
-            step = self._steps.send(await self._block(step.cid))
-        return step
+        if not self._walked and self._planned_bytes <= COLD_WINDOW_BYTES // 2:
+            await self._plan()
+        if not self._planned:
+            assert self._broken is not None, "the parts make up the range"
+            raise self._broken
+        part = self._planned.popleft()
+        self._planned_bytes -= part.length
+        return part
+
+    async def _plan(self) -> None:
+        """Fill the window. A failure on the way concerns what is behind it, and waits for that."""
+        known = len(self._planned)
+        try:
+            while self._planned_bytes < COLD_WINDOW_BYTES:
+                step = next(self._steps, None)
+                while isinstance(step, Node):
+                    step = self._steps.send(await self._block(step.cid))
+                if step is None:
+                    self._walked = True
+                    break
+                self._planned.append(step)
+                self._planned_bytes += step.length
+        except IngotError as error:
+            self._walked, self._broken = True, error
+        if len(self._planned) > 1:
+            self._source.prefetch([part.cid for part in list(self._planned)[known:]])
 
     async def _block(self, cid: bytes) -> bytes:
         block = self._source.read_now(cid)

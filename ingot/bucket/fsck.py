@@ -5,6 +5,9 @@ that block should lie. It finds missing and damaged blocks, nodes that break the
 records whose key contradicts the tree, and bodies whose bytes do not give the recorded sizes and
 digests; of objects and of the parts of open uploads alike.
 
+What is in a cold segment and cannot be fetched is no finding: it is counted, and what lies below it
+is not looked at.
+
 With what ``ingot.segments.verify`` found in the files it also tells damage that costs something
 from damage that does not, and whether the commits in the log lead to the heads that stand.
 """
@@ -24,7 +27,7 @@ from ingot.bucket.part import decode_completed, decode_part, decode_upload, id_f
 from ingot.bucket.record import decode_record
 from ingot.bucket.slices import parts_of
 from ingot.codec.cid import to_text
-from ingot.errors import IngotError
+from ingot.errors import IngotError, Unfetched
 from ingot.messages import Body, Cid
 from ingot.mst.verify import any_key, valid_key
 from ingot.segments.model import Location
@@ -39,6 +42,7 @@ class Segments(Protocol):
     def read_now(self, cid: Cid) -> bytes | None: ...
     async def read(self, cid: Cid) -> bytes: ...
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None: ...
+    def prefetch(self, cids: Sequence[Cid]) -> None: ...
     def where(self, cid: Cid) -> str:
         """The segment and offset at which a block lies, or "in no segment"."""
         ...
@@ -53,6 +57,7 @@ class Findings:
     buckets: int = 0
     keys: int = 0
     bytes: int = 0  # of bodies that were read
+    cold: int = 0  # blocks, and the rests of bodies, that are cold and could not be fetched
     damage: list[str] = field(default_factory=list)  # of what is kept, or of the log itself
     harmless: list[str] = field(default_factory=list)  # nothing that is kept is lost by it
 
@@ -92,6 +97,8 @@ class Fsck:
         ends = dict(verified.heads)
         for bucket in buckets:
             move = ends.pop(bucket.id, None)
+            if move is None and verified.unread:
+                continue  # it may stand where a commit in a cold segment left it
             if move is None or move.new != bucket.head:
                 left = "nowhere" if move is None or move.new is None else f"at {move.new.sequence}"
                 self._damaged(
@@ -118,6 +125,8 @@ class Fsck:
         for spot in self._suspects.of(cid, self._segments.places(cid)) if self._suspects else ():
             try:
                 await self._segments.read(cid)
+            except Unfetched:
+                pass  # damaged here, and the network has it
             except IngotError:
                 readable = False
             if not spot.lost:
@@ -226,6 +235,10 @@ class Fsck:
                         part.update(piece)
                         read += len(piece)
                 digests += part.digest()
+        except Unfetched:
+            self._count(read, place)
+            self.found.cold += 1
+            return b""
         except IngotError as error:
             self._damaged(f"{place}: byte {read} of {body.size} and on cannot be read: {error}")
             return b""
@@ -247,6 +260,8 @@ class Fsck:
                 async for part in parts:
                     if not await self._reached(part.cid, place) and not self._read_bodies:
                         self._damaged(f"{place}: chunk {to_text(part.cid)} cannot be read")
+        except Unfetched:
+            self.found.cold += not self._read_bodies
         except IngotError as error:
             if not self._read_bodies:
                 self._damaged(f"{place}: a node of its body cannot be read: {error}")
@@ -258,12 +273,15 @@ class Fsck:
             self._say(f"{place}: {self.found.bytes} bytes of bodies so far")
 
     async def _block(self, cid: Cid, what: str) -> bytes | None:
-        """The block, hashed here; None, with a finding, where it is missing or damaged."""
+        """The block, hashed here; None where it is cold and, with a finding, missing or damaged."""
         await self._reached(cid, what)
         try:
             block = self._segments.read_now(cid)
             if block is None:
                 block = await self._segments.read(cid)
+        except Unfetched:
+            self.found.cold += 1
+            return None
         except IngotError as error:
             self._damaged(f"{what} {to_text(cid)} ({self._segments.where(cid)}): {error}")
             return None

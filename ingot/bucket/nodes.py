@@ -28,6 +28,7 @@ class Blocks(Protocol):
 
     def read_now(self, cid: Cid) -> bytes | None: ...
     async def read(self, cid: Cid) -> bytes: ...
+    def prefetch(self, cids: Sequence[Cid]) -> None: ...
 
 
 class Published:
@@ -50,6 +51,9 @@ class Published:
             return await self._blocks.read(cid)
         except NotFound as error:
             raise lost(cid) from error
+
+    def prefetch(self, cids: Sequence[Cid]) -> None:
+        self._blocks.prefetch(cids)
 
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
         try:
@@ -81,7 +85,9 @@ class Nodes:
         return waiting
 
     async def load(self, cids: Sequence[Cid]) -> None:
-        for cid in self.load_now(cids):
+        waiting = self.load_now(cids)
+        self.blocks.prefetch(waiting)
+        for cid in waiting:
             self.cache.add(cid, await self.blocks.read(cid))
 
     def run_now(self, call: Callable[[], T]) -> T:

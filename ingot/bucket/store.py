@@ -69,6 +69,7 @@ class Segments(Protocol):
     async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition: ...
     async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None: ...
     async def lacking(self, cids: Sequence[Cid]) -> Cid | None: ...
+    def prefetch(self, cids: Sequence[Cid]) -> None: ...
 
 
 class Store:
@@ -172,8 +173,12 @@ class Store:
     async def records(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
         """The blocks of records, in order and some at a time, so that a long page neither holds
         the loop nor is held in memory."""
+        coming = False
         while cids:
             found = self._blocks.read_many_now(cids)
+            if None in found and not coming:
+                self._blocks.prefetch(cids)
+                coming = True
             pairs = zip(cids, found, strict=False)
             yield [block or await self._blocks.read(cid) for cid, block in pairs]
             cids = cids[len(found) :]

@@ -45,9 +45,20 @@ class Auditor:
                 )
 
     async def _replace(self, held: OpenRun) -> None:
+        runs = self._index.runs
+        newer = {key for other in runs[: runs.index(held)] for key in other.keys}
         for info in held.infos:
-            if info.key not in self._index.absent and self._index.info(info.key) == info:
+            if info.key in self._index.absent or info.key in newer:
+                continue
+            if self._index.info(info.key) == info:
                 await self._rebuild(info)
+        cold = [info for info in held.infos if info.key in self._index.cold]
+        if cold:
+            self._disk.problem(
+                f"{held.name} stays in use for {len(cold)} cold segments, whose files are not "
+                "here: blocks of theirs may not be found. Put the files back, or restore."
+            )
+            return
         await self._sealer.remove_damaged(held)
 
     async def _rebuild(self, info: SegmentInfo) -> None:

@@ -142,9 +142,12 @@ class OpenFiles:
         self._fds: OrderedDict[Key, int] = OrderedDict()
         self._pins: dict[Key, int] = {}
         self._gone: set[Key] = set()  # to be closed by whoever reads them last
+        self.now = 0  # a time that its owner moves on, in any unit
+        self.read_at: dict[Key, int] = {}  # ``now`` of the last read of each segment
 
     def fd(self, key: Key) -> int:
         """Valid until the caller's next await."""
+        self.read_at[key] = self.now
         fd = self._fds.get(key)
         if fd is None:
             fd = self._disk.files.open(self._disk.path(file_name(*key)))
@@ -179,6 +182,10 @@ class OpenFiles:
             self._gone.add(key)
         elif (fd := self._fds.pop(key, None)) is not None:
             self._disk.close_quietly(fd, file_name(*key))
+
+    def lingering(self) -> list[Key]:
+        """Whose file is gone while it is still read from, so that its space is not free yet."""
+        return list(self._gone)
 
     def close(self) -> None:
         assert not self._pins, "a read is under way"

@@ -49,6 +49,7 @@ class SegmentIndex:
         self.runs: list[OpenRun] = []
         self.trusted: set[Key] = set()  # sealed by this process, which hashed every frame
         self.absent: set[Key] = set()  # a run knows them, but they are not here, or replaced
+        self.cold: set[Key] = set()  # of those absent, the ones that the network has
         self._infos: dict[Key, SegmentInfo] = {}
 
     # -- finding -----------------------------------------------------------------------------------
@@ -77,7 +78,8 @@ class SegmentIndex:
 
     def find_many(self, cids: Sequence[Cid]) -> tuple[list[tuple[Key, int, int] | None], list[int]]:
         """Segment, offset and length of each block's copy, None where there is none; and the
-        positions of those that have yet to be hashed. Whether the file is here is not asked."""
+        positions of those that have yet to be hashed. Whether the file is here is not asked: see
+        ``absent``."""
         tables = [(segment.table, key) for key, segment in self.growing.items()]
         runs = [(held.run, held.keys) for held in self.runs]
         return index.find_many(tables, runs, self.trusted, cids)
@@ -101,17 +103,33 @@ class SegmentIndex:
         """Every copy of the block, for when one is damaged."""
         return list(self._places(cid))
 
+    def cold_place(self, cid: Cid) -> Place | None:
+        """A copy of the block in a cold segment."""
+        return next(self._cold_places(cid), None) if self.cold else None
+
+    def cold_places(self, cid: Cid) -> list[Place]:
+        """Every copy of the block in a cold segment."""
+        return list(self._cold_places(cid)) if self.cold else []
+
     def _places(self, cid: Cid) -> Iterator[Place]:
         for segment in self.growing.values():
             found = segment.table.find(cid)
             if found is not None:
                 yield Place(segment.key, *found, segment, -1)
+        for place in self._in_runs(cid):
+            if place.key not in self.absent:
+                yield place
+
+    def _cold_places(self, cid: Cid) -> Iterator[Place]:
+        for place in self._in_runs(cid):
+            if place.key in self.cold:
+                yield place
+
+    def _in_runs(self, cid: Cid) -> Iterator[Place]:
         for held in self.runs:
             position = held.run.find(cid)
             while position >= 0 and held.run.holds(position, cid):
-                place = self._place(held, position)
-                if place.key not in self.absent:
-                    yield place
+                yield self._place(held, position)
                 position += 1
 
     def _place(self, held: OpenRun, position: int) -> Place:
@@ -148,6 +166,20 @@ class SegmentIndex:
         """A unit stands for this segment. What runs still say of it is passed over."""
         self._infos.pop(key, None)
         self.absent.add(key)
+
+    def chill(self, key: Key) -> None:
+        """The file of this segment is not here, and the network has it."""
+        self.absent.add(key)
+        self.cold.add(key)
+
+    def warm(self, key: Key) -> None:
+        """The file of a cold segment is here after all."""
+        self.cold.discard(key)
+        self.absent.discard(key)
+
+    def audited(self, key: Key) -> bool:
+        """Whether what the runs say of this segment is surely right."""
+        return all(held.audited for held in self.runs if key in held.keys)
 
     def drop_growing(self, segment: Segment) -> None:
         self.growing.pop(segment.key, None)

@@ -10,6 +10,7 @@ from ingot.messages import BodyPosition, Cid, CommitRecord
 OPEN = "open"
 SEALED = "sealed"
 QUARANTINED = "quarantined"
+COLD = "cold"  # its file is gone: the network has it, and the index here
 
 Key = tuple[str, int]  # stream and number: a segment
 
@@ -127,6 +128,11 @@ class Statistics:
     merged: int = 0  # runs
     units: int = 0  # made
     rebuilt: int = 0  # segments indexed again
+    retired: int = 0  # segments whose file was removed
+    fetched: int = 0  # blocks of cold segments, from the network
+    fetched_bytes: int = 0
+    rejected: int = 0  # blocks that came with wrong bytes
+    cache_hits: int = 0  # blocks of cold segments, from the cache on disk
     reads: int = 0
     reads_waited: int = 0  # for the disk
     verified: int = 0  # blocks hashed at their first read

@@ -2,8 +2,8 @@
 
 What is in the page cache is read on the loop; the rest on a lane, which hashes it too. A copy that
 is damaged or cannot be read is passed over, and reported, where another segment has the block. A
-miss is NotFound only once every
-index run was audited, for a damaged run could hide the block.
+block of which no file here has a good copy, and a cold segment has one, is fetched (``cold``). A
+miss is NotFound only once every index run was audited, for a damaged run could hide the block.
 
 Used by the store.
 """
@@ -24,6 +24,7 @@ from ingot.limits import (
 )
 from ingot.messages import Cid
 from ingot.segments import format
+from ingot.segments.cold import ColdReader
 from ingot.segments.disk import Disk, OpenFiles, unavailable
 from ingot.segments.index import Place, SegmentIndex
 from ingot.segments.model import Key
@@ -32,19 +33,22 @@ from ingot.segments.model import Key
 class Reader:
     """See the module's head. ``audit`` is the running audit of the runs, if any."""
 
-    def __init__(self, disk: Disk, segments: SegmentIndex, files: OpenFiles) -> None:
+    def __init__(
+        self, disk: Disk, segments: SegmentIndex, files: OpenFiles, cold: ColdReader
+    ) -> None:
         self.audit: asyncio.Task[None] | None = None
         self._told: set[Cid] = set()  # of these a copy was passed over
         self._disk = disk
         self._index = segments
         self._files = files
+        self._cold = cold
 
     def read_now(self, cid: Cid) -> bytes | None:
-        """The block, or None where it takes waiting: for the disk, a long hash, another copy or the
-        audit."""
+        """The block, or None where it takes waiting: for the disk, a long hash, another copy, the
+        audit or the network."""
         found = self._index.find(cid)
         if found is None:
-            if self._index.doubtful:
+            if self._index.doubtful or self._index.cold_place(cid) is not None:
                 return None
             raise NotFound(f"block {cid.hex()} is in no segment")
         key, offset, length, verified = found
@@ -65,8 +69,13 @@ class Reader:
         it again, and says so."""
         places, unverified = self._index.find_many(cids[:READ_MANY_BLOCKS])
         fds: dict[Key, int] = {}
+        keys = {place[0] for place in places if place is not None}
+        if not keys.isdisjoint(self._index.absent):
+            absent = self._index.absent
+            places = [None if one is not None and one[0] in absent else one for one in places]
+            keys -= absent
         try:
-            for key in {place[0] for place in places if place is not None}:
+            for key in keys:
                 fds[key] = self._files.pin(key)
             found = self._disk.files.pread_many_now(fds, places, READ_MANY_BYTES)
         except OSError:
@@ -89,6 +98,8 @@ class Reader:
         found = digest.sha256(data)
         if found != cid[4:]:
             if len(self._index.places(cid)) > 1 or self._index.doubtful:
+                return None
+            if self._index.cold_place(cid) is not None:
                 return None
             raise self._corrupt(place, cid, found)
         self._verified(place, cid)
@@ -132,6 +143,18 @@ class Reader:
         into[:] = data
         return True
 
+    async def raw(self, key: Key, offset: int, length: int) -> bytes:
+        """Bytes of a segment's file as they lie there. OSError."""
+        data, lane = bytearray(length), self._disk.lanes.read
+        fd = self._files.pin(key)
+        try:
+            job = lane.job()
+            job.pread(fd, offset, data)
+            await self._disk.run(lane, job)
+        finally:
+            self._files.unpin(key)
+        return bytes(data)
+
     # -- copies ------------------------------------------------------------------------------------
 
     async def _any_copy(self, cid: Cid) -> bytes:
@@ -150,6 +173,11 @@ class Reader:
             tried = {place.key for place in places}
             if any(place.key not in tried for place in self._index.places(cid)):
                 continue  # a unit took the place of its segments meanwhile
+            if self._index.cold_place(cid) is not None:
+                data = await self._cold.read(cid)
+                if failure is not None:
+                    self._passed_over(cid, failure)
+                return data
             if self.audit is None or self.audit.done():
                 raise failure or NotFound(f"block {cid.hex()} is in no segment")
             await asyncio.wait([self.audit])

@@ -7,6 +7,8 @@ that have no index: those the last process had open, as a rule one of each strea
 1. Runs are opened; what they cover and is still long enough is sealed, and not read.
 2. Every other segment is scanned (``scan``), sealed, or quarantined where acknowledged frames are
    damaged. One that was only prepared is used as the next one.
+   A cold one, whose file is gone and which the network has, is as good as sealed; where its file
+   is there all the same it is warm again.
 3. Log segments that a whole unit stands for are removed: the last process had no time to.
 4. The chain of commit records is followed from segment to segment (``chain``), which settles where
    each one ends.
@@ -19,6 +21,7 @@ Called by the store, once.
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ingot.errors import FormatError
@@ -52,12 +55,14 @@ class Recovery:
     sealer: Sealer
     numbers: Numbers
     store: bytes
+    cold: Collection[Key] = ()  # segments whose file may be gone: the network has them
     found: Recovered = field(default_factory=Recovered)
     spare: dict[str, list[Segment]] = field(default_factory=dict)
     damaged_runs: list[str] = field(default_factory=list)
     pending: list[Scanned] = field(default_factory=list)  # scanned, not yet sealed
     needs: dict[int, int] = field(default_factory=dict)  # body segment -> how far it must be good
     units: dict[int, Scanned | None] = field(default_factory=dict)  # None: it has an index
+    lost_indexes: bool = False  # of cold segments; a damaged run may still have them
     chain: Chain = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class Recovery:
             self.disk.sync_directory()
             files = self._list()
             self._open_runs(files.get(format.RUN, []))
+            self._note_cold(files)
             await self._units(files.get(format.UNIT, []))
             self._remove_replaced(files.get(format.LOG, []))
             self._note_absent(files)
@@ -155,10 +161,27 @@ class Recovery:
         for key in covered:
             self.numbers.seen(*key)
 
+    def _note_cold(self, files: dict[str, list[int]]) -> None:
+        for kind, number in self.cold:
+            self.numbers.seen(kind, number)
+            if number in files.get(kind, []):
+                continue
+            info = self.index.info((kind, number))
+            if info is None:
+                self.lost_indexes = True
+                self.disk.problem(
+                    f"{format.file_name(kind, number)} is cold and its index is lost: nothing here "
+                    "tells where its blocks stand. Put the file back, or restore."
+                )
+                continue
+            self.index.chill(info.key)
+            if kind == format.UNIT:
+                self.units[number] = None
+
     def _note_absent(self, files: dict[str, list[int]]) -> None:
         here = {(kind, n) for kind in format.SEGMENTS for n in files.get(kind, [])}
         for info in self.index.sealed():
-            if info.key not in here:
+            if info.key not in here and info.key not in self.index.cold:
                 self._absent(info)
             if info.state == QUARANTINED:
                 self.disk.problem(
@@ -430,8 +453,9 @@ class Recovery:
     # -- the end -----------------------------------------------------------------------------------
 
     def _remove_damaged_runs(self) -> None:
-        """Their segments have runs of their own again, unless the disk is full."""
-        if not self.index.growing:
+        """Their segments have runs of their own again, unless the disk is full, or they are cold
+        and nothing else tells of their blocks."""
+        if not self.index.growing and not self.lost_indexes:
             for name in self.damaged_runs:
                 self.disk.discard(name, None)
 

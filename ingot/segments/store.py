@@ -12,22 +12,26 @@ finds. One event loop; nothing on it waits for the disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 
 from ingot.errors import IngotError
 from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
-from ingot.ports import Clock, FileSystem, Lanes
+from ingot.ports import Clock, ColdSource, FileSystem, Lanes
 from ingot.segments import format, search
 from ingot.segments.audit import Auditor
 from ingot.segments.body import BodyStream
+from ingot.segments.cache import BlockCache
+from ingot.segments.cold import ColdReader
 from ingot.segments.commit import decode_commit
 from ingot.segments.compact import Compactor
 from ingot.segments.disk import Disk, OpenFiles, unavailable
 from ingot.segments.index import SegmentIndex
 from ingot.segments.log import Batch, LogStream
 from ingot.segments.model import (
+    COLD,
     OPEN,
     SEALED,
+    Key,
     Location,
     Recovered,
     Row,
@@ -38,6 +42,7 @@ from ingot.segments.model import (
 )
 from ingot.segments.read import Reader
 from ingot.segments.recovery import Recovery
+from ingot.segments.retire import Retirer
 from ingot.segments.seal import Sealer
 from ingot.segments.segment import Numbers, Preparer
 from ingot.segments.verify import Verified, Verifier
@@ -61,7 +66,9 @@ class SegmentStore:
         self._numbers = Numbers()
         self._sealer = Sealer(self._disk, self._index, self._numbers)
         self._open_files = OpenFiles(self._disk)
-        self._reader = Reader(self._disk, self._index, self._open_files)
+        self._cold = ColdReader(self._disk, self._index)
+        self._reader = Reader(self._disk, self._index, self._open_files, self._cold)
+        self._retirer = Retirer(self._disk, self._index, self._sealer, self._open_files)
         self._compactor = Compactor(
             self._disk, self._index, self._sealer, self._reader, self._open_files
         )
@@ -83,10 +90,29 @@ class SegmentStore:
     def on_change(self, hear: Callable[[Row], None]) -> None:
         self._sealer.on_change = hear
 
+    @property
+    def fetch(self) -> ColdSource | None:
+        """Where blocks of cold segments are read; without it they are Unavailable."""
+        return self._cold.source
+
+    @fetch.setter
+    def fetch(self, source: ColdSource | None) -> None:
+        self._cold.source = source
+
+    async def open_cache(self, directory: str, bytes_max: int) -> None:
+        """Keep what is fetched in files of ``directory``, which is this store's own, up to
+        ``bytes_max``. What an earlier process left there is thrown away."""
+        cache = BlockCache(self._disk, directory, bytes_max)
+        await cache.open()
+        self._cold.cache = cache
+
     # -- life --------------------------------------------------------------------------------------
 
-    async def open(self, store: bytes, incarnation: int) -> Recovered:
-        """Take up the directory. Unavailable when its files cannot be reached at all."""
+    async def open(
+        self, store: bytes, incarnation: int, cold: Collection[Key] = frozenset()
+    ) -> Recovered:
+        """Take up the directory. ``cold`` are the segments that the registry knows to have been
+        retired. Unavailable when its files cannot be reached at all."""
         disk, self._store = self._disk, store
         try:
             if not disk.files.exists(disk.directory):
@@ -94,7 +120,7 @@ class SegmentStore:
                 disk.files.sync_directory(disk.directory.rpartition("/")[0] or "/")
         except OSError as error:
             raise unavailable("no segment directory", error, disk.directory) from error
-        recovery = Recovery(disk, self._index, self._sealer, self._numbers, store)
+        recovery = Recovery(disk, self._index, self._sealer, self._numbers, store, cold)
         found = await recovery.run()
         log_next, body_next = (
             Preparer(disk, stream, self._numbers, recovery.spare[stream])
@@ -119,6 +145,7 @@ class SegmentStore:
 
     async def close(self) -> None:
         """Seal the open segments. Nothing is under way any more, and nothing comes after."""
+        await self._cold.close()
         await self._log.close()
         await self._body.close()
         await self._disk.settle()
@@ -205,28 +232,35 @@ class SegmentStore:
     async def lacking(self, cids: Sequence[Cid]) -> Cid | None:
         """The first of ``cids`` that no segment has, None when all are there. Reads no block, so it
         does not tell of damage."""
-        missing = [cid for cid in cids if self._index.find(cid) is None]
+        missing = [cid for cid in cids if cid not in self]
         audit = self._reader.audit
         if missing and audit is not None and not audit.done():
             await asyncio.wait([audit])  # a damaged run could have hidden them
-            missing = [cid for cid in missing if self._index.find(cid) is None]
+            missing = [cid for cid in missing if cid not in self]
         return missing[0] if missing else None
 
     def places(self, cid: Cid) -> list[Location]:
-        """Where every copy of the block lies."""
+        """Where every copy of the block lies in the files that are here."""
         return [
             Location(*place.key, place.offset, place.length) for place in self._index.places(cid)
         ]
 
     def where(self, cid: Cid) -> str:
         """Where the block lies, in words for an operator."""
-        found = self._index.locate(cid)
+        found, state = self._index.lookup(cid), ""
+        if found is None:
+            found, state = self._index.cold_place(cid), f", which is {COLD}"
         if found is None:
             return "in no segment"
-        return f"{format.file_name(found.stream, found.number)} at byte {found.offset}"
+        return f"{format.file_name(*found.key)} at byte {found.offset}{state}"
+
+    def prefetch(self, cids: Sequence[Cid]) -> None:
+        """These blocks will be read soon, in this order: those that are cold begin to be fetched,
+        together and as far as there is room for them. Costs nothing where no segment is cold."""
+        self._cold.prefetch(cids)
 
     def __contains__(self, cid: Cid) -> bool:
-        return self._index.lookup(cid) is not None
+        return self._index.find(cid) is not None or self._index.cold_place(cid) is not None
 
     # -- commits, for a start ----------------------------------------------------------------------
 
@@ -296,10 +330,11 @@ class SegmentStore:
         return None
 
     def _logs(self) -> Iterator[SegmentInfo]:
-        """The log segments that are here."""
+        """The log segments that can be read."""
         index = self._index
         for info in [*index.sealed(), *(segment.info() for segment in index.growing.values())]:
-            if info.stream in format.COMMITS and info.key not in index.absent:
+            gone = info.key in index.absent and info.key not in index.cold
+            if info.stream in format.COMMITS and not gone:
                 yield info
 
     # -- segments ----------------------------------------------------------------------------------
@@ -332,17 +367,49 @@ class SegmentStore:
         """Put a unit of the ``live`` blocks in the place of ``sources`` (``segments.compact``)."""
         return await self._compactor.replace(sources, live)
 
+    def retirable(self) -> list[SegmentInfo]:
+        """The body segments and units that ``retire`` would take."""
+        return self._retirer.retirable(self._log.previous)
+
+    async def retire(self, key: Key) -> None:
+        """Remove the file of a sealed body segment or unit, which is cold from now on
+        (``segments.retire``). The network must have it and the registry know that, or a start will
+        call it missing. RequestError for another segment, Unavailable where it cannot go now."""
+        await self._retirer.retire(key, self._log.previous, self._reader.audit)
+
+    async def tail_of(self, info: SegmentInfo, length: int) -> bytes:
+        """The last ``length`` bytes of a segment's file, as they lie here. OSError."""
+        return await self._reader.raw(info.key, info.bytes - length, length)
+
+    def read_times(self, now: int) -> Mapping[Key, int]:
+        """When each segment was last read since the start, by the ``now`` of the last call before
+        that; reads from now on count as of ``now``."""
+        self._open_files.now = now
+        return self._open_files.read_at
+
+    def bytes_here(self) -> int:
+        """What the files of the segments take on the disk; one that is removed and still read
+        counts."""
+        index, lingering = self._index, set(self._open_files.lingering())
+        here = [i for i in index.sealed() if i.key not in index.absent or i.key in lingering]
+        return sum(info.bytes for info in here) + sum(s.end for s in index.growing.values())
+
     async def verify(self, say: Callable[[str], None]) -> Verified:
-        """Read and hash every frame and follow every commit; ``say`` hears how far it is. Nothing
-        is committed meanwhile."""
+        """Read and hash every frame and follow every commit; ``say`` hears how far it is. Cold
+        segments are not read. Nothing is committed meanwhile."""
         growing = [segment.info() for segment in self._index.growing.values() if not segment.empty]
-        here = [info for info in self._index.sealed() if info.key not in self._index.absent]
+        cold = self._index.cold
+        here = [i for i in self._index.sealed() if i.key not in self._index.absent or i.key in cold]
         tip = self._log.previous, self._log.sequence
-        return await Verifier(self._disk, self._store, tip, say).run([*here, *growing])
+        return await Verifier(self._disk, self._store, tip, say, cold).run([*here, *growing])
 
     def rows(self) -> list[Row]:
         """The state of every segment that holds something, in order."""
-        rows = [row_of(info) for info in self._index.sealed()]
+        cold = self._index.cold
+        rows = [
+            row_of(info.as_state(COLD) if info.key in cold else info)
+            for info in self._index.sealed()
+        ]
         for segment in self._index.growing.values():
             if not segment.empty or len(segment.table):
                 info = segment.info()

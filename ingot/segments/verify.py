@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ingot._speedups import frame
@@ -52,6 +52,7 @@ class Verified:
     """What was read, and what is wrong with it."""
 
     segments: int = 0
+    cold: int = 0  # segments that are not here to be read
     frames: int = 0
     read: int = 0  # bytes
     first_commit: int = 0
@@ -60,6 +61,7 @@ class Verified:
     broken: list[str] = field(default_factory=list)  # what is wrong with the chain of commits
     remarks: list[str] = field(default_factory=list)  # what is wrong and harms nothing
     heads: dict[bytes, HeadMove] = field(default_factory=dict)  # the last of each live bucket
+    unread: bool = False  # there are commits in cold segments: more buckets may have heads
 
 
 class Verifier:
@@ -72,6 +74,7 @@ class Verifier:
         store: bytes,
         tip: tuple[Cid | None, int],
         say: Callable[[str], None],
+        cold: Collection[Key] = (),
     ) -> None:
         self.found = Verified()
         self._disk = disk
@@ -79,12 +82,19 @@ class Verifier:
         self._tip = tip
         self._say = say
         self._said = 0
+        self._cold = cold
 
     async def run(self, segments: Iterable[SegmentInfo]) -> Verified:
-        """``segments`` are those whose files are here."""
+        """``segments`` are those whose files are here, or which are cold: of these only their
+        place in the chain is looked at."""
         ordered = sorted(segments, key=lambda info: (info.stream == format.BODY, info.number))
-        total = sum(info.bytes for info in ordered)
+        total = sum(info.bytes for info in ordered if info.key not in self._cold)
         for info in ordered:
+            if info.key in self._cold:
+                self.found.cold += 1
+                if info.last_commit:
+                    self._chain.pass_over(info)
+                continue
             await self._segment(info, total)
             self.found.segments += 1
         self._chain.end(*self._tip)
@@ -221,6 +231,21 @@ class _Chain:
         self._last = cid, record.sequence
         self._suspects.clear()
 
+    def pass_over(self, info: SegmentInfo) -> None:
+        """A segment that is cold: its commits are known to be there, not what they moved."""
+        last, sequence = self._last
+        if info.first_commit > sequence + 1:
+            name = format.file_name(*info.key)
+            self._missing(sequence + 1, info.first_commit - 1, f"before {name}")
+        elif info.before != last or info.first_commit != sequence + 1:
+            self._broken(f"{format.file_name(*info.key)} does not continue commit {sequence}")
+        self._last = info.root, info.last_commit
+        self._found.first_commit = self._found.first_commit or info.first_commit
+        self._found.last_commit = info.last_commit
+        self._found.heads.clear()
+        self._found.unread = True
+        self._suspects.clear()
+
     def end(self, tip: Cid | None, sequence: int) -> None:
         """Whether the log ends where it is known to have ended."""
         cid, last = self._last
@@ -252,7 +277,8 @@ class _Chain:
         heads = self._found.heads
         for move in record.moves:
             before = heads.get(move.bucket)
-            if linked and (None if before is None else before.new) != move.old:
+            known = before is not None or not self._found.unread
+            if linked and known and (None if before is None else before.new) != move.old:
                 self._broken(
                     f"{where}: commit {record.sequence} moves bucket {move.name} from a head at "
                     "which no commit left it"

@@ -93,6 +93,7 @@ class Blocks:
         self.reads: list[bytes] = []
         self.reading = 0
         self.cached = True
+        self.prefetched: list[bytes] = []
 
     async def append_body(self, cid: bytes, data: memoryview) -> BodyPosition:
         number = len(self.appended)
@@ -143,6 +144,9 @@ class Blocks:
             into[:] = part
         finally:
             self.reading -= 1
+
+    def prefetch(self, cids: Sequence[bytes]) -> None:
+        self.prefetched += cids
 
     def _get(self, cid: bytes) -> bytes:
         self.reads.append(cid)

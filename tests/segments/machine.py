@@ -39,13 +39,15 @@ class Machine:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run(work)
 
-    def start(self, store: bytes = STORE) -> Recovered:
+    def start(
+        self, store: bytes = STORE, cold: frozenset[tuple[str, int]] = frozenset()
+    ) -> Recovered:
         self.incarnation += 1
         self.loop = SimLoop(self.files, self.random)
         self.store = SegmentStore(
             self.files, self.loop.lanes, "/segments", self.settings, self.clock
         )
-        return self.run(self.store.open(store, self.incarnation))
+        return self.run(self.store.open(store, self.incarnation, cold))
 
     def crash(self, power: bool = False) -> None:
         self.loop.bury()

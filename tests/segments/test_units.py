@@ -52,11 +52,14 @@ class Filled:
         sources = machine.store.settled()[first : first + count]
         return machine.run(machine.store.replace(sources, self.live))
 
+    def check_blocks(self) -> None:
+        for block in self.kept:
+            assert self.machine.read(block) == block
+
     def check(self) -> None:
         """All that is live is there, and the commits are one chain."""
         machine = self.machine
-        for block in self.kept:
-            assert machine.read(block) == block
+        self.check_blocks()
         assert machine.commits() == [record.sequence for record in self.records.values()]
         for cid, record in self.records.items():
             assert machine.run(machine.store.holds(CommitRef(record.sequence, cid)))

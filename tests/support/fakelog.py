@@ -24,6 +24,7 @@ class FakeLog:
         self.segment = 1  # that commits go to
         self.segments: dict[int, dict[Cid, bytes]] = {}  # what went to each
         self.cold: set[Cid] = set()  # cannot be read without waiting
+        self.prefetched: list[Cid] = []
 
     async def commit(
         self,
@@ -83,6 +84,9 @@ class FakeLog:
         found = self.read_now(cid)
         assert found is not None
         return found
+
+    def prefetch(self, cids: Sequence[Cid]) -> None:
+        self.prefetched += cids
 
     async def lacking(self, cids: Sequence[Cid]) -> Cid | None:
         await asyncio.sleep(0)
