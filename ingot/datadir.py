@@ -4,6 +4,7 @@
     LOCK         held by flock for the life of the process
     LEASE        JSON: the registry lease token last taken under this lock, and which lock that was
     segments/    the segment store
+    cache/       blocks fetched from the network, which may be thrown away at any time
     postgres/    the embedded Postgres, where one is used
     forge/       keys and delegations of the Forge network, where one was asked for (forge/keystore)
 
