@@ -162,7 +162,7 @@ async def test_the_cache(filled: Filled) -> None:
 
     assert 20 * MIB < used() <= 40 * MIB
     asked = len(filled.source.asked)
-    assert await whole(filled, 40 * MIB, 70 * MIB, None) == expected[40 * MIB :]
+    assert await whole(filled, 50 * MIB, 70 * MIB, None) == expected[50 * MIB :]
     assert len(filled.source.asked) == asked and filled.store.statistics.cache_hits > 10
     # Nothing in the cache is believed: every byte of it is changed now.
     reading = filled.store._cold
@@ -173,7 +173,7 @@ async def test_the_cache(filled: Filled) -> None:
             data = bytes(byte ^ 0xFF for byte in file.read())
             file.seek(0)
             file.write(data)
-    assert await whole(filled, 40 * MIB, 70 * MIB, None) == expected[40 * MIB :]
+    assert await whole(filled, 50 * MIB, 70 * MIB, None) == expected[50 * MIB :]
     assert len(filled.source.asked) > asked
     await filled.store.close()
     assert sorted(os.listdir(directory)) == ["notes.txt"]
