@@ -16,7 +16,13 @@ from typing import Protocol
 from ingot.bucket.liveness import Liveness, Roots
 from ingot.bucket.pins import Pins
 from ingot.errors import Corruption, FormatError, IngotError
-from ingot.limits import COMPACT_STEP_BLOCKS, UNIT_AGE_S, UNIT_SOURCE_BYTES, UNIT_SOURCE_BYTES_MAX
+from ingot.limits import (
+    COMPACT_STEP_BLOCKS,
+    COPY_STEP_BLOCKS,
+    UNIT_AGE_S,
+    UNIT_SOURCE_BYTES,
+    UNIT_SOURCE_BYTES_MAX,
+)
 from ingot.messages import Cid, CommitRecord
 from ingot.ports import Clock
 from ingot.segments.model import Key, SegmentInfo
@@ -49,6 +55,8 @@ async def compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins
     for info in sources:
         async for cid, record in segments.commits_of(info):
             roots.add(cid, record)
+            if len(roots.commits) % COPY_STEP_BLOCKS == 0:
+                await asyncio.sleep(0)
     behind = await segments.commit_after(sources[-1])
     if behind is not None:
         roots.follow(behind)

@@ -14,13 +14,14 @@ Called by the store, one unit at a time.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Final
 
 from ingot._speedups import frame
 from ingot.errors import RequestError
-from ingot.limits import MIB
+from ingot.limits import COPY_STEP_BLOCKS, MIB
 from ingot.messages import Cid
 from ingot.segments import format
 from ingot.segments.disk import Disk, OpenFiles
@@ -31,7 +32,7 @@ from ingot.segments.seal import Sealer
 from ingot.segments.segment import Segment, table_for
 
 REPLACED: Final = "replaced"
-STEP_BYTES: Final = MIB  # packed and written at a time
+STEP_BYTES: Final = MIB  # of a segment, from which is copied at a time
 
 
 class Compactor:
@@ -61,7 +62,7 @@ class Compactor:
             fd = await self._disk.call(self._disk.files.create, self._disk.path(name))
             size = sum(info.bytes for info in sources)
             unit = Segment(format.UNIT, number, fd, table=table_for(format.UNIT, size))
-            await self._write(unit, sources[-1].root, self._in_order(sources, live))
+            await self._write(unit, sources[-1].root, await self._in_order(sources, live))
             final = format.file_name(format.UNIT, number)
             await self._disk.call(
                 self._disk.files.rename, self._disk.path(name), self._disk.path(final)
@@ -88,42 +89,48 @@ class Compactor:
             await self._disk.call(self._disk.discard, format.file_name(*info.key), None)
         return unit.info()
 
-    def _in_order(self, sources: Sequence[SegmentInfo], live: Collection[Cid]) -> list[Cid]:
-        """The live blocks as they stand in the sources, the first copy of each."""
+    async def _in_order(
+        self, sources: Sequence[SegmentInfo], live: Collection[Cid]
+    ) -> list[list[Cid]]:
+        """The live blocks as they stand in the sources, the first copy of each, by the pieces of
+        the files that they are in."""
         place_of: dict[Key, int] = {info.key: place for place, info in enumerate(sources)}
-        found = []
-        for cid in live:
+        pieces: dict[tuple[int, int], list[tuple[int, Cid]]] = {}
+        for count, cid in enumerate(live):
+            if count % COPY_STEP_BLOCKS == 0:
+                await asyncio.sleep(0)
             places = [
                 (place_of[place.key], place.offset)
                 for place in self._index.places(cid)
                 if place.key in place_of
             ]
             if places:
-                found.append((min(places), cid))
-        return [cid for _, cid in sorted(found)]
+                source, offset = min(places)
+                pieces.setdefault((source, offset // STEP_BYTES), []).append((offset, cid))
+        return [[cid for _, cid in sorted(pieces[key])] for key in sorted(pieces)]
 
-    async def _write(self, unit: Segment, root: Cid | None, cids: Sequence[Cid]) -> None:
+    async def _write(
+        self, unit: Segment, root: Cid | None, pieces: Sequence[Sequence[Cid]]
+    ) -> None:
         assert root is not None, "a segment without commits has no place in a unit"
         lane = self._disk.lanes.body
         job = lane.job()
         job.pwrite(unit.fd, 0, format.header(root))
         await self._disk.run(lane, job)
-        pieces: list[tuple[Cid, bytes]] = []
-        size = 0
-        for cid in cids:
-            pieces.append((cid, await self._reader.read(cid)))
-            size += len(pieces[-1][1])
-            if size >= STEP_BYTES:
-                await self._append(unit, pieces)
-                pieces, size = [], 0
-        await self._append(unit, pieces)
+        for piece in pieces:
+            blocks: list[tuple[Cid, bytes]] = []
+            for cid in piece:
+                blocks.append((cid, await self._reader.read(cid)))
+                if len(blocks) % COPY_STEP_BLOCKS == 0:  # a read from memory does not wait
+                    await asyncio.sleep(0)
+            await self._append(unit, blocks)
         job = lane.job()
         job.fdatasync(unit.fd)
         await self._disk.run(lane, job)
         unit.synced = unit.end
 
-    async def _append(self, unit: Segment, pieces: list[tuple[Cid, bytes]]) -> None:
-        data = frame.pack(pieces)
+    async def _append(self, unit: Segment, blocks: list[tuple[Cid, bytes]]) -> None:
+        data = frame.pack(blocks)
         if unit.end + len(data) > self._disk.settings.segment_bytes_max:
             raise RequestError(f"{unit.name} would be larger than a segment may be")
         lane = self._disk.lanes.body

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 
 from ingot.errors import IngotError
+from ingot.limits import COPY_STEP_BLOCKS
 from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, ColdSource, FileSystem, Lanes
 from ingot.segments import format, search
@@ -300,6 +301,8 @@ class SegmentStore:
                 break
             found.append((cid, record))
             cid = record.previous
+            if len(found) % COPY_STEP_BLOCKS == 0:
+                await asyncio.sleep(0)
         while found:
             yield found.pop()
 
