@@ -144,12 +144,14 @@ class DataDirectory:
         self._write_mark(made)
         return made
 
-    def rebuild_mark(self, mark: StoreMark) -> None:
-        """Put ``mark`` in the place of one that is missing or damaged; what is left of that is
-        kept as STORE.damaged."""
+    def put_mark(self, mark: StoreMark) -> None:
+        """Put ``mark`` in the place of the one there; what is left of a damaged one is kept as
+        STORE.damaged."""
         assert self._lock >= 0
         path = os.path.join(self.path, "STORE")
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            self.found_mark()
+        except ConfigError:
             os.rename(path, path + ".damaged")
         self._write_mark(mark)
 

@@ -2,8 +2,8 @@
 
 Guarantees: nothing is written to a registry that holds heads, is another store's, or whose lease
 somebody has; what is written is one transaction, so an interrupted restore is begun again. Of the
-data directory only what any start changes is changed, and STORE where that is lost. With
-``--dry-run`` nothing is changed and nothing is created.
+data directory only what any start changes is changed, and STORE, which gets a new incarnation and
+is made again where it is lost. With ``--dry-run`` nothing is changed and nothing is created.
 
 ``bucket.rebuild`` says what the segments come to; ``fill`` puts it into a registry, wherever the
 segments came from. Registered by ``cli.build_parser``.
@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ingot import limits
@@ -100,7 +100,7 @@ class Restore:
                     "the lost store with --data-dir"
                 )
             stack.enter_context(directory.held(change=not self.dry_run))
-            mark, lost = self._mark(directory, files)
+            mark = self._mark(directory, files)
             registry, token = None, b""
             if self.dry_run:
                 await self._look(mark)
@@ -111,13 +111,14 @@ class Restore:
             segments = await self._open(directory, files, mark, stack)
             rebuilt = await self._rebuild(segments, mark)
             if registry is not None:
-                if lost:
-                    directory.rebuild_mark(StoreMark(mark.store, rebuilt.incarnation))
+                # Whoever still serves a copy of this store is the older one from now on.
+                incarnation = max(mark.incarnation, rebuilt.incarnation) + 1
+                directory.put_mark(replace(mark, incarnation=incarnation))
                 await fill(registry, token, mark.store, rebuilt)
             return await self._report(segments, rebuilt)
 
-    def _mark(self, directory: DataDirectory, files: FileSystem) -> tuple[StoreMark, bool]:
-        """Whose segments these are, and whether only they themselves say so."""
+    def _mark(self, directory: DataDirectory, files: FileSystem) -> StoreMark:
+        """Whose segments these are: what STORE says, or where it is lost they themselves."""
         from ingot.segments.search import stores_in
 
         try:
@@ -126,7 +127,7 @@ class Restore:
             self._remark(str(error))
             found = None
         if found is not None:
-            return found, False
+            return found
         stores = stores_in(files, directory.segments)
         if len(stores) != 1:
             named = ", ".join(sorted(store.hex() for store in stores)) or "none"
@@ -139,7 +140,7 @@ class Restore:
             f"{directory.path}/STORE is made again, of store {store.hex()}. Root's "
             "buckets are those of its access key: if that was ever changed, give the first one"
         )
-        return StoreMark(store, 1), True
+        return StoreMark(store, 1)
 
     async def _look(self, mark: StoreMark) -> None:
         """What a real run would refuse, as far as looking tells."""
@@ -169,7 +170,8 @@ class Restore:
         stack.callback(lanes.close)
         settings, clock = self.config.segment_settings(), SystemClock()
         segments = SegmentStore(files, lanes, directory.segments, settings, clock)
-        recovered = await segments.open(mark.store, mark.incarnation)
+        writing = not self.dry_run
+        recovered = await segments.open(mark.store, mark.incarnation, writing=writing)
         stack.push_async_callback(segments.close)
         for line in recovered.problems:
             if not (self.dry_run and REFUSED in line):
@@ -179,15 +181,13 @@ class Restore:
     async def _rebuild(self, segments: SegmentStore, mark: StoreMark) -> Rebuilt:
         from ingot.bucket.rebuild import rebuild
 
-        if segments.newest.sequence == 0:
-            raise ConfigError(
-                "the segments hold no commit of this store: there is nothing to restore"
-            )
         rebuilt = await rebuild(segments, mark.store, self.say, self.verify)
-        at = f"the checkpoint of commit {rebuilt.checkpoint}" if rebuilt.checkpoint else "the first"
+        kept = f"the checkpoint of commit {rebuilt.checkpoint}"
+        until = kept if rebuilt.checkpoint and not self.verify else "the first"
+        agreed = f", {kept} compared" if rebuilt.checkpoint and self.verify else ""
         self.say(
-            f"{rebuilt.commits} commits followed, from {rebuilt.newest.sequence} back to {at}: "
-            f"{len(rebuilt.rows)} buckets"
+            f"{rebuilt.commits} commits followed, from {rebuilt.newest.sequence} back to {until}"
+            f"{agreed}: {len(rebuilt.rows)} buckets"
         )
         for line in rebuilt.damage:
             self.say(line)

@@ -69,9 +69,6 @@ class Overlay(SystemFiles):
     def exists(self, path: str) -> bool:
         return path in self._made or (path not in self._gone and super().exists(path))
 
-    def free_bytes(self, path: str) -> int:
-        return 0  # so that no segment is prepared: nothing will be committed
-
     def close_all(self) -> None:
         while self._made:
             os.close(self._made.popitem()[1])

@@ -110,10 +110,15 @@ class SegmentStore:
     # -- life --------------------------------------------------------------------------------------
 
     async def open(
-        self, store: bytes, incarnation: int, cold: Collection[Key] = frozenset()
+        self,
+        store: bytes,
+        incarnation: int,
+        cold: Collection[Key] = frozenset(),
+        writing: bool = True,
     ) -> Recovered:
         """Take up the directory. ``cold`` are the segments that the registry knows to have been
-        retired. Unavailable when its files cannot be reached at all."""
+        retired. Unavailable when its files cannot be reached at all. Without ``writing`` no segment
+        is prepared, for nothing will be written."""
         disk, self._store = self._disk, store
         try:
             if not disk.files.exists(disk.directory):
@@ -138,7 +143,7 @@ class SegmentStore:
         auditor = Auditor(disk, self._index, self._sealer, store)
         if self._index.doubtful:
             self._reader.audit = disk.spawn(auditor.run())
-        for preparer in self._preparers:
+        for preparer in self._preparers if writing else ():
             preparer.begin()
         if previous is not None:
             found.newest = await self._newest(previous, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 from ingot.bucket.compaction import compact
 from ingot.bucket.pins import Pins
 from ingot.config import Config
+from ingot.segments.commit import decode_commit
 from ingot.server import Server
-from tests.support.store import BUCKETS, Store
+from tests.support.process import Gateway
+from tests.support.store import BUCKETS, Store, run
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +137,32 @@ async def test_units_among_the_segments(store: Store, verify: bool) -> None:
     await asyncio.to_thread(lose_and_restore)
 
 
+def test_the_newest_segment_is_gone(store: Store) -> None:
+    """What only it said is lost, and named; what the others say is there."""
+    store.fill(COMMITS, body=bytes(40_000))
+    path = store.logs()[-1]
+    lost = len(records(path))
+    path.unlink()
+    store.drop_schema()
+    status, said = store.restore()
+    assert status == 1 and f"commits {64 - lost} to 63 cannot be read" in said, said
+    assert read_all(store) == list(range(COMMITS - lost))
+
+
+def test_a_restored_store_is_a_new_incarnation(store: Store) -> None:
+    """So that whoever else serves a copy of it can tell that it is the older one."""
+    store.fill(5)
+    for times in (1, 2):
+        store.drop_schema()
+        assert store.restore()[0] == 0
+        with store.serve() as gateway:
+            client = gateway.client()
+            assert client.put("/one/more", b"x").status == 200
+            client.close()
+        data = store.logs()[-1].read_bytes()
+        assert decode_commit(data[data.rindex(RECORD) :]).incarnation == times + 1
+
+
 def test_indexes_are_lost_too(store: Store) -> None:
     store.fill(COMMITS)
     before = rows(store)
@@ -180,6 +209,37 @@ def test_every_bucket_was_deleted(store: Store) -> None:
         assert client.put("/one", b"").status == 200
         client.close()
     assert store.run("fsck")[0] == 0
+
+
+def test_nothing_was_ever_written(store: Store) -> None:
+    """A gateway that finds segments and an unused database refuses to start."""
+    store.serve().stop()
+    store.drop_schema()
+    status, said = store.restore()
+    assert status == 0 and "restored: 0 buckets, 0 objects, commits up to 0" in said
+    store.fill(COMMITS)
+    assert read_all(store) == list(range(COMMITS))
+
+
+def test_the_private_postgres_is_lost(private_path: Path) -> None:
+    data, restore = private_path / "data", ("restore", "--from-segments")
+    with Gateway(data) as gateway:
+        client = gateway.client()
+        assert client.put("/box", b"").status == 200
+        for number in range(10):
+            assert client.put(f"/box/{number}", b"x").status == 200
+        client.close()
+    shutil.rmtree(data / "postgres")
+    status, said = run(data, *restore, "--dry-run")
+    assert status == 0 and "10 objects" in said and "was not looked at" in said
+    assert not (data / "postgres").exists()
+    status, said = run(data, *restore)
+    assert status == 0 and "10 objects" in said, said
+    with Gateway(data) as gateway:
+        client = gateway.client()
+        assert [client.get(f"/box/{number}").status for number in range(10)] == [200] * 10
+        client.close()
+    assert run(data, "fsck")[0] == 0
 
 
 # -- a restore that is cut off ---------------------------------------------------------------------

@@ -22,6 +22,18 @@ CROSS JOIN LATERAL (
 """
 
 
+def run(data: Path, command: str, *arguments: str) -> tuple[int, str]:
+    """Exit status of a command and all that it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ingot.cli", command, "--data-dir", str(data), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    return done.returncode, said
+
+
 class Store:
     """A data directory and a database of its own, for one gateway after the other."""
 
@@ -47,18 +59,7 @@ class Store:
         return Gateway(self.data, "--postgres", self.dsn, "--segment-bytes", "1MiB", *arguments)
 
     def run(self, command: str, *arguments: str, data: Path | None = None) -> tuple[int, str]:
-        """Exit status and all that it said."""
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "ingot.cli", command, "--data-dir", str(data or self.data)),
-                *("--postgres", self.dsn, *arguments),
-            ],
-            capture_output=True,
-            text=True,
-        )
-        said = done.stdout + done.stderr
-        assert "Traceback" not in said, said
-        return done.returncode, said
+        return run(data or self.data, command, "--postgres", self.dsn, *arguments)
 
     def restore(self, *arguments: str, data: Path | None = None) -> tuple[int, str]:
         return self.run("restore", "--from-segments", *arguments, data=data)
