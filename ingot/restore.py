@@ -108,7 +108,7 @@ class Restore:
                 registry = await _open_registry(self.config, directory, stack)
                 await refuse_used(registry, mark.store)
                 token = await _lease(registry, directory, stack)
-            segments = await self._open(directory, files, mark, stack)
+            segments = await self._open(directory, files, mark, await _cold(registry), stack)
             rebuilt = await self._rebuild(segments, mark)
             if registry is not None:
                 # Whoever still serves a copy of this store is the older one from now on.
@@ -159,6 +159,7 @@ class Restore:
         directory: DataDirectory,
         files: FileSystem,
         mark: StoreMark,
+        cold: set[tuple[str, int]],
         stack: contextlib.AsyncExitStack,
     ) -> SegmentStore:
         from ingot.clock import SystemClock
@@ -171,7 +172,7 @@ class Restore:
         settings, clock = self.config.segment_settings(), SystemClock()
         segments = SegmentStore(files, lanes, directory.segments, settings, clock)
         writing = not self.dry_run
-        recovered = await segments.open(mark.store, mark.incarnation, writing=writing)
+        recovered = await segments.open(mark.store, mark.incarnation, cold, writing)
         stack.push_async_callback(segments.close)
         for line in recovered.problems:
             if not (self.dry_run and REFUSED in line):
@@ -210,6 +211,8 @@ class Restore:
         verdict = "all good"
         if damage or remarks:
             verdict = f"{len(damage)} damaged, {len(remarks)} that harm nothing"
+        if found.cold:
+            verdict += f"; cold and not looked at: {found.cold} blocks and what is below them"
         self.say(
             f"{did}: {found.buckets} buckets, {found.keys} objects, commits up to "
             f"{rebuilt.newest.sequence}: {verdict}"
@@ -276,6 +279,15 @@ async def _open_registry(
     await registry.open()
     stack.push_async_callback(registry.close)
     return registry
+
+
+async def _cold(registry: Registry | None) -> set[tuple[str, int]]:
+    """The segments whose files went because the network has them, where the registry still knows
+    them: its heads may be all that it lost."""
+    from ingot.segments.model import COLD
+
+    rows = await registry.segments() if registry is not None else []
+    return {(row.stream, row.number) for row in rows if row.state == COLD}
 
 
 async def _lease(
