@@ -302,6 +302,7 @@ async def _segments(config: Config) -> int:
     from ingot.registry.embedded import EmbeddedPostgres
     from ingot.registry.postgres import Postgres
     from ingot.segments import format
+    from ingot.segments.model import REPLACED
 
     directory = _existing(config)
     async with contextlib.AsyncExitStack() as stack:
@@ -323,7 +324,9 @@ async def _segments(config: Config) -> int:
         if key is not None and key[0] in format.SEGMENTS and os.path.isfile(path):
             files[key] = os.stat(path).st_size
     _say(f"{'segment':<27}{'state':<13}{'bytes':>14}  commits")
-    for stream, number in sorted({*files, *rows}):
+    # A unit stands for what was replaced: nothing is missing there.
+    replaced = {key for key, row in rows.items() if row.state == REPLACED and key not in files}
+    for stream, number in sorted({*files, *rows} - replaced):
         _say(_segment_line(stream, number, rows.get((stream, number)), files))
     return 0
 

@@ -26,12 +26,11 @@ from ingot.messages import Cid
 from ingot.segments import format
 from ingot.segments.disk import Disk, OpenFiles
 from ingot.segments.index import SegmentIndex
-from ingot.segments.model import SEALED, Key, SegmentInfo, row_of
+from ingot.segments.model import REPLACED, SEALED, Key, SegmentInfo, row_of
 from ingot.segments.read import Reader
 from ingot.segments.seal import Sealer
 from ingot.segments.segment import Segment, table_for
 
-REPLACED: Final = "replaced"
 STEP_BYTES: Final = MIB  # of a segment, from which is copied at a time
 
 

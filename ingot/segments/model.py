@@ -10,6 +10,7 @@ from ingot.messages import BodyPosition, Cid, CommitRecord
 OPEN = "open"
 SEALED = "sealed"
 QUARANTINED = "quarantined"
+REPLACED = "replaced"  # by a unit
 COLD = "cold"  # its file is gone: the network has it, and the index here
 
 Key = tuple[str, int]  # stream and number: a segment
