@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingot import dev_network, forge_commands, restore
-from ingot.config import LOG_LEVELS, Config
+from ingot.config import LOG_LEVELS, Config, default_of
 from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
 from ingot.process import Stopping, check_descriptor, say_ready
@@ -114,14 +114,17 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--credentials", metavar="FILE", help="TOML with [[account]] tables")
     serve.add_argument("--tls-certificate", metavar="FILE", help="PEM; serves https")
     serve.add_argument("--tls-key", metavar="FILE", help="PEM, of the certificate")
-    serve.add_argument("--segment-bytes", metavar="SIZE", help="seal a segment at this size")
-    serve.add_argument("--log-bytes-max", metavar="SIZE", help="all segments; over it 503 SlowDown")
-    serve.add_argument("--batch-mutations", metavar="N", help="mutations in one commit, at most")
-    serve.add_argument(
-        "--busy-poll-s", metavar="S", help="stay awake so long for a commit: latency; 0: never"
-    )
-    serve.add_argument("--node-cache-bytes", metavar="SIZE", help="memory for tree nodes")
-    serve.add_argument("--connections-max", metavar="N", help="clients at one time")
+    for name, metavar, what in (
+        ("segment_bytes", "SIZE", "seal a segment at this size"),
+        ("log_bytes_max", "SIZE", "all segments; over it 503 SlowDown"),
+        ("batch_mutations", "N", "mutations in one commit, at most"),
+        ("busy_poll_s", "S", "stay awake so long for a commit, for latency; 0: never"),
+        ("node_cache_bytes", "SIZE", "memory for tree nodes"),
+        ("connections_max", "N", "clients at one time"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        text = f"{what}; default {default_of(name)}"
+        serve.add_argument(option, metavar=metavar, help=text)
     serve.add_argument(
         "--ready-fd",
         metavar="N",

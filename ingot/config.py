@@ -182,6 +182,13 @@ class Config:
         )
 
 
+def default_of(name: str) -> str:
+    """A setting's default as a person would write it."""
+    (setting,) = (each for each in dataclasses.fields(Config) if each.name == name)
+    value: float = setting.default
+    return _sized(value) if setting.metadata["kind"] == "size" else f"{value:g}"
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) of ``127.0.0.1:9000``, ``[::1]:9000``, ``:9000`` (every address)."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\[\]:]*)):(\d{1,5})", text)
