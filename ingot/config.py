@@ -184,9 +184,9 @@ class Config:
 
 def default_of(name: str) -> str:
     """A setting's default as a person would write it."""
-    (setting,) = (each for each in dataclasses.fields(Config) if each.name == name)
-    value: float = setting.default
-    return _sized(value) if setting.metadata["kind"] == "size" else f"{value:g}"
+    kinds = {setting.name: setting.metadata["kind"] for setting in dataclasses.fields(Config)}
+    value = float(getattr(Config(), name))
+    return _sized(value) if kinds[name] == "size" else f"{value:g}"
 
 
 def parse_address(text: str) -> tuple[str, int]:
