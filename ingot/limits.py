@@ -71,6 +71,8 @@ COLD_MEMORY_BYTES: Final = 16 * MIB  # of what was asked for, kept for the next
 COLD_RUN_BYTES: Final = 16 * MIB  # one ranged request, from end to end
 COLD_GAP_BYTES: Final = 64 * KIB  # of others' frames that are fetched along, to save a request
 COLD_FETCHES_MAX: Final = 16  # ranged requests at a time
+COLD_LOCATED_S: Final = 60.0  # that the indexing service is believed about where a file is
+COLD_LOCATED_MAX: Final = 1024  # files of which that is remembered
 COLD_CACHE_BYTES: Final = 1 * GIB  # default of the cache on disk
 COLD_CACHE_FILE_BLOCKS_MAX: Final = 131_072  # 44 bytes of memory each, in eight files
 
