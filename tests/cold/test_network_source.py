@@ -52,15 +52,17 @@ class ColdBody:
     def __init__(self, network: Network, client: ForgeClient, directory: Path) -> None:
         self.network, self.client, self.directory = network, client, directory
         self.lanes = Lanes(asyncio.get_running_loop())
-        self.store = SegmentStore(
-            SystemFiles(), self.lanes, str(directory / "segments"), SegmentSettings(), SystemClock()
-        )
+        self.store = self.made()
         random = Random(7)
         self.chunks = [random.randbytes(100_000 + 777 * n) for n in range(12)]
         self.known: dict[Key, Shipped] = {}
         self.source = NetworkSource(
             client.retriever, self.shipped, network.indexer is not None, time.monotonic
         )
+
+    def made(self) -> SegmentStore:
+        directory = str(self.directory / "segments")
+        return SegmentStore(SystemFiles(), self.lanes, directory, SegmentSettings(), SystemClock())
 
     async def shipped(self, key: Key) -> Shipped | None:
         return self.known.get(key)
@@ -72,13 +74,7 @@ class ColdBody:
         positions = [await store.append_body(cid_of(c), memoryview(c)) for c in self.chunks]
         await store.sync_bodies(positions)
         await store.close()
-        self.store = store = SegmentStore(
-            SystemFiles(),
-            self.lanes,
-            f"{self.directory}/segments",
-            SegmentSettings(),
-            SystemClock(),
-        )
+        self.store = store = self.made()
         await store.open(b"s" * 16, 2)
         store.fetch = self.source
         await until(lambda: bool(store.retirable()))
@@ -145,6 +141,7 @@ FAULTS: list[tuple[str, Fault]] = [
 async def test_one_node_is_faulty(twice: ColdBody, route: str, fault: Fault, ahead: bool) -> None:
     twice.node(0).faults.add(route, fault, times=None)
     assert await twice.read_all(ahead) == twice.chunks
+    assert (twice.store.statistics.rejected > 0) == (fault == FlippedBit())
 
 
 @pytest.mark.slow
