@@ -39,6 +39,10 @@ _HOW_TO_REBUILD = (
 )
 
 
+class DamagedMark(ConfigError):
+    """STORE is there, and nobody can tell from it what it said."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreMark:
     """The identity that is also in the registry and in every commit record."""
@@ -120,7 +124,8 @@ class DataDirectory:
             self._lock = -1
 
     def found_mark(self) -> StoreMark | None:
-        """The mark that is there, or None; ConfigError for one that is damaged."""
+        """The mark that is there, or None. DamagedMark, or ConfigError where it may not be read or
+        a later version wrote it."""
         path = os.path.join(self.path, "STORE")
         try:
             with open(path, "rb") as file:
@@ -151,7 +156,7 @@ class DataDirectory:
         path = os.path.join(self.path, "STORE")
         try:
             self.found_mark()
-        except ConfigError:
+        except DamagedMark:
             os.rename(path, path + ".damaged")
         self._write_mark(mark)
 
@@ -230,7 +235,7 @@ def _from_json(path: str, text: bytes) -> StoreMark:
         if root is not None and not re.fullmatch("[0-9a-f]{64}", root):
             raise ValueError(f"root is {root!r}, no canonical id")
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}); {_HOW_TO_REBUILD}") from error
+        raise DamagedMark(f"{path} is damaged ({error}); {_HOW_TO_REBUILD}") from error
     if version != FORMAT or len(store) != 16:
         raise ConfigError(f"{path}: format {version} is not known to this version of ingot")
     return StoreMark(store, incarnation, root)

@@ -61,6 +61,7 @@ PASSED_OVER_TOLD_MAX: Final = 1000  # blocks of which is said that a copy is dam
 CHECKPOINT_TRIES: Final = 8  # for want of the last one's nodes; then a whole one is written
 READ_MANY_BLOCKS: Final = 128  # read together in one step of the loop, half a millisecond
 READ_MANY_BYTES: Final = 1 * MIB  # and the blocks after the one that reaches this are left
+STORE_LOOK_BYTES: Final = (64 * KIB, MIB, 64 * MIB)  # of a segment, for its first commit
 LOG_BYTES_MAX: Final = 1024 * GIB  # default of the setting; over it: 503 SlowDown
 
 # -- cold segments: what is read from the network --------------------------------------------------

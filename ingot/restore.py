@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingot import limits
 from ingot.config import Config
-from ingot.datadir import DataDirectory, StoreMark
+from ingot.datadir import DamagedMark, DataDirectory, StoreMark
 from ingot.errors import ConfigError, RootMoved
 
 if TYPE_CHECKING:
@@ -123,14 +123,19 @@ class Restore:
 
         try:
             found = directory.found_mark()
-        except ConfigError as error:
+        except DamagedMark as error:
             self._remark(str(error))
             found = None
-        if found is not None:
-            return found
         stores = stores_in(files, directory.segments)
+        named = ", ".join(sorted(store.hex() for store in stores)) or "none"
+        if found is not None:
+            if stores and found.store not in stores:
+                raise ConfigError(
+                    f"{directory.path}/STORE says store {found.store.hex()}, the commits in its "
+                    f"segments are of {named}: bring those together that belong together"
+                )
+            return found
         if len(stores) != 1:
-            named = ", ".join(sorted(store.hex() for store in stores)) or "none"
             raise ConfigError(
                 f"{directory.path} has no STORE file and its commits are of these stores: {named}. "
                 "Leave the segments of one there, or put STORE back"

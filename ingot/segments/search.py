@@ -10,12 +10,11 @@ Called by the store, and by ``ingot restore``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from ingot._speedups import frame
 from ingot.errors import FormatError
-from ingot.limits import MIB
-from ingot.messages import Cid, CommitRecord
+from ingot.limits import STORE_LOOK_BYTES
+from ingot.messages import CommitRef
 from ingot.ports import FileSystem
 from ingot.segments import format
 from ingot.segments.commit import decode_commit
@@ -23,12 +22,11 @@ from ingot.segments.disk import Disk
 from ingot.segments.model import SegmentInfo
 from ingot.segments.scan import SEARCH_FACTOR, Window
 
-FIRST_LOOK_BYTES = 64 * MIB  # a batch and its record, several times over
 
-
-async def commits_in(disk: Disk, info: SegmentInfo) -> AsyncIterator[tuple[Cid, CommitRecord]]:
-    """The commit records of one segment that can be read, in the order of the file; damage is
-    passed over. OSError where the file cannot be read at all."""
+async def commits_in(disk: Disk, info: SegmentInfo, store: bytes) -> list[CommitRef]:
+    """The commits of ``store`` whose records in one segment can be read, in the order of the file;
+    damage is passed over. OSError where the file cannot be read at all."""
+    found: list[CommitRef] = []
     fd = disk.files.open(disk.path(format.file_name(*info.key)))
     try:
         end = min(info.bytes, disk.files.size(fd))
@@ -41,15 +39,18 @@ async def commits_in(disk: Disk, info: SegmentInfo) -> AsyncIterator[tuple[Cid, 
             )
             for mark in marks:
                 try:
-                    yield mark[2], decode_commit(mark[3])
+                    record = decode_commit(mark[3])
                 except FormatError:
                     continue  # of a later version; the chain says what is missing
+                if record.store == store:
+                    found.append(CommitRef(record.sequence, mark[2]))
             at += length
             await asyncio.sleep(0)
             if at < end and not (wanted and length and not window.at_end):
                 at, budget = await _next_good(window, at + 1, end, budget)
     finally:
         disk.close_quietly(fd, format.file_name(*info.key))
+    return found
 
 
 async def _next_good(window: Window, at: int, end: int, budget: int) -> tuple[int, int]:
@@ -77,10 +78,12 @@ def stores_in(files: FileSystem, directory: str) -> dict[bytes, int]:
             fd = files.open(f"{directory}/{name}")
         except OSError:
             continue  # no file of ours, or damaged: others will tell
+        store = None
         try:
-            store = _store_of(files.pread(fd, FIRST_LOOK_BYTES, format.HEADER_BYTES))
+            for length in STORE_LOOK_BYTES:
+                store = store or _store_of(files.pread(fd, length, format.HEADER_BYTES))
         except OSError:
-            store = None
+            pass  # as above
         finally:
             files.close(fd)
         if store is not None:
@@ -90,7 +93,7 @@ def stores_in(files: FileSystem, directory: str) -> dict[bytes, int]:
 
 def _store_of(data: bytes) -> bytes | None:
     """The store that the first good commit record names."""
-    at, budget = 0, SEARCH_FACTOR * FIRST_LOOK_BYTES
+    at, budget = 0, SEARCH_FACTOR * len(data)
     while 0 <= at < len(data) and budget > 0:
         end, _, _, marks = frame.scan(data, at, len(data), format.COMMIT_MARK, frame.Tally())
         for mark in marks:

@@ -75,6 +75,7 @@ class SegmentStore:
         )
         self._preparers: list[Preparer] = []
         self._store = b""
+        self._search: tuple[SegmentInfo, list[CommitRef]] | None = None
         self._log: LogStream
         self._body: BodyStream
 
@@ -319,17 +320,21 @@ class SegmentStore:
                 continue
             if info.last_commit < sequence:
                 return CommitRef(info.last_commit, info.root)
-            below = None
+            below = [ref for ref in await self._searched(info) if ref.sequence < sequence]
+            if below:  # of two with one number the later one stands, if any
+                return max(reversed(below), key=lambda ref: ref.sequence)
+        return None
+
+    async def _searched(self, info: SegmentInfo) -> list[CommitRef]:
+        """What ``search`` finds in a segment, remembered for the next hole in it."""
+        if self._search is None or self._search[0] != info:
+            found: list[CommitRef] = []
             try:
-                async for cid, record in search.commits_in(self._disk, info):
-                    if record.store == self._store and record.sequence < sequence:
-                        if below is None or record.sequence >= below.sequence:
-                            below = CommitRef(record.sequence, cid)
+                found = await search.commits_in(self._disk, info, self._store)
             except OSError as error:
                 self._disk.problem(f"{format.file_name(*info.key)}: {error.strerror}")
-            if below is not None:
-                return below
-        return None
+            self._search = info, found
+        return self._search[1]
 
     async def commit_after(self, info: SegmentInfo) -> CommitRecord | None:
         """The first commit behind a segment; None where there is none."""

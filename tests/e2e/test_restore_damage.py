@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import re
 import shutil
 import subprocess
@@ -192,6 +194,50 @@ def test_the_file_store_is_lost_too(store: Store, text: bytes | None) -> None:
     assert rows(store) == before and read_all(store) == list(range(COMMITS))
     assert whose[0] in mark.read_bytes()
     assert (store.data / "STORE.damaged").exists() == (text is not None)
+
+
+def test_a_store_file_that_is_not_of_these_segments(store: Store) -> None:
+    store.fill(5)
+    before = store.query("SELECT count(*) FROM ingot.heads")
+    assert before[0][0]
+    store.drop_schema()
+    mark = store.data / "STORE"
+    ours = json.loads(mark.read_bytes())
+    mark.write_text(json.dumps(ours | {"store": "ab" * 16}))
+    status, said = store.restore()
+    assert status == 2 and ours["store"] in said and "ab" * 16 in said
+    mark.write_text(json.dumps(ours | {"format": 99}))  # a later version's is not replaced
+    status, said = store.restore()
+    assert status == 2 and "format 99" in said and b"99" in mark.read_bytes()
+    mark.write_text(json.dumps(ours))
+    assert store.restore()[0] == 0
+    assert read_all(store, 5) == list(range(5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damage_anywhere(store: Store, seed: int) -> None:
+    """Whatever the damage, a restore says so, the gateway starts, and no object is another."""
+    store.fill(COMMITS, body=bytes(20_000))
+    rng = random.Random(seed)
+    for path in rng.sample(sorted(store.segments.glob("*.*")), 3):
+        places = records(path) if rng.random() < 0.7 else []
+        for _ in range(rng.choice((1, 5, 30))):
+            where = rng.choice(places) if places else rng.randrange(path.stat().st_size)
+            spoil(path, min(where + rng.randrange(200), path.stat().st_size - 1))
+    if rng.random() < 0.3:
+        for path in store.segments.glob("*.idx"):
+            path.unlink()
+    store.drop_schema()
+    status, said = store.restore()
+    assert status in (0, 1, 3), said
+    with store.serve() as gateway:
+        client = gateway.client()
+        for number in range(COMMITS):
+            answer = client.get(f"/{('one', 'two', 'three')[number % 3]}/k{number:04}")
+            assert answer.status in (200, 404, 500), answer
+            assert answer.status != 200 or answer.body == b"%d" % number + bytes(20_000)
+            assert status != 0 or answer.status == 200
+        client.close()
 
 
 def test_every_bucket_was_deleted(store: Store) -> None:
