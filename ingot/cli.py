@@ -2,8 +2,9 @@
 
 Status 0: done, or stopped in an orderly way. 1: something inside went wrong, or ``fsck`` found
 damage. 2: a setting, the directory or the database is not right; one line on stderr says which and
-what to do. 3: ``fsck`` found only what harms nothing that is kept. 130 and 143: a second SIGINT or
-SIGTERM ended the drain at once. Nothing here is needed by a host that imports ``ingot.server``.
+what to do. 3: ``fsck`` found only what harms nothing that is kept (``restore`` likewise). 130 and
+143: a second SIGINT or SIGTERM ended the drain at once, or SIGINT a command that does not serve.
+Nothing here is needed by a host that imports ``ingot.server``.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ def exit_status(error: BaseException) -> int | None:
     """What an error that ends a command means to the shell; None for one that needs a traceback."""
     if isinstance(error, ConfigError | Unavailable):
         return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
     if isinstance(error, IngotError):
         return 1
     return 1 if isinstance(error, OSError) else None
@@ -361,6 +364,8 @@ def _say(line: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -39,7 +39,8 @@ each found by its hash; the heads of all buckets are written in one transaction.
 starts as ever. Afterwards every bucket is walked, so that the report says what it holds and what of
 it cannot be read (its bytes are for 'ingot fsck' to read). The gateway must be stopped. It changes
 no registry that holds heads: to rebuild one all the same, drop its schema first
-(DROP SCHEMA ingot CASCADE). Where DIR/STORE is lost it is made again.
+(DROP SCHEMA ingot CASCADE; of a private Postgres move DIR/postgres away). Where DIR/STORE is lost
+it is made again.
 
 exit status:
   0   restored, and all is good
@@ -232,8 +233,9 @@ class Restore:
 # -- the registry ----------------------------------------------------------------------------------
 
 _NOTHING_TO_RESTORE = (
-    "There is nothing to restore and nothing was changed: start 'ingot serve'. If buckets are "
-    "missing there, drop the schema first (DROP SCHEMA ingot CASCADE) and restore again"
+    "There is nothing to restore and nothing was changed: start 'ingot serve'. To have it rebuilt "
+    "all the same, as the segments are, drop its schema first (DROP SCHEMA ingot CASCADE; where "
+    "the Postgres is the private one, move the data directory's postgres/ away)"
 )
 
 

@@ -258,6 +258,20 @@ async def test_a_checkpoint_that_disagrees_with_the_commits() -> None:
         await log.rebuild(whole=True)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_numbers_that_were_used_elsewhere(whole: bool) -> None:
+    """A log that lacked commits which the registry had went on behind their numbers."""
+    log = Log()
+    for number in range(10):
+        log.step(checkpoint=number == 4)
+    log.newest = CommitRef(15, log.newest.record)
+    ref = log.step()
+    assert ref.sequence == 16
+    found = await log.rebuild(whole)
+    assert heads(found.rows) == heads(list(log.after[-1].values()))
+    assert found.newest == ref and not found.damage
+
+
 async def test_records_that_do_not_belong_there() -> None:
     log = Log()
     for _ in range(3):

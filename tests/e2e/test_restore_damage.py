@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -298,11 +299,13 @@ def begin(store: Store) -> subprocess.Popen[str]:
             *("--data-dir", str(store.data), "--postgres", store.dsn),
         ],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_killed_in_its_transaction(store: Store) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_ended_in_its_transaction(store: Store, number: signal.Signals) -> None:
     """Nothing of it stands, and the next one need not wait for the lease of the dead."""
     store.fill(COMMITS)
     before = rows(store)
@@ -317,8 +320,10 @@ def test_killed_in_its_transaction(store: Store) -> None:
             while not await blocker.fetchval(waiting):
                 assert restoring.poll() is None, "it ended without writing"
                 await asyncio.sleep(0.01)
-            restoring.kill()
-            restoring.communicate()
+            restoring.send_signal(number)
+            _, said = restoring.communicate()
+            assert restoring.returncode == (130 if number == signal.SIGINT else -9)
+            assert "Traceback" not in said
         await blocker.close()
 
     asyncio.run(kill_inside())
