@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true")
     arguments = parser.parse_args()
     logging.disable()  # the store reports what the faults do to it
-    began, crashes, commits, units, failures = time.monotonic(), 0, 0, 0, 0
+    began, crashes, commits, units, retired, failures = time.monotonic(), 0, 0, 0, 0, 0
     for seed in range(arguments.start, arguments.start + arguments.seeds):
         try:
             world = run_seed(seed, arguments.cycles, arguments.mood)
@@ -38,12 +38,13 @@ def main() -> int:
         crashes += world.crashes
         commits += world.commits
         units += world.units
+        retired += world.retired
         if (seed - arguments.start + 1) % 200 == 0:
             elapsed = time.monotonic() - began
             print(f"seed {seed}: {crashes} crashes, {commits} commits, {elapsed:.0f} s", flush=True)
     print(
         f"{arguments.seeds} seeds, {crashes} crash states, {commits} commits, {units} units, "
-        f"{failures} failures"
+        f"{retired} segments retired, {failures} failures"
     )
     return 1 if failures else 0
 

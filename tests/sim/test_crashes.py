@@ -5,13 +5,26 @@ A rule is broken by replacing the one function that keeps it; nothing in the pro
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from ingot.segments import chain, compact, log, recovery, runfile, scan, segment, store
+from ingot.segments import (
+    chain,
+    cold,
+    compact,
+    format,
+    log,
+    recovery,
+    runfile,
+    scan,
+    segment,
+    store,
+)
+from ingot.segments import retire as retiring
 from ingot.segments.body import BodyStream
 from ingot.segments.disk import Disk
 from tests.sim.disk import SimFiles, SimLane
@@ -198,6 +211,34 @@ def segments_before_their_unit(patch: Patch) -> None:
     patch.setattr(compact.Compactor, "_write", eager)
 
 
+def no_hash_of_what_was_fetched(patch: Patch) -> None:
+    """Believe the network."""
+
+    async def trusting(self: Any, pieces: Any, flight: Any) -> None:
+        data = await pieces.take(flight.place.offset, flight.place.length)
+        self._land(flight, bytes(data))
+
+    patch.setattr(cold.ColdReader, "_next", trusting)
+
+
+def file_before_index(patch: Patch) -> None:
+    """Remove a segment's file while readers are still sent to it."""
+    retire = retiring.Retirer.retire
+
+    async def eager(self: Any, key: Any, *rest: Any) -> None:
+        if any(info.key == key for info in self.retirable(*rest[:1])):
+            self._disk.files.unlink(self._disk.path(format.file_name(*key)))
+            await asyncio.sleep(0)
+        await retire(self, key, *rest)
+
+    patch.setattr(retiring.Retirer, "retire", eager)
+
+
+def cold_is_missing(patch: Patch) -> None:
+    """Forget at a start which segments are cold."""
+    patch.setattr(recovery.Recovery, "_note_cold", lambda self, files: None)
+
+
 RULES: list[tuple[Callable[[Patch], None], str]] = [  # and the mood that brings it out
     (no_log_sync, ""),
     (no_body_sync, ""),
@@ -212,6 +253,9 @@ RULES: list[tuple[Callable[[Patch], None], str]] = [  # and the mood that brings
     (old_table_first, ""),
     (no_unit_sync, ""),
     (segments_before_their_unit, ""),
+    (no_hash_of_what_was_fetched, ""),
+    (file_before_index, ""),
+    (cold_is_missing, ""),
 ]
 SEEDS = 600  # at the most; the rarest breach needs about a tenth of them
 

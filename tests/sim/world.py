@@ -7,7 +7,9 @@ Checked after every start, and during work where it applies:
 - the newest commit is not older than the last one acknowledged;
 - the chain of records has no gap, from the newest to the first;
 - a block that is read is the block that was asked for;
-- a start reports no damage where nothing but power was lost.
+- a start reports no damage where nothing but power was lost;
+- all of that also holds of segments that were retired, whose bytes a network has that lies now and
+  then and is away now and then.
 
 Faults (EIO, ENOSPC, short writes) may refuse work, never undo it.
 """
@@ -24,10 +26,12 @@ from random import Random
 from ingot._speedups import frame
 from ingot.errors import IngotError, NotFound, RequestError, Unavailable
 from ingot.messages import BodyPosition, CommitRecord, CommitRef, Head, HeadMove
-from ingot.segments.model import Recovered, SegmentSettings
+from ingot.segments import format
+from ingot.segments.model import Key, Recovered, SegmentSettings
 from ingot.segments.store import SegmentStore
 from tests.sim.disk import Crashed, SimFiles
 from tests.sim.loop import SimLoop
+from tests.support.coldsource import FakeSource, flip
 
 STORE = b"store of the sim"
 LEASE = b"lease of the sim"
@@ -143,6 +147,11 @@ class World:
         self.crashes = 0
         self.commits = 0
         self.units = 0
+        self.retired = 0
+        self.lies = 0  # and other faults of the network
+        self.source = FakeSource("one", "two", piece=3000)
+        self.source.failing = self._network_fails
+        self.registered: set[Key] = set()  # cold, as the registry knows it
         rate = self.random.choice((0.0, 0.0, 0.0, 0.005, 0.03))
         self.faults = Faults(self.random, rate)
         if mood == "killed":
@@ -197,6 +206,16 @@ class World:
     def _cut_soon(self) -> None:
         self.files.cut_at = self.files.calls + self.random.randint(1, 4)
 
+    def _network_fails(self, at: int, piece: bytes) -> bytes:
+        """One of two places lies or is away at a time, now and then both are away."""
+        choice = self.random.random() if self.faults.on else 1.0
+        if choice >= 0.1:
+            return piece
+        self.lies += 1
+        if choice < 0.02:
+            raise Unavailable("the network is away")
+        return flip(piece, self.random.randrange(len(piece)))
+
     def _boot(self) -> None:
         self.loop = SimLoop(self.files, self.random)
         self.turn = asyncio.Lock()  # commits go one at a time
@@ -223,6 +242,8 @@ class World:
         work = [self.loop.create_task(self._uploads()) for _ in range(self.random.randint(0, 3))]
         if self.random.random() < 0.4:
             work.append(self.loop.create_task(self._units()))
+        if self.random.random() < 0.4:
+            work.append(self.loop.create_task(self._retire()))
         for _ in range(self.random.randint(1, 40)):
             await self._commit([])
             if self.truth.blocks and self.random.random() < 0.2:
@@ -240,7 +261,8 @@ class World:
         )
         before = self.faults.count
         try:
-            found = await self.store.open(STORE, self.incarnation)
+            self.store.fetch = self.source
+            found = await self.store.open(STORE, self.incarnation, frozenset(self.registered))
         except Unavailable:
             assert self.faults.count > before, "a start refused a disk that works"
             return False
@@ -348,6 +370,27 @@ class World:
             except RequestError:
                 assert sum(info.bytes for info in sources) > self.settings.segment_bytes_max
 
+    async def _retire(self) -> None:
+        """Retire segments, each after the network and the registry have it."""
+        random = self.random
+        for _ in range(random.randint(1, 4)):
+            for _ in range(random.randint(0, 60)):
+                await asyncio.sleep(0)
+            retirable = self.store.retirable()
+            if not retirable:
+                continue
+            info = random.choice(retirable)
+            inode = self.files.names[format.file_name(*info.key)]
+            self.source.keep(info.key, bytes(inode.seen[: info.bytes]))
+            self.registered.add(info.key)
+            try:
+                await self.store.retire(info.key)
+                self.retired += 1
+            except Unavailable:
+                pass  # the disk refuses, or the indexes are still being checked
+            except RequestError:
+                assert info.key not in {one.key for one in self.store.retirable()}
+
     async def _uploads(self) -> None:
         random = self.random
         for _ in range(random.randint(1, 5)):
@@ -366,7 +409,10 @@ class World:
     async def _look_around(self, cids: Iterable[bytes]) -> None:
         for cid in cids:
             expected = self.truth.blocks[cid]
-            before = self.faults.count
+            before = self.faults.count + self.lies
+            if self.random.random() < 0.1:
+                some = list(self.truth.blocks)
+                self.store.prefetch([self.random.choice(some) for _ in range(5)])
             try:
                 found = await self.store.read(cid)
                 assert found == expected
@@ -378,7 +424,8 @@ class World:
             except NotFound as error:
                 raise AssertionError(f"an acknowledged block is gone: {error}") from error
             except IngotError as error:
-                assert self.faults.count > before, f"reading failed on a good disk: {error}"
+                faults = self.faults.count + self.lies
+                assert faults > before, f"reading failed on a good disk: {error}"
 
 
 def run_seed(seed: int, cycles: int = 5, mood: str = "") -> World:

@@ -31,6 +31,7 @@ class FakeSource:
         self.gate: asyncio.Event | None = None
         self.asked: list[tuple[Key, int, int]] = []
         self.reading = self.reading_max = 0
+        self.failing: Callable[[int, bytes], bytes] = lambda at, piece: piece
 
     def keep(self, key: Key, data: bytes) -> None:
         for provider in self.all:
@@ -83,7 +84,12 @@ class FakeReading:
                 self._next(Unavailable(f"{provider.name} broke off"))
                 continue
             end = min(self._stop, self.position + self._source.piece)
-            piece = provider.spoil(self.position, data[self.position : end])
+            piece = data[self.position : end]
+            try:
+                piece = self._source.failing(self.position, provider.spoil(self.position, piece))
+            except Unavailable as error:
+                self._next(error)
+                continue
             self.position, self._given = end, self._given + len(piece)
             return piece
         raise StopAsyncIteration
