@@ -215,6 +215,15 @@ FORGE_IMPORT_BYTES_MAX: Final = 2 * CONTAINER_BYTES_MAX  # of a file with delega
 FORGE_FAULTY_NODES_MAX: Final = 1024  # of which is known that they failed lately
 FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
 
+# -- shipping -----------------------------------------------------------------------------------
+SHIP_FILES: Final = 4  # on their way at a time
+SHIP_INDEXES: Final = 2  # of those, files whose indexes are in memory: 250 bytes a block
+SHIP_BACKOFF_S: Final = 1.0  # of one file, after the client's own tries; doubled for each failure
+SHIP_BACKOFF_MAX_S: Final = 60.0  # so long at most until a service that is back is noticed
+SHIP_PROBLEMS_TOLD_MAX: Final = 100
+SHIP_SCAN_BYTES: Final = 4 * MIB  # of a file that is verified, read and hashed at a time
+SHIP_HEADS_BYTES: Final = 256 * KIB  # of one of which only the frames' heads are looked at
+
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert CHUNK_BYTES < COLD_WINDOW_BYTES <= COLD_AHEAD_BYTES_MAX
 assert COLD_FETCHES_MAX < FORGE_CONNECTIONS_MAX
@@ -222,6 +231,8 @@ assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
 assert SEGMENT_BYTES_MAX < FORGE_BLOB_BYTES_MAX
 assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX
 assert FORGE_BACKOFF_MAX_S < FORGE_BREAKER_OPEN_S
+assert NODE_BYTES_READ_MAX + KIB < SHIP_SCAN_BYTES  # any frame is seen whole
+assert SHIP_INDEXES <= SHIP_FILES
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
 assert HEAD_READ_BYTES <= RECV_BYTES
 assert CHUNK_LINE_BYTES_MAX < HEAD_READ_BYTES

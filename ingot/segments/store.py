@@ -12,11 +12,27 @@ finds. One event loop; nothing on it waits for the disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractContextManager
 
 from ingot.errors import IngotError
 from ingot.limits import COPY_STEP_BLOCKS
-from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
+from ingot.messages import (
+    BodyPosition,
+    Cid,
+    CommitRecord,
+    CommitRef,
+    HeadMove,
+    SealedSegment,
+)
 from ingot.ports import Clock, ColdSource, FileSystem, Lanes
 from ingot.segments import format, search
 from ingot.segments.audit import Auditor
@@ -41,6 +57,7 @@ from ingot.segments.model import (
     Statistics,
     row_of,
 )
+from ingot.segments.outgoing import Block, Outgoing
 from ingot.segments.read import Reader
 from ingot.segments.recovery import Recovery
 from ingot.segments.retire import Retirer
@@ -73,6 +90,7 @@ class SegmentStore:
         self._compactor = Compactor(
             self._disk, self._index, self._sealer, self._reader, self._open_files
         )
+        self._outgoing = Outgoing(self._disk, self._index, self._open_files)
         self._preparers: list[Preparer] = []
         self._store = b""
         self._search: tuple[SegmentInfo, list[CommitRef]] | None = None
@@ -287,7 +305,7 @@ class SegmentStore:
             return False
         return True
 
-    async def commits_after(self, after: int) -> AsyncIterator[tuple[Cid, CommitRecord]]:
+    async def commits_after(self, after: int) -> AsyncGenerator[tuple[Cid, CommitRecord], None]:
         """The commits with a sequence above ``after``, oldest first. Holds the records of one
         segment at a time, each of which is found from its newest record along the chain."""
         infos = [info for info in self._logs() if info.last_commit > after]
@@ -406,6 +424,31 @@ class SegmentStore:
         index, lingering = self._index, set(self._open_files.lingering())
         here = [i for i in index.sealed() if i.key not in index.absent or i.key in lingering]
         return sum(info.bytes for info in here) + sum(s.end for s in index.growing.values())
+
+    # -- shipping (``segments.outgoing``) ----------------------------------------------------------
+
+    def shippable(self) -> list[SealedSegment]:
+        """The units and body segments that are sealed, whole and here."""
+        return self._outgoing.shippable()
+
+    def body_numbers(self) -> Collection[int]:
+        """Of all body segments: open, sealed, damaged, or known and not here."""
+        return self._outgoing.body_numbers()
+
+    def open_file(self, segment: SealedSegment) -> AbstractContextManager[int]:
+        """A descriptor for reading, valid until the context ends. Unavailable."""
+        return self._outgoing.open_file(segment)
+
+    async def digest_of(self, segment: SealedSegment) -> bytes:
+        """The sha2-256 multihash of the whole file, every frame of which is verified. Corruption,
+        OSError."""
+        return await self._outgoing.digest_of(segment)
+
+    def blocks_of(self, segment: SealedSegment) -> AsyncGenerator[list[Block], None]:
+        """Multihash, offset and length of the file's blocks, some at a time."""
+        return self._outgoing.blocks_of(segment)
+
+    # -- for checks and lists ----------------------------------------------------------------------
 
     async def verify(self, say: Callable[[str], None]) -> Verified:
         """Read and hash every frame and follow every commit; ``say`` hears how far it is. Cold
