@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import random
 import re
 import subprocess
@@ -127,26 +128,67 @@ def load(gateway: Gateway, acknowledged: int, seed: int = 1) -> list[Worker]:
 
 
 def check(client: Client, workers: list[Worker]) -> int:
-    """Everything acknowledged is there; what was in flight may be or not. How many objects."""
-    there = 0
+    """Everything acknowledged is there and nothing else; what was in flight may be or not. How many
+    objects."""
+    buckets, objects = set(), set()
     for worker in workers:
         for path in {**worker.states, **worker.in_flight}:
             allowed = {worker.states.get(path), worker.in_flight.get(path, worker.states.get(path))}
             if path.count("/") == 1:
-                found = "there" if client.request("HEAD", path).status == 200 else None
+                found = None
+                if client.request("HEAD", path).status == 200:
+                    found = "there"
+                    buckets.add(path)
             else:
                 answer = client.get(path)
                 assert answer.status in (200, 404), (path, answer)
                 found = None
                 if answer.status == 200:
                     found = hashlib.sha256(answer.body).hexdigest()
-                    there += 1
+                    objects.add(path)
             assert found in allowed, f"{path}: found {found}, allowed {allowed}"
-    return there
+    listed = {
+        f"/{name}" for name in re.findall(r"<Name>(.*?)</Name>", client.get("/").body.decode())
+    }
+    assert listed == {*buckets, "/shared"}
+    assert {f"{name}/{key}" for name in listed for key in client.list_all(name[1:])} == objects
+    return len(objects)
+
+
+class Upload:
+    """A multipart upload that is open while the gateway dies."""
+
+    path = "/other/whole"
+
+    def __init__(self, client: Client) -> None:
+        assert client.put("/other", b"").status == 200
+        begun = client.request("POST", self.path, query="uploads=")
+        self.id = re.findall(r"<UploadId>(.*)</UploadId>", begun.body.decode())[0]
+        self.body, self.parts = b"", ""
+        self.part(client, os.urandom(5 * MIB))
+
+    def part(self, client: Client, piece: bytes) -> None:
+        number = self.parts.count("<Part>") + 1
+        query = f"partNumber={number}&uploadId={self.id}"
+        answer = client.request("PUT", self.path, piece, query=query)
+        assert answer.status == 200, answer
+        etag = answer.headers["etag"]
+        self.parts += f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+        self.body += piece
+
+    def complete(self, client: Client) -> None:
+        self.part(client, b"the rest")
+        document = f"<CompleteMultipartUpload>{self.parts}</CompleteMultipartUpload>".encode()
+        answer = client.request("POST", self.path, document, query=f"uploadId={self.id}")
+        assert answer.status == 200, answer
+        assert client.get(self.path).body == self.body
+        assert client.delete(self.path).status == client.delete("/other").status == 204
 
 
 def test_everything_is_there_after_a_crash_and_a_lost_database(store: Store) -> None:
-    workers = load(store.serve(), 1500)
+    gateway = store.serve()
+    upload = Upload(gateway.client())
+    workers = load(gateway, 1500)
     before = {row["name"]: row for row in store.query(BUCKETS)}
     assert len(store.logs()) > 3
     store.drop_schema()
@@ -159,6 +201,7 @@ def test_everything_is_there_after_a_crash_and_a_lost_database(store: Store) -> 
             assert tuple(after[name])[:6] == tuple(row)[:6]
     with store.serve() as gateway:
         client = gateway.client()
+        upload.complete(client)
         there = check(client, workers)
         assert there > 50 and f"{there} objects" in said
         assert client.put("/shared/new", b"x").status == 200
