@@ -70,7 +70,10 @@ class Outgoing:
         return sorted(found, key=lambda segment: (segment.stream, segment.number))
 
     def body_numbers(self) -> set[int]:
-        keys = [info.key for info in self._index.sealed()] + list(self._index.growing)
+        """Of all body segments that a commit may need: those of which nothing is durable yet may
+        still vanish, and no commit names them."""
+        keys = [info.key for info in self._index.sealed()]
+        keys += [segment.key for segment in self._index.growing.values() if not segment.empty]
         return {number for stream, number in keys if stream == format.BODY}
 
     @contextmanager

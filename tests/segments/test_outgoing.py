@@ -89,8 +89,9 @@ def test_whole_files_ship_with_digest_and_blocks(
 
 
 def test_what_is_still_written_does_not_ship(machine: Machine) -> None:
-    machine.upload(b"chunk" * 2000)
-    machine.commit(b"block")
+    position = machine.upload(b"chunk" * 2000)
+    assert set(machine.store.body_numbers()) == set()
+    machine.commit(b"block", bodies=[position])
     assert machine.store.shippable() == [] and set(machine.store.body_numbers()) == {1}
     machine.stop()
     assert not machine.start().problems
