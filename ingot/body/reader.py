@@ -67,7 +67,7 @@ class _Reader:
         self._pool = pool
         self._planned: deque[Part] = deque()  # of which the source has heard
         self._planned_bytes = 0
-        self._walked = False  # to the end of the range
+        self._unplanned = left  # bytes of the range behind those
         self._broken: Exception | None = None  # why the walk went no further than was planned
         self._rest: Part | None = None  # of a chunk that is sent in small pieces
         self._out: _Piece | None = None
@@ -136,7 +136,7 @@ class _Reader:
         return _Piece(view, buffer)
 
     async def _next_part(self) -> Part:
-        if not self._walked and self._planned_bytes <= COLD_WINDOW_BYTES // 2:
+        if self._unplanned and self._planned_bytes <= COLD_WINDOW_BYTES // 2:
             await self._plan()
         if not self._planned:
             assert self._broken is not None, "the parts make up the range"
@@ -149,17 +149,15 @@ class _Reader:
         """Fill the window. A failure on the way concerns what is behind it, and waits for that."""
         known = len(self._planned)
         try:
-            while self._planned_bytes < COLD_WINDOW_BYTES:
-                step = next(self._steps, None)
+            while self._unplanned and self._planned_bytes < COLD_WINDOW_BYTES:
+                step = next(self._steps)
                 while isinstance(step, Node):
                     step = self._steps.send(await self._block(step.cid))
-                if step is None:
-                    self._walked = True
-                    break
                 self._planned.append(step)
                 self._planned_bytes += step.length
+                self._unplanned -= step.stop - step.start
         except IngotError as error:
-            self._walked, self._broken = True, error
+            self._unplanned, self._broken = 0, error
         if len(self._planned) > 1:
             self._source.prefetch([part.cid for part in list(self._planned)[known:]])
 

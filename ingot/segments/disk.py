@@ -130,6 +130,15 @@ def unavailable(what: str, error: OSError, directory: str) -> Unavailable:
     return Unavailable(f"{what}: {error.strerror or error}")
 
 
+class _Open:
+    """A file that is open, and when it was last read."""
+
+    __slots__ = ("fd", "read_at")
+
+    def __init__(self, fd: int, read_at: int) -> None:
+        self.fd, self.read_at = fd, read_at
+
+
 class OpenFiles:
     """Descriptors of sealed segments, opened when needed; the least recently used are closed.
 
@@ -139,23 +148,25 @@ class OpenFiles:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._fds: OrderedDict[Key, int] = OrderedDict()
+        self._open: OrderedDict[Key, _Open] = OrderedDict()
+        self._newest: _Open | None = None  # which is the last of them
         self._pins: dict[Key, int] = {}
         self._gone: set[Key] = set()  # to be closed by whoever reads them last
         self.now = 0  # a time that its owner moves on, in any unit
-        self.read_at: dict[Key, int] = {}  # ``now`` of the last read of each segment
+        self._read_at: dict[Key, int] = {}  # ``now`` of the last read of those closed since
 
     def fd(self, key: Key) -> int:
         """Valid until the caller's next await."""
-        self.read_at[key] = self.now
-        fd = self._fds.get(key)
-        if fd is None:
+        one = self._open.get(key)
+        if one is None:
             fd = self._disk.files.open(self._disk.path(file_name(*key)))
-            self._fds[key] = fd
+            one = self._open[key] = self._newest = _Open(fd, self.now)
             self._evict(key)
-        else:
-            self._fds.move_to_end(key)
-        return fd
+        elif one is not self._newest:
+            self._open.move_to_end(key)
+            self._newest = one
+        one.read_at = self.now
+        return one.fd
 
     def pin(self, key: Key) -> int:
         """As ``fd``, valid until ``unpin``."""
@@ -180,8 +191,13 @@ class OpenFiles:
         """Its file goes: close the descriptor, once nobody reads from it any more."""
         if key in self._pins:
             self._gone.add(key)
-        elif (fd := self._fds.pop(key, None)) is not None:
-            self._disk.close_quietly(fd, file_name(*key))
+        else:
+            self._read_at.pop(key, None)
+            self._close(key, self._open.pop(key, None))
+
+    def read_times(self) -> dict[Key, int]:
+        """``now`` at the last read of each segment since the start."""
+        return self._read_at | {key: one.read_at for key, one in self._open.items()}
 
     def lingering(self) -> list[Key]:
         """Whose file is gone while it is still read from, so that its space is not free yet."""
@@ -189,14 +205,20 @@ class OpenFiles:
 
     def close(self) -> None:
         assert not self._pins, "a read is under way"
-        for key, fd in self._fds.items():
-            self._disk.close_quietly(fd, file_name(*key))
-        self._fds.clear()
+        while self._open:
+            self._close(*self._open.popitem())
 
     def _evict(self, newest: Key) -> None:
-        spare = len(self._fds) - self._disk.settings.open_files_max
+        spare = len(self._open) - self._disk.settings.open_files_max
         if spare <= 0:
             return
-        idle = [key for key in self._fds if key not in self._pins and key != newest]
+        idle = [key for key in self._open if key not in self._pins and key != newest]
         for key in idle[:spare]:
-            self._disk.close_quietly(self._fds.pop(key), file_name(*key))
+            self._read_at[key] = self._open[key].read_at
+            self._close(key, self._open.pop(key))
+
+    def _close(self, key: Key, one: _Open | None) -> None:
+        if one is not None:
+            self._disk.close_quietly(one.fd, file_name(*key))
+            if one is self._newest:
+                self._newest = None

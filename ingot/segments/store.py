@@ -416,7 +416,7 @@ class SegmentStore:
         """When each segment was last read since the start, by the ``now`` of the last call before
         that; reads from now on count as of ``now``."""
         self._open_files.now = now
-        return self._open_files.read_at
+        return self._open_files.read_times()
 
     def bytes_here(self) -> int:
         """What the files of the segments take on the disk; one that is removed and still read
