@@ -125,4 +125,4 @@ def aws(gateway: Gateway, tmp_path: Path) -> Aws:
 def store(private_path: Path, postgres: str) -> Iterator[Store]:
     made = Store(private_path, postgres)
     yield made
-    made.admin(f"DROP DATABASE {made.database} WITH (FORCE)")
+    made.close()

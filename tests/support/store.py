@@ -41,6 +41,7 @@ class Store:
         self.data = path / "data"
         self.segments = self.data / "segments"
         self.server = server
+        self.gateways: list[Gateway] = []
         self.database = f"restore_{os.urandom(4).hex()}"
         self.admin(f"CREATE DATABASE {self.database}")
         parts = urllib.parse.urlsplit(server)
@@ -56,7 +57,17 @@ class Store:
         self.query("DROP SCHEMA ingot CASCADE")
 
     def serve(self, *arguments: str) -> Gateway:
-        return Gateway(self.data, "--postgres", self.dsn, "--segment-bytes", "1MiB", *arguments)
+        settings = "--postgres", self.dsn, "--segment-bytes", "1MiB"
+        made = Gateway(self.data, *settings, *arguments)
+        self.gateways.append(made)
+        return made
+
+    def close(self) -> None:
+        """End what a failed test left running; the database goes."""
+        for gateway in self.gateways:
+            if gateway.process.poll() is None:
+                gateway.kill()
+        self.admin(f"DROP DATABASE {self.database} WITH (FORCE)")
 
     def run(self, command: str, *arguments: str, data: Path | None = None) -> tuple[int, str]:
         return run(data or self.data, command, "--postgres", self.dsn, *arguments)
