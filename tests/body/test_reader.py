@@ -14,7 +14,7 @@ from ingot.body import dag
 from ingot.body.pool import Pool
 from ingot.body.reader import read_range
 from ingot.errors import Corruption, NotFound
-from ingot.limits import CHUNK_BYTES, LOG_CHUNK_BYTES_MAX
+from ingot.limits import CHUNK_BYTES, COLD_WINDOW_BYTES, LOG_CHUNK_BYTES_MAX
 from ingot.messages import Body
 from tests.body.support import Blocks, content
 
@@ -197,3 +197,38 @@ async def test_cancelled_at_any_point_every_buffer_comes_back(pool: Pool, turns:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert pool.out == 0 and blocks.reading == 0
+
+
+async def test_the_source_hears_what_comes_next(pool: Pool) -> None:
+    """Up to a window ahead, in order, each chunk once, and only those that the range needs."""
+    size = 24 * 4096
+    body, blocks = stored(content(size * 700), size)
+    order = [cid for cid, _ in body.chunks]
+    start, stop = 3 * size + 1, 690 * size
+    heard_max = read = 0
+    async for piece in read_range(blocks, body, start, stop, pool):
+        await asyncio.sleep(0)
+        read += len(piece)
+        heard_max = max(heard_max, len(blocks.prefetched) * size - read)
+    assert blocks.prefetched == order[3:690]
+    assert COLD_WINDOW_BYTES // 4 < heard_max <= COLD_WINDOW_BYTES + 2 * size
+
+
+async def test_a_single_chunk_is_not_announced(pool: Pool) -> None:
+    body, blocks = stored(content(3 * CHUNK_BYTES))
+    await collect(blocks, body, CHUNK_BYTES + 5, 2 * CHUNK_BYTES - 5, pool)
+    assert not blocks.prefetched
+
+
+async def test_damage_ahead_does_not_hide_what_is_before_it(pool: Pool) -> None:
+    """The walk meets a damaged node early; what it reached until then is sent all the same."""
+    data = content(1100 * 600)
+    body, blocks = stored(data, 600)
+    assert body.depth == 1
+    (_, second) = [cid for cid, _ in body.chunks]
+    blocks.blocks[second] = dag.encode_node([(second[:1] + b"\x55" + second[2:], 1)])
+    found = bytearray()
+    with pytest.raises(Corruption):
+        async for piece in read_range(blocks, body, 0, len(data), pool):
+            found += piece
+    assert found == data[: 1024 * 600]

@@ -11,7 +11,7 @@ import pytest
 from ingot.bucket.record import Record, decode_record
 from ingot.errors import Corruption
 from ingot.messages import Body, Cid
-from tests.support.world import World
+from tests.support.world import NODE_CACHE_BYTES, World
 
 COUNT = 10  # the log in memory reads three together
 
@@ -50,6 +50,21 @@ async def test_those_that_must_be_waited_for(world: World) -> None:
     cids = await page(world)
     world.log.cold.update((cids[0], cids[4], cids[5], cids[9]))
     assert await keys_of(world, cids) == [b"%02d" % number for number in range(COUNT)]
+    assert world.log.prefetched == cids, "the whole page, at the first that is not at hand"
+
+
+async def test_nodes_that_must_be_waited_for_are_announced_together(world: World) -> None:
+    for number in range(400):
+        body = Body(1, bytes(16), bytes(32), inline=b"x")
+        await world.store.put("b", Record(b"%05d" % number, body, "etag", 1))
+    world.nodes.cache = type(world.nodes.cache)(NODE_CACHE_BYTES)
+    world.log.prefetched.clear()
+    world.log.cold.update(world.log.blocks)
+    rounds: list[int] = []
+    world.log.prefetch = lambda cids: rounds.append(len(cids))  # type: ignore[method-assign]
+    found = await world.store.page(world.store.bucket("b"), b"", b"", None, 1000)
+    assert len(found.items) == 400
+    assert max(rounds) > 20 and len(rounds) <= 12, "not one after the other"
 
 
 async def test_others_get_their_turn(world: World) -> None:
