@@ -324,6 +324,8 @@ async def _segments(config: Config) -> int:
         await registry.open()
         stack.push_async_callback(registry.close)
         rows = {(row.stream, row.number): row for row in await registry.segments()}
+        shipments = {(row.stream, row.number): row.state for row in await registry.shipments()}
+        watermark = await registry.forge_watermark()
     files = {}
     for name in sorted(os.listdir(directory.segments)):
         path, key = os.path.join(directory.segments, name), format.parse_name(name)
@@ -332,8 +334,11 @@ async def _segments(config: Config) -> int:
     _say(f"{'segment':<27}{'state':<13}{'bytes':>14}  commits")
     # A unit stands for what was replaced: nothing is missing there.
     replaced = {key for key, row in rows.items() if row.state == REPLACED and key not in files}
-    for stream, number in sorted({*files, *rows} - replaced):
-        _say(_segment_line(stream, number, rows.get((stream, number)), files))
+    for key in sorted({*files, *rows, *shipments} - replaced):
+        line = _segment_line(*key, rows.get(key), files)
+        _say(f"{line}  shipping: {shipments[key]}" if key in shipments else line)
+    if shipments:
+        _say(f"Forge has everything up to commit {watermark}")
     return 0
 
 

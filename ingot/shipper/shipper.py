@@ -257,6 +257,7 @@ class Shipper:
         """Wait before the next attempt, or give the file up."""
         if isinstance(error, CircuitOpen):
             self._pause(key, error.retry_after_s)  # nothing was tried
+            self._problems[key] = f"{_name(key)}: {error}"
             return
         row = self._rows.get(key)
         if _is_final(error) and key not in (ADVANCE, LOAD):

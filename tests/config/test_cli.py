@@ -19,6 +19,8 @@ import pytest
 
 from ingot import __version__
 from ingot.cli import build_parser, main
+from ingot.messages import Shipment
+from ingot.registry.postgres import Postgres
 from tests.support.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -291,6 +293,23 @@ def test_fsck_and_segments(data_dir: Path, dsn: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["segment", "state", "bytes", "commits"]
     assert "log-" in done.stdout and not any(stray.stem in done.stdout for stray in strays)
+    assert "Forge" not in done.stdout
+    asyncio.run(ship_something(dsn))
+    done = command("segments", "--data-dir", str(data_dir), "--postgres", dsn)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("unit-")]
+    assert line.endswith("shipping: stored")
+    assert done.stdout.splitlines()[-1] == "Forge has everything up to commit 7"
+
+
+async def ship_something(dsn: str) -> None:
+    registry = Postgres(dsn)
+    await registry.open()
+    token = await registry.acquire("tests", 60.0)
+    assert token is not None
+    row = Shipment("unit", 5, "stored", b"\x12\x20" + bytes(32), (b"token",), 9, 8, 9)
+    await registry.put_shipment(token, row)
+    await registry.advance_forge(token, 7, [])
+    await registry.close()
 
 
 @pytest.mark.slow
