@@ -23,6 +23,8 @@ from ingot.forge.query import Location
 from ingot.forge.reading import Reading
 from ingot.forge.retrieve import Retriever
 from ingot.limits import COLD_LOCATED_MAX, COLD_LOCATED_S
+from ingot.messages import Shipment
+from ingot.ports import Registry
 
 Key = tuple[str, int]  # stream and number
 
@@ -47,6 +49,41 @@ def locations_of(tokens: Iterable[bytes]) -> list[Location]:
         except (Malformed, FormatError) as error:
             log.error("a location that was kept cannot be read: %s", error)
     return found
+
+
+class Shipments:
+    """The registry's shipments as reading and retiring need them: ``shipped`` for a
+    ``NetworkSource``, ``confirmed`` for a ledger. ``state`` is that of a confirmed shipment. The
+    rows are held, so a cold read asks the registry only about a segment that it was never told of.
+    """
+
+    def __init__(self, registry: Registry, state: str) -> None:
+        self._registry = registry
+        self._state = state
+        self._rows: dict[Key, Shipment] = {}
+        self._shipped: dict[Key, Shipped] = {}  # of those that were asked for
+        self._reading = asyncio.Lock()
+
+    async def confirmed(self) -> set[Key]:
+        """As the registry has it now. Unavailable."""
+        await self._read()
+        return {key for key, row in self._rows.items() if row.state == self._state}
+
+    async def shipped(self, key: Key) -> Shipped | None:
+        """Unavailable where the registry would have to be asked and cannot be."""
+        if key not in self._rows or not self._rows[key].locations:
+            async with self._reading:  # whoever waited here has an answer already
+                if key not in self._rows or not self._rows[key].locations:
+                    await self._read()
+        row = self._rows.get(key)
+        if row is not None and key not in self._shipped:
+            self._shipped[key] = Shipped(row.digest, locations_of(row.locations))
+        return self._shipped.get(key)
+
+    async def _read(self) -> None:
+        rows = await self._registry.shipments()
+        self._shipped.clear()
+        self._rows = {(row.stream, row.number): row for row in rows}
 
 
 class NetworkSource:

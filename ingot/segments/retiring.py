@@ -36,7 +36,8 @@ class Ledger(Protocol):
         ...
 
     async def note_cold(self, info: SegmentInfo) -> None:
-        """Record durably that the file of this segment may be gone; a start is told so then."""
+        """Record durably that the file of this segment may be gone; a start is told so then. After
+        whatever ``on_change`` has told of it before: an older state must not take its place."""
         ...
 
 
