@@ -91,6 +91,12 @@ class Config:
     """The one node that blobs shall go to; None leaves the choice to the upload service."""
     forge_space: str | None = _setting(None, "did")
     """Needed where the delegations are about several spaces."""
+    seal_age_s: float = _setting(limits.SEAL_AGE_S, "seconds", 0.01)
+    """With a Forge network: an open segment that holds something is sealed when it is so old,"""
+    unit_age_s: float = _setting(limits.UNIT_AGE_S, "seconds", 0.01)
+    """and log segments become a unit, which ships, when they have waited so long for more."""
+    warm_bytes: int = _setting(limits.LOG_BYTES_MAX, "size", limits.MIB)
+    """Segments that the network has confirmed stay here up to this size, all together."""
     forge_key: str | None = _setting(None, "path")
     """The agent's private key; None is ``forge/agent.pem`` in the data directory."""
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingot import limits
 from ingot.body.ingest import Ingest
@@ -38,7 +38,11 @@ from ingot.offload import Lanes
 from ingot.ports import Clock, FileSystem, Registry
 from ingot.s3.app import App
 from ingot.segments.files import SystemFiles
+from ingot.segments.model import COLD
 from ingot.segments.store import SegmentStore
+
+if TYPE_CHECKING:
+    from ingot.shipping import Shipping
 
 HOUSEKEEPING_S = 1.0
 PRUNE_S = 60.0
@@ -70,6 +74,7 @@ class Server:
         self.root: Account | None = None
         self.root_generated = False
         self.segments: SegmentStore
+        self.shipping: Shipping | None = None  # where a Forge network is named
         self.store: Store
         self.pipeline: Pipeline
         self.http: HttpServer | None = None
@@ -251,8 +256,15 @@ class Server:
         self.segments = SegmentStore(
             files, lanes, directory.segments, config.segment_settings(), self.clock
         )
-        recovered = await self.segments.open(mark.store, mark.incarnation)
+        states = await registry.segments()
+        cold = {(row.stream, row.number) for row in states if row.state == COLD}
+        recovered = await self.segments.open(mark.store, mark.incarnation, cold)
         stack.push_async_callback(self.segments.close)
+        pins = Pins()
+        self.shipping = self._shipping(registry, lease, directory, pins)
+        if self.shipping is not None:
+            stack.push_async_callback(self.shipping.stop)
+            await self.shipping.attach()
         newest = recovered.newest[1] if recovered.newest is not None else None
         outcome = await reconcile(self.segments, registry, lease.token)
         used_up = await registry.newest_commit()
@@ -262,7 +274,6 @@ class Server:
             self.log.error("%s", line)
         blocks = Published(self.segments)
         nodes = Nodes(blocks, config.node_cache_bytes)
-        pins = Pins()
         checkpoints = Checkpoints(nodes, mark.store, mark.incarnation, self.clock)
         self.pipeline = Pipeline(
             nodes,
@@ -288,6 +299,8 @@ class Server:
             rows.put_nowait(row)
             if row.state == "sealed":
                 checkpoints.segment_sealed()
+            if self.shipping is not None:
+                self.shipping.changed()
 
         self.segments.on_change = segment_changed
         for row in self.segments.rows():
@@ -296,7 +309,41 @@ class Server:
         following = asyncio.create_task(_follow(registry, rows))
         stack.push_async_callback(_cancel, following)
         stack.push_async_callback(_let_end, following, rows)
+        if self.shipping is not None:
+            await self.shipping.start()
         return self.store
+
+    def _shipping(
+        self, registry: Registry, lease: Lease, directory: DataDirectory, pins: Pins
+    ) -> Shipping | None:
+        """What takes segments to the Forge network, where one is named."""
+        config = self.config
+        network = config.forge_settings()
+        if network is None:
+            return None
+        from ingot.forge.client import ForgeClient
+        from ingot.forge.keystore import KeyStore
+        from ingot.shipping import Shipping, ShippingSettings
+
+        keys = KeyStore(directory.path, config.forge_key)
+        identity = keys.identity(self.clock.now_ms() // 1000, config.forge_space)
+        return Shipping(
+            ForgeClient(network, identity, self.clock),
+            self.segments,
+            registry,
+            lease.token,
+            pins,
+            self.clock,
+            ShippingSettings(
+                warm_bytes=config.warm_bytes,
+                seal_age_s=config.seal_age_s,
+                unit_age_s=config.unit_age_s,
+                round_s=min(limits.RETENTION_ROUND_S, config.unit_age_s),
+            ),
+            indexed=network.indexer is not None,
+            cache=os.path.join(directory.path, "cache"),
+            log=self.log,
+        )
 
     def _tls(self) -> ssl.SSLContext | None:
         config = self.config
@@ -322,7 +369,7 @@ class Server:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self.pipeline.expire()
-            used, most = sum(row.bytes for row in self.segments.rows()), self.config.log_bytes_max
+            used, most = self.segments.bytes_here(), self.config.log_bytes_max
             self.store.full = (
                 f"the segments hold {used} bytes of the {most} that --log-bytes-max allows"
                 if used >= most

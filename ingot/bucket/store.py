@@ -187,6 +187,8 @@ class Store:
 
     def read(self, body: Body, start: int, stop: int) -> AsyncGenerator[memoryview | bytes, None]:
         """The bytes [start, stop) in pieces; each valid until the next step."""
+        if body.inline is None:
+            self.pin(body)  # whoever replaces the object meanwhile must not end the download
         return read_range(self._blocks, body, start, stop, self._read_pool)
 
     # -- writing -----------------------------------------------------------------------------------

@@ -1,0 +1,148 @@
+"""A whole gateway before a Forge network: what is written ships, its files go, and all of it is
+read back from there, byte for byte; also over a restart and while a node lies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingot.bucket.model import BucketConfig
+from ingot.bucket.record import Record
+from ingot.config import Config
+from ingot.credentials import Account, CredentialStore
+from ingot.forge.keystore import KeyStore
+from ingot.forge.network import Network, faults
+from ingot.limits import MIB
+from ingot.messages import Body
+from ingot.registry.memory import MemoryRegistry
+from ingot.server import Deps, Server
+from tests.body.support import Stream
+from tests.net.waiting import until
+
+pytestmark = pytest.mark.slow
+CONFIG = BucketConfig("owner", "Owner", 1, "us-east-1")
+NOW = 1_800_000_000_000
+
+
+class Site:
+    """A gateway, its network, and what the gateway's bucket should hold."""
+
+    def __init__(self, directory: Path, network: Network) -> None:
+        self.directory, self.network = directory, network
+        self.registry = MemoryRegistry()
+        self.source = random.Random(1)
+        self.objects: dict[str, bytes] = {}
+        self.server: Server
+
+    async def start(self, **settings: Any) -> None:
+        data = str(self.directory / "data")
+        config = Config(
+            **{
+                "listen": "127.0.0.1:0",
+                "data_dir": data,
+                "segment_bytes": MIB,
+                "seal_age_s": 0.2,
+                "unit_age_s": 0.4,
+                "warm_bytes": MIB,
+                **self.network.gateway_settings(),
+                **settings,
+            }
+        )
+        keys = KeyStore(data)
+        if not keys.spaces(NOW // 1000):
+            space = keys.create_space()
+            await self.network.provision(space.did)
+        accounts = CredentialStore([Account("AKIAINGOT", "secret-secret", "1" * 64, "t")])
+        self.server = Server(config, Deps(registry=self.registry, accounts=accounts))
+        await self.server.start()
+
+    async def put(self, key: str, size: int) -> None:
+        data = self.source.randbytes(size)
+        if size <= 4096:
+            body = Body(size, None, None, inline=data)
+        else:
+            body = await self.server.store.ingest(Stream(data), ())
+        await self.server.store.put("b", Record(key.encode(), body, "e", NOW))
+        self.objects[key] = data
+
+    async def fill(self, count: int) -> None:
+        for _ in range(count):
+            size = self.source.choice((0, 100, 3000, 30_000, 300_000, 1_500_000))
+            await self.put(f"k{self.source.randrange(60)}", size)
+
+    async def until_shipped(self) -> None:
+        shipping, segments = self.server.shipping, self.server.segments
+        assert shipping is not None
+        newest = segments.sequence
+        await until(lambda: shipping.shipper.watermark >= newest)
+
+    async def check(self) -> None:
+        store = self.server.store
+        for key, data in self.objects.items():
+            record = await store.find(store.bucket("b"), key.encode())
+            assert record is not None, key
+            pieces = [bytes(piece) async for piece in store.read(record.body, 0, len(data))]
+            assert b"".join(pieces) == data, key
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with Network(tmp_path / "network") as network:
+        made = Site(tmp_path, network)
+        await made.start()
+        await made.server.store.create_bucket("b", CONFIG)
+        yield made
+        await made.server.stop()
+
+
+async def test_everything_ships_goes_and_is_read_back(site: Site) -> None:
+    await site.fill(60)
+    await site.until_shipped()
+    segments = site.server.segments
+    await until(lambda: segments.bytes_here() <= 2 * MIB)
+    assert [row for row in segments.rows() if row.state == "cold"]
+    await site.check()
+    await site.server.stop()
+    await site.start()
+    await site.check()
+    await site.fill(20)
+    await site.until_shipped()
+    await site.check()
+
+
+async def test_a_flipped_bit_of_one_node_reaches_nobody(site: Site) -> None:
+    await site.fill(40)
+    await site.until_shipped()
+    await until(lambda: site.server.segments.bytes_here() <= 2 * MIB)
+    await site.server.stop()
+    await site.start()
+    for node in site.network.nodes:
+        node.faults.add("GET /piece", faults.FlippedBit(), times=2)
+    store = site.server.store
+    wrong = 0
+    for key, data in site.objects.items():
+        try:
+            record = await store.find(store.bucket("b"), key.encode())
+            assert record is not None
+            pieces = [bytes(piece) async for piece in store.read(record.body, 0, len(data))]
+        except Exception:
+            wrong += 1
+            continue
+        assert b"".join(pieces) == data, key
+    assert wrong <= 4
+    await site.check()
+
+
+async def test_writes_go_on_while_the_network_is_away(site: Site) -> None:
+    for service in site.network.services:
+        await service.hang_up()
+    await site.fill(40)
+    await site.check()
+    for service in site.network.services:
+        await service.listen()
+    await site.until_shipped()
+    await site.check()
