@@ -258,13 +258,16 @@ class Server:
         )
         states = await registry.segments()
         cold = {(row.stream, row.number) for row in states if row.state == COLD}
+        pins = Pins()
+        rows: asyncio.Queue[Any] = asyncio.Queue()
+        self.shipping = self._shipping(registry, lease, directory, pins, rows)
+        if self.shipping is not None:
+            stack.push_async_callback(self.shipping.close)
+            await self.shipping.attach()
         recovered = await self.segments.open(mark.store, mark.incarnation, cold)
         stack.push_async_callback(self.segments.close)
-        pins = Pins()
-        self.shipping = self._shipping(registry, lease, directory, pins)
         if self.shipping is not None:
             stack.push_async_callback(self.shipping.stop)
-            await self.shipping.attach()
         newest = recovered.newest[1] if recovered.newest is not None else None
         outcome = await reconcile(self.segments, registry, lease.token)
         used_up = await registry.newest_commit()
@@ -293,10 +296,9 @@ class Server:
         lease.hear()
         self.pipeline.start(lease.token, outcome.buckets, newest, self.segments.sequence)
         stack.push_async_callback(self.pipeline.stop)
-        rows: asyncio.Queue[Any] = asyncio.Queue()
 
         def segment_changed(row: Any) -> None:
-            rows.put_nowait(row)
+            rows.put_nowait((row, None))
             if row.state == "sealed":
                 checkpoints.segment_sealed()
             if self.shipping is not None:
@@ -304,7 +306,7 @@ class Server:
 
         self.segments.on_change = segment_changed
         for row in self.segments.rows():
-            rows.put_nowait(row)
+            rows.put_nowait((row, None))
         stack.push_async_callback(_cancel, asyncio.create_task(self._keep_house(registry)))
         following = asyncio.create_task(_follow(registry, rows))
         stack.push_async_callback(_cancel, following)
@@ -314,7 +316,12 @@ class Server:
         return self.store
 
     def _shipping(
-        self, registry: Registry, lease: Lease, directory: DataDirectory, pins: Pins
+        self,
+        registry: Registry,
+        lease: Lease,
+        directory: DataDirectory,
+        pins: Pins,
+        rows: asyncio.Queue[Any],
     ) -> Shipping | None:
         """What takes segments to the Forge network, where one is named."""
         config = self.config
@@ -324,6 +331,11 @@ class Server:
         from ingot.forge.client import ForgeClient
         from ingot.forge.keystore import KeyStore
         from ingot.shipping import Shipping, ShippingSettings
+
+        async def record(row: Any) -> None:
+            written = asyncio.get_running_loop().create_future()
+            rows.put_nowait((row, written))
+            await written
 
         keys = KeyStore(directory.path, config.forge_key)
         identity = keys.identity(self.clock.now_ms() // 1000, config.forge_space)
@@ -340,9 +352,9 @@ class Server:
                 unit_age_s=config.unit_age_s,
                 round_s=min(limits.RETENTION_ROUND_S, config.unit_age_s),
             ),
+            record=record,
             indexed=network.indexer is not None,
             cache=os.path.join(directory.path, "cache"),
-            log=self.log,
         )
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -452,16 +464,22 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
-    """Write segment states to the registry, in order, as soon as it can take them; None ends it."""
-    while (row := await rows.get()) is not None:
+    """Write segment states to the registry, in order, as soon as it can take them; None ends it.
+    With each may come a future for who waits until it is written."""
+    while (item := await rows.get()) is not None:
+        row, written = item
         while True:
             try:
                 await registry.put_segment(row)
+                if written is not None and not written.done():
+                    written.set_result(None)
                 break
             except Unavailable:
                 await asyncio.sleep(HOUSEKEEPING_S)
-            except Exception:  # one row that cannot be written must not stop those behind it
+            except Exception as error:  # one row must not stop those behind it
                 logging.getLogger("ingot").exception("the state of a segment was not recorded")
+                if written is not None and not written.done():
+                    written.set_exception(Unavailable(f"it was not recorded: {error}"))
                 break
 
 

@@ -4,27 +4,23 @@
                                    bodies ──────────────┘
 
 Nothing of a request waits for any of it but the read of a block whose file is not here any more.
-With the network away everything waits and goes on by itself. Attached and begun by
-``ingot.server`` once the segments are open, ended before they are closed; with the lease gone it
-does no more.
+With the network away everything waits and goes on by itself. Attached by ``ingot.server`` before
+the segments are opened, ended before they are closed; with the lease gone it does no more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 from ingot import limits
 from ingot.bucket.compaction import Compaction
 from ingot.bucket.pins import Pins
-from ingot.cold import NetworkSource, Shipped, locations_of
+from ingot.cold import NetworkSource, Shipments
 from ingot.forge.client import ForgeClient
-from ingot.messages import Shipment
 from ingot.ports import Clock, Registry
-from ingot.segments.model import COLD, Key, SegmentInfo, row_of
+from ingot.segments.model import COLD, Key, Row, SegmentInfo, row_of
 from ingot.segments.retiring import Retiring
 from ingot.segments.store import SegmentStore
 from ingot.shipper import Shipper
@@ -54,26 +50,22 @@ class Shipping:
         clock: Clock,
         settings: ShippingSettings,
         *,
+        record: Callable[[Row], Awaitable[None]],
         indexed: bool,
         cache: str,
-        log: logging.Logger,
     ) -> None:
         self._client = client
         self._segments = segments
         self._settings = settings
         self._cache = cache
-        self._log = log
-        self._ledger = _Ledger(registry)
+        shipments = Shipments(registry, INDEXED)
         self._compaction = Compaction(
             segments, pins, clock, limits.UNIT_SOURCE_BYTES, settings.unit_age_s
         )
         self.shipper = Shipper(segments, registry, token, client.upload)
-        self._retiring = Retiring(
-            segments, self._ledger, settings.warm_bytes, clock, settings.round_s
-        )
-        self._source = NetworkSource(
-            client.retriever, self._ledger.shipped, indexed, clock.monotonic
-        )
+        ledger = _Ledger(shipments, record)
+        self._retiring = Retiring(segments, ledger, settings.warm_bytes, clock, settings.round_s)
+        self._source = NetworkSource(client.retriever, shipments.shipped, indexed, clock.monotonic)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def attach(self) -> None:
@@ -99,6 +91,9 @@ class Shipping:
             await asyncio.wait(self._tasks)
         await self._retiring.stop()
         await self.shipper.stop()
+
+    async def close(self) -> None:
+        """Nothing is read from the network any more."""
         await self._client.close()
 
     def changed(self) -> None:
@@ -112,28 +107,15 @@ class Shipping:
 
 
 class _Ledger:
-    """The registry's shipments, as retiring and cold reads ask for them."""
+    """What retiring asks and says. ``record`` returns when a segment's state is in the registry,
+    behind those that were to be written before: an older one must not come later."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._shipped: dict[Key, Shipped] = {}  # confirmed ones do not change
+    def __init__(self, shipments: Shipments, record: Callable[[Row], Awaitable[None]]) -> None:
+        self._shipments = shipments
+        self._record = record
 
     async def confirmed(self) -> Collection[Key]:
-        return {(row.stream, row.number) for row in await self._rows() if row.state == INDEXED}
+        return await self._shipments.confirmed()
 
     async def note_cold(self, info: SegmentInfo) -> None:
-        row: Any = row_of(info.as_state(COLD))
-        await self._registry.put_segment(row)
-
-    async def shipped(self, key: Key) -> Shipped | None:
-        if key not in self._shipped:
-            await self._rows()
-        return self._shipped.get(key)
-
-    async def _rows(self) -> list[Shipment]:
-        rows = await self._registry.shipments()
-        for row in rows:
-            key = (row.stream, row.number)
-            if row.state == INDEXED and key not in self._shipped:
-                self._shipped[key] = Shipped(row.digest, locations_of(row.locations))
-        return rows
+        await self._record(row_of(info.as_state(COLD)))
