@@ -72,7 +72,7 @@ async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await made.retire(gateway)
     opened = SegmentStore.open
 
-    async def told(self: SegmentStore, store: bytes, incarnation: int) -> object:
+    async def told(self: SegmentStore, store: bytes, incarnation: int, *_: object) -> object:
         self.fetch = made.source
         return await opened(self, store, incarnation, made.cold)
 
