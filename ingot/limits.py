@@ -145,6 +145,7 @@ STANDBY_POLL_S: Final = 0.25  # a standby asks so often whether lock and lease a
 SWAP_TIMEOUT_S: Final = 5.0
 SWAP_RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # then the last again
 BUSY_POLL_S: Final = 0.002  # that the loop does not sleep while a commit is under way
+GATHER_S: Final = 0.002  # that a batch waits for more: about what a commit takes
 COMMIT_DEADLINE_S: Final = 20.0  # a waiter of the pipeline gets 503 after this
 REGISTRY_PATIENCE_S: Final = 2.0  # a waiter's, once the registry is known to be away
 HEADS_KEPT: Final = 1000  # root history a bucket keeps in the registry

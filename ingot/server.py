@@ -389,6 +389,8 @@ class Server:
             )
             if self.pipeline.failed is not None:
                 self.failed.set()
+                if self.shipping is not None:
+                    await self.shipping.stop()  # what it would change is another's now
             if self.clock.monotonic() - pruned >= PRUNE_S:
                 pruned = self.clock.monotonic()
                 try:

@@ -74,6 +74,11 @@ class Shipping:
         await self._segments.open_cache(self._cache, limits.COLD_CACHE_BYTES)
         self._segments.fetch = self._source
 
+    @property
+    def running(self) -> bool:
+        """Between ``start`` and ``stop``."""
+        return bool(self._tasks)
+
     async def start(self) -> None:
         await self.shipper.start()
         await self._retiring.start()
@@ -84,11 +89,13 @@ class Shipping:
         ]
 
     async def stop(self) -> None:
-        """Leave everything as it is; what was under way begins anew at the next start."""
-        for task in self._tasks:
+        """Leave everything as it is; what was under way begins anew at the next start. May be
+        repeated."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         await self._retiring.stop()
         await self.shipper.stop()
 

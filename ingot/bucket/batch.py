@@ -153,7 +153,7 @@ class Drop(Mutation):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """What a batch comes to. ``after`` holds the buckets that it leaves changed; None: deleted."""
 

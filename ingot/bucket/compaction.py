@@ -97,6 +97,8 @@ class Compaction:
                     pass
             except (OSError, IngotError) as error:
                 log.warning("a unit could not be made, it is tried again: %s", error)
+            except Exception:  # a bug: the segments stay, and somebody has to hear of it
+                log.exception("making a unit broke, it is tried again")
             await asyncio.sleep(pause_s)
 
     async def step(self) -> SegmentInfo | None:

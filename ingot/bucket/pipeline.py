@@ -37,7 +37,6 @@ from ingot.ports import Clock, Registry
 
 log = logging.getLogger("ingot.pipeline")
 
-GATHER_S: Final = 0.002  # about what a commit takes, and so what waiting for a larger one may
 CROWD_KEPT: Final = 15 / 16  # of the highest count, from batch to batch: it follows within dozens
 
 
@@ -197,7 +196,7 @@ class Pipeline:
         longer than a commit takes: turns may be slow.
         """
         self._crowd = self._crowd * CROWD_KEPT
-        patience = self._clock.monotonic() + GATHER_S
+        patience = self._clock.monotonic() + limits.GATHER_S
         before = -1
         while before < (queued := len(self._queue)) < self._batch_mutations:
             answering = sum([len(plan.answers) for plan in self._under_way])

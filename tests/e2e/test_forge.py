@@ -3,6 +3,7 @@ read back from there, byte for byte; also over a restart and while a node lies."
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ingot.bucket.model import BucketConfig
 from ingot.bucket.record import Record
 from ingot.config import Config
 from ingot.credentials import Account, CredentialStore
+from ingot.errors import Corruption, LeaseLost, NotFound, Unavailable
 from ingot.forge.keystore import KeyStore
 from ingot.forge.network import Network, faults
 from ingot.limits import MIB
@@ -129,7 +131,7 @@ async def test_a_flipped_bit_of_one_node_reaches_nobody(site: Site) -> None:
             record = await store.find(store.bucket("b"), key.encode())
             assert record is not None
             pieces = [bytes(piece) async for piece in store.read(record.body, 0, len(data))]
-        except Exception:
+        except (Corruption, NotFound, Unavailable):  # both nodes lied, or were not asked again
             wrong += 1
             continue
         assert b"".join(pieces) == data, key
@@ -146,3 +148,16 @@ async def test_writes_go_on_while_the_network_is_away(site: Site) -> None:
         await service.listen()
     await site.until_shipped()
     await site.check()
+
+
+async def test_with_the_lease_gone_nothing_is_shipped_or_retired(site: Site) -> None:
+    await site.fill(10)
+    await site.until_shipped()
+    shipping, segments = site.server.shipping, site.server.segments
+    assert shipping is not None and shipping.running
+    site.server.pipeline.fail(LeaseLost("another gateway took it"))
+    await until(lambda: not shipping.running)
+    assert site.server.failed.is_set()
+    before = segments.rows(), await site.registry.shipments()
+    await asyncio.sleep(1.0)  # more than the age of segments and units, and a round of retiring
+    assert (segments.rows(), await site.registry.shipments()) == before
