@@ -25,6 +25,7 @@ from ingot.limits import (
 )
 from ingot.messages import Cid, CommitRecord
 from ingot.ports import Clock
+from ingot.segments.compact import Unsettled
 from ingot.segments.model import Key, SegmentInfo
 
 log = logging.getLogger("ingot.compaction")
@@ -39,7 +40,10 @@ class Segments(Protocol):
     async def commit_after(self, info: SegmentInfo) -> CommitRecord | None: ...
     async def read(self, cid: Cid) -> bytes: ...
     async def replace(
-        self, sources: Sequence[SegmentInfo], live: Collection[Cid]
+        self,
+        sources: Sequence[SegmentInfo],
+        live: Collection[Cid],
+        settled: Callable[[], bool],
     ) -> SegmentInfo: ...
 
 
@@ -47,11 +51,20 @@ async def compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins
     """Put one unit in the place of ``sources``, which are in a row in ``segments.settled()``.
     FormatError or Corruption for a segment that has to stay as it is, OSError where the disk
     refuses; then nothing has changed."""
+    while True:
+        try:
+            return await _compact(segments, sources, pins)
+        except Unsettled:
+            pass  # with a reader who began before their end; of those there are only so many
+
+
+async def _compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins) -> SegmentInfo:
     roots = Roots()
     # Requests that began before the segments' end may still read there; those that began later
     # read from heads that reach, of these segments, only what the last heads here reach. Whoever
     # has committed since is answered for by the commit behind, so this comes before looking there.
-    roots.pins.update(pins.counts)
+    pinned = set(pins.counts)
+    roots.pins |= pinned
     for info in sources:
         async for cid, record in segments.commits_of(info):
             roots.add(cid, record)
@@ -60,12 +73,18 @@ async def compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins
     behind = await segments.commit_after(sources[-1])
     if behind is not None:
         roots.follow(behind)
-    walk = Liveness(roots, segments.holding(sources))
+    holds = segments.holding(sources)
+    walk = Liveness(roots, holds)
     while wanted := walk.wanted(COMPACT_STEP_BLOCKS):
         for cid in wanted:
             walk.feed(cid, await segments.read(cid))
         await asyncio.sleep(0)
-    return await segments.replace(sources, walk.live)
+
+    def settled() -> bool:
+        """Whether nobody has begun meanwhile to read a body that the unit will lack."""
+        return not any(holds(cid) for cid in pins.counts.keys() - pinned - walk.live)
+
+    return await segments.replace(sources, walk.live, settled)
 
 
 class Compaction:

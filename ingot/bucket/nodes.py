@@ -62,8 +62,13 @@ class Published:
             raise lost(cid) from error
 
 
-def lost(cid: Cid) -> Corruption:
-    return Corruption(f"block {to_text(cid)}", "to be in a segment", "that none has it")
+class Lost(Corruption):
+    """A block that is in no segment. Damage, unless only heads reach it that their bucket has left:
+    compaction drops that (``newest``)."""
+
+
+def lost(cid: Cid) -> Lost:
+    return Lost(f"block {to_text(cid)}", "to be in a segment", "that none has it")
 
 
 class Nodes:

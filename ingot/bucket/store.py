@@ -31,7 +31,8 @@ from ingot.bucket.model import (
     Page,
     PreconditionFailed,
 )
-from ingot.bucket.nodes import Nodes, Published, lost
+from ingot.bucket.newest import at_newest
+from ingot.bucket.nodes import Lost, Nodes, Published, lost
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.record import Record, cid_of, decode_record, encode_record, etag_of
@@ -69,6 +70,7 @@ class Segments(Protocol):
     async def append_body(self, cid: Cid, data: memoryview) -> BodyPosition: ...
     async def sync_bodies(self, positions: Sequence[BodyPosition]) -> None: ...
     async def lacking(self, cids: Sequence[Cid]) -> Cid | None: ...
+    def __contains__(self, cid: Cid) -> bool: ...
     def prefetch(self, cids: Sequence[Cid]) -> None: ...
 
 
@@ -85,6 +87,7 @@ class Store:
         clock: Clock,
     ) -> None:
         self.pipeline = pipeline
+        self.tips = pipeline.tips
         self.lease_until = 0.0  # boottime; moved on by every confirmed renewal
         self.full = ""  # why no more bytes are taken, when they are not; deletions still are
         self._segments = segments
@@ -107,7 +110,7 @@ class Store:
     def bucket(self, name: str) -> Bucket:
         """NoSuchBucket. Never waits."""
         self._serving()
-        bucket = self.pipeline.tips.get(name)
+        bucket = self.tips.get(name)
         if bucket is None:
             raise NoSuchBucket(name)
         return bucket
@@ -115,7 +118,7 @@ class Store:
     def buckets(self) -> list[Bucket]:
         """Sorted by name."""
         self._serving()
-        return [bucket for _, bucket in sorted(self.pipeline.tips.items())]
+        return [bucket for _, bucket in sorted(self.tips.items())]
 
     async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
         """BucketExists."""
@@ -154,10 +157,23 @@ class Store:
         """The record of ``key``; does not suspend where its blocks are at hand."""
         try:
             return self.find_now(bucket, key)
-        except Missing:
-            root, cache = bucket.head.objects, self._nodes.cache
-            value = await self._nodes.run(lambda: mst.get(cache, root, key))
-            return None if value is None else decode_record(await self._blocks.read(value))
+        except (Missing, Lost):
+            return await self._find(bucket, key)
+
+    @at_newest
+    async def _find(self, bucket: Bucket, key: bytes) -> Record | None:
+        root, cache = bucket.head.objects, self._nodes.cache
+        value = await self._nodes.run(lambda: mst.get(cache, root, key))
+        if value is None:
+            return None
+        record = decode_record(await self._blocks.read(value))
+        if self.tips.get(bucket.name) is not bucket and record.body.inline is None:
+            # While this was on its way back from the disk a unit may have dropped the rest. What
+            # is there now stays: our caller pins it before anybody else has a turn.
+            for cid, _ in record.body.chunks:
+                if cid not in self._segments:
+                    raise lost(cid)
+        return record
 
     async def page(
         self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int

@@ -27,6 +27,7 @@ from ingot import limits, mst
 from ingot.bucket.assembly import compact
 from ingot.bucket.batch import Answer, Change, UploadChange, Write
 from ingot.bucket.model import Bucket, Condition
+from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.part import (
     BEYOND,
@@ -84,6 +85,7 @@ class Uploads:
         writable: Callable[[str], Bucket],
         all_there: Callable[[Sequence[Cid]], Awaitable[None]],
     ) -> None:
+        self.tips = pipeline.tips
         self._all_there = all_there
         self._nodes = nodes
         self._pipeline = pipeline
@@ -92,6 +94,7 @@ class Uploads:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    @at_newest
     async def find(self, bucket: Bucket, key: bytes, upload_id: str) -> Upload:
         """An open upload; NoSuchUpload."""
         if not id_fits(key, upload_id):
@@ -101,6 +104,7 @@ class Uploads:
             raise NoSuchUpload(upload_id)
         return decode_upload(await self._block(value))
 
+    @at_newest
     async def completed(self, bucket: Bucket, key: bytes, upload_id: str) -> Completed | None:
         """What became of an upload, while that is remembered."""
         if not id_fits(key, upload_id):
@@ -108,6 +112,7 @@ class Uploads:
         value = await self._get(bucket, marker_key(upload_id))
         return None if value is None else decode_completed(await self._block(value))
 
+    @at_newest
     async def parts(
         self, bucket: Bucket, upload: Upload, after: int = 0, limit: int = limits.PARTS_MAX
     ) -> tuple[list[tuple[int, Part]], bool]:
@@ -125,6 +130,7 @@ class Uploads:
                 await asyncio.sleep(0)
         return found, len(entries) > limit
 
+    @at_newest
     async def page(
         self,
         bucket: Bucket,
@@ -249,6 +255,7 @@ class Uploads:
         change = UploadChange(upload.id, [], (stem, upload.cid), ends=True)
         await self._submit(self._writable(bucket), change, [])
 
+    @at_newest
     async def _outlived(self, bucket: Bucket, now_ms: int) -> list[tuple[bytes, Cid | None]]:
         """Removals of markers that nobody will ask for any more. An upload was created before it
         was completed, so only the markers of old enough uploads are looked at, the oldest first."""

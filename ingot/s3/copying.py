@@ -87,11 +87,11 @@ class CopyOperations:
         return response
 
     def _record(self, call: Call, found: Record, written: WriteHeaders, replaces: bool) -> Record:
-        """The source is pinned for as long as its copy is under way, so that nothing reclaims the
-        chunks which the new record is about to name."""
+        """The source was pinned and stays so for as long as its copy is under way, so that nothing
+        reclaims the chunks which the new record is about to name."""
         return Record(
             call.key,
-            self._store.pin(found.body),
+            found.body,
             found.etag,
             self._clock.now_ms(),
             written.headers if replaces else found.headers,
@@ -114,7 +114,8 @@ class CopyOperations:
 
 
 async def find_source(store: Store, call: Call, source: CopySource) -> Record:
-    """The record that a copy reads, with the right to read it and on the client's conditions."""
+    """The record that a copy reads, with the right to read it and on the client's conditions. Its
+    body is pinned for as long as it is held."""
     index = call.request.index
     bucket = store.bucket(source.bucket)
     check_owner(bucket, call, b"x-amz-source-expected-bucket-owner")
@@ -123,6 +124,7 @@ async def find_source(store: Store, call: Call, source: CopySource) -> Record:
     found = await store.find(bucket, source.key)
     if found is None:
         raise S3Error("NoSuchKey", Key=source.key.decode())
+    store.pin(found.body)
     asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
     if asked:
         conditions.read(asked, found.etag, found.created_ms)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot._speedups import entries
 from ingot.bucket.model import Bucket, Page
+from ingot.bucket.newest import LOOKS_MAX
+from ingot.bucket.nodes import Lost
 from ingot.bucket.record import SUMMARY
 from ingot.messages import Response
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
@@ -49,9 +51,9 @@ class ListOperations:
 
     def handlers(self) -> dict[str, Handler]:
         return {
-            "ListObjects": self.list_v1,
-            "ListObjectsV2": self.list_v2,
-            "ListObjectVersions": self.list_versions,
+            "ListObjects": _of_one_head(self.list_v1),
+            "ListObjectsV2": _of_one_head(self.list_v2),
+            "ListObjectVersions": _of_one_head(self.list_versions),
         }
 
     async def list_v1(self, call: Call) -> Response:
@@ -177,6 +179,21 @@ class ListOperations:
         for name in key_texts(groups, asked.encoded):
             shown.append(b"<CommonPrefixes><Prefix>%b</Prefix></CommonPrefixes>" % name)
         return shown
+
+
+def _of_one_head(page: Handler) -> Handler:
+    """A page shows one head of its bucket, keys and records. Where compaction took something from
+    under it, because the bucket has moved on, the page is made anew of the newest head."""
+
+    async def made(call: Call) -> Response:
+        for _ in range(LOOKS_MAX - 1):
+            try:
+                return await page(call)
+            except Lost:
+                continue
+        return await page(call)
+
+    return made
 
 
 def group_of(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:

@@ -59,7 +59,7 @@ class Auditor:
                 "here: blocks of theirs may not be found. Put the files back, or restore."
             )
             return
-        await self._sealer.remove_damaged(held)
+        await self._sealer.remove_run(held)
 
     async def _rebuild(self, info: SegmentInfo) -> None:
         """Scan a sealed segment again and put its run into use."""

@@ -7,7 +7,7 @@ Guarantees: at every moment, for readers and for a start after a crash, each liv
 the index or a scan finds it. A block is copied only if its bytes have its hash, from whichever copy
 is good, so a unit has no damage from before. Until the unit has its name the segments stand; from
 then on the unit does, and whoever starts next removes them. Which blocks are live is the caller's
-to say (``ingot.bucket.liveness``).
+to say (``ingot.bucket.liveness``), and he is asked once more in the step in which the segments go.
 
 Called by the store, one unit at a time.
 """
@@ -15,12 +15,12 @@ Called by the store, one unit at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Final
 
 from ingot._speedups import frame
-from ingot.errors import RequestError
+from ingot.errors import IngotError, RequestError
 from ingot.limits import COPY_STEP_BLOCKS, MIB
 from ingot.messages import Cid
 from ingot.segments import format
@@ -32,6 +32,10 @@ from ingot.segments.seal import Sealer
 from ingot.segments.segment import Segment, table_for
 
 STEP_BYTES: Final = MIB  # of a segment, from which is copied at a time
+
+
+class Unsettled(IngotError):
+    """What is live has become more while the unit was written: nothing has changed."""
 
 
 class Compactor:
@@ -46,11 +50,17 @@ class Compactor:
         self._reader = reader
         self._files = files
 
-    async def replace(self, sources: Sequence[SegmentInfo], live: Collection[Cid]) -> SegmentInfo:
+    async def replace(
+        self,
+        sources: Sequence[SegmentInfo],
+        live: Collection[Cid],
+        settled: Callable[[], bool] = lambda: True,
+    ) -> SegmentInfo:
         """Put a unit of the ``live`` blocks in the place of ``sources``, sealed log segments in the
-        order of their commits. OSError when it could not be written, Corruption when a live block
-        is good nowhere, RequestError when the unit would be larger than a segment may be: then
-        everything is as it was."""
+        order of their commits, if ``settled`` says at the end that these still are all. OSError
+        when it could not be written, Corruption when a live block is good nowhere, RequestError
+        when the unit would be larger than a segment may be, Unsettled: then everything is as it
+        was."""
         for info, behind in pairwise(sources):
             if behind.before != info.root:
                 raise RequestError(f"the commits of segments {info.number} and on are not in a row")
@@ -70,6 +80,9 @@ class Compactor:
             await self._disk.call(self._disk.sync_directory)
             _describe(unit, sources)
             held = await self._sealer.write_run(unit)
+            if not settled():  # from here to where they are forgotten nobody else has a turn
+                await self._sealer.remove_run(held)
+                raise Unsettled(f"somebody reads what {unit.name} would lack")
         except BaseException:
             # With its name it would be whole, and a start would take it for what stands.
             if fd >= 0:

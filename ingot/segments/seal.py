@@ -187,8 +187,8 @@ class Sealer:
                 reader.close()
             writer.abandon()
 
-    async def remove_damaged(self, held: OpenRun) -> None:
-        """Its segments have been indexed again: take it out of use and away."""
+    async def remove_run(self, held: OpenRun) -> None:
+        """Nothing rests on it any more: take it out of use, if it is, and away."""
         if held in self._index.runs:
             self._index.drop_run(held)
         await self._remove(held)

@@ -394,9 +394,14 @@ class SegmentStore:
         keys, places = {info.key for info in infos}, self._index.places
         return lambda cid: any(place.key in keys for place in places(cid))
 
-    async def replace(self, sources: Sequence[SegmentInfo], live: Collection[Cid]) -> SegmentInfo:
+    async def replace(
+        self,
+        sources: Sequence[SegmentInfo],
+        live: Collection[Cid],
+        settled: Callable[[], bool] = lambda: True,
+    ) -> SegmentInfo:
         """Put a unit of the ``live`` blocks in the place of ``sources`` (``segments.compact``)."""
-        return await self._compactor.replace(sources, live)
+        return await self._compactor.replace(sources, live, settled)
 
     def retirable(self) -> list[SegmentInfo]:
         """The body segments and units that ``retire`` would take."""
