@@ -39,6 +39,7 @@ examples:
   ingot serve --data-dir /var/lib/ingot --postgres postgresql://ingot@db/ingot --listen 0.0.0.0:9000
   ingot serve --listen 127.0.0.1:0              take a free port and print it
   INGOT_ACCESS_KEY=me INGOT_SECRET_KEY=... ingot serve
+  ingot serve --forge-dev                       with a Forge network to try things before
   aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://photos
   ingot fsck --data-dir /var/lib/ingot          read and hash everything (the gateway is stopped)
   ingot whoami                                  who this gateway is on the Forge network
@@ -48,6 +49,13 @@ Every option is also INGOT_NAME in the environment (INGOT_DATA_DIR) and a name i
 the file. Sizes may be written 64MiB.
 """
 
+
+SERVE = """
+
+With --forge-dev a Forge network runs beside it, in a process of its own that ends with it: an
+upload service, two nodes and an indexer as 'ingot dev-network' serves them, in DIR/forge-dev. Key
+and space are made at the first use. It is for development: keys lie in the clear there, and
+everything is on this one disk. Started again on the same directory it has what it had."""
 
 FSCK = """
 
@@ -111,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version_line())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    serve = _command(commands, "serve", "serve S3 until SIGTERM or SIGINT", run_serve)
+    serve = _command(commands, "serve", "serve S3 until SIGTERM or SIGINT", run_serve, SERVE)
     serve.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:9000; port 0: any")
     serve.add_argument("--region", metavar="NAME", help="default us-east-1")
     serve.add_argument("--credentials", metavar="FILE", help="TOML with [[account]] tables")
@@ -124,10 +132,18 @@ def build_parser() -> argparse.ArgumentParser:
         ("busy_poll_s", "S", "stay awake so long for a commit, for latency; 0: never"),
         ("node_cache_bytes", "SIZE", "memory for tree nodes"),
         ("connections_max", "N", "clients at one time"),
+        ("warm_bytes", "SIZE", "what Forge has confirmed stays here up to this"),
     ):
         option = f"--{name.replace('_', '-')}"
         text = f"{what}; default {default_of(name)}"
         serve.add_argument(option, metavar=metavar, help=text)
+    serve.add_argument(
+        "--forge-dev",
+        action="store_true",
+        default=None,
+        help="run a Forge network for development in DIR/forge-dev, and ship there: for trying "
+        "things, not for data that matters",
+    )
     serve.add_argument(
         "--ready-fd",
         metavar="N",
@@ -240,6 +256,9 @@ def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
     elif server.root is not None and not (config.credentials or os.environ.get("INGOT_ACCESS_KEY")):
         kept = os.path.join(os.path.abspath(config.data_dir), CREDENTIALS_FILE)
         print(f"ingot: access key {server.root.access_key}, its secret key is in {kept}")
+    if server.development is not None:
+        for text in server.development.about():
+            print(f"ingot: {text}")
     sys.stdout.flush()
     if ready_fd is None:
         return

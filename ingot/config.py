@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True}
+_FLAGS |= {"0": False, "false": False, "no": False, "off": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -87,6 +89,8 @@ class Config:
     """Where the upload service keeps receipts; None is ``/receipt`` under its URL."""
     forge_indexer_did: str | None = _setting(None, "did")
     forge_indexer_url: str | None = _setting(None, "url")
+    forge_dev: bool = _setting(False, "flag")
+    """Run a Forge network for development in ``data_dir/forge-dev`` and ship there."""
     forge_home_node: str | None = _setting(None, "did")
     """The one node that blobs shall go to; None leaves the choice to the upload service."""
     forge_space: str | None = _setting(None, "did")
@@ -112,6 +116,8 @@ class Config:
         for name in ("forge_upload", "forge_indexer"):
             if (getattr(self, f"{name}_did") is None) != (getattr(self, f"{name}_url") is None):
                 raise ConfigError(f"{name}_did and {name}_url go together: one of them is missing")
+        if self.forge_dev and self.forge_upload_did is not None:
+            raise ConfigError("forge_dev: forge_upload_did names another network already")
         if self.forge_indexer_did is not None and self.forge_upload_did is None:
             raise ConfigError("forge_indexer_did: an indexer needs an upload service beside it")
 
@@ -224,6 +230,8 @@ def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
     kind = setting.metadata["kind"]
     if value is None and setting.default is None:
         return None
+    if kind == "flag":
+        return _flag(value)
     if kind in ("size", "count", "seconds"):
         return _number(value, kind, setting.metadata["least"], setting.metadata["most"])
     if isinstance(value, os.PathLike) and kind == "path":
@@ -247,6 +255,14 @@ def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
         if value not in LOG_LEVELS:
             raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
     return value
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
+    raise ValueError(f"{value!r} is neither true nor false")
 
 
 def _number(value: Any, kind: str, least: float, most: float) -> int | float:

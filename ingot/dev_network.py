@@ -73,6 +73,12 @@ def add_command(commands: Any) -> None:
         type=int,
         help="write one line of JSON to this descriptor when requests are accepted, and close it",
     )
+    parser.add_argument(
+        "--until-closed",
+        metavar="N",
+        type=int,
+        help="also end when the other end of this pipe is closed, as when its holder was killed",
+    )
     parser.set_defaults(alone=run)
 
 
@@ -81,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     if arguments.ready_fd is not None:
         check_descriptor(arguments.ready_fd)
+    if arguments.until_closed is not None:
+        check_descriptor(arguments.until_closed, "--until-closed")
     return asyncio.run(_serve(arguments))
 
 
@@ -88,6 +96,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from ingot.forge.network.network import SETTINGS, Network
 
     stopping = Stopping()
+    if arguments.until_closed is not None:
+        stopping.when_closed(arguments.until_closed)
     try:
         network = Network(
             arguments.dir,

@@ -186,6 +186,10 @@ NETWORK_PORT_TRIES: Final = 100
 NETWORK_CALL_S: Final = 30.0  # one request of a service to another, whole
 NETWORK_STOP_S: Final = 2.0  # for requests under way when a service stops
 NETWORK_READ_BYTES: Final = 256 * KIB  # of a blob, between network and disk
+FORGE_DEV_START_S: Final = 60.0  # until the services of ``--forge-dev`` answer, on a busy machine
+FORGE_DEV_STOP_S: Final = 10.0  # for their end, before they are killed
+FORGE_DEV_LOCK_S: Final = 15.0  # for the end of those whose gateway was killed
+FORGE_DEV_POLL_S: Final = 0.05
 NETWORK_QUERY_NAMES_MAX: Final = 100  # multihashes that one query asks about
 
 # -- Forge: calls to its services ---------------------------------------------------------------

@@ -25,6 +25,7 @@ class Stopping:
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._pipe: int | None = None
         for number in ORDERLY:
             self._loop.add_signal_handler(number, self._ask)
 
@@ -38,6 +39,13 @@ class Stopping:
     def close(self) -> None:
         for number in ORDERLY:
             self._loop.remove_signal_handler(number)
+        if self._pipe is not None:
+            self._loop.remove_reader(self._pipe)
+
+    def when_closed(self, descriptor: int) -> None:
+        """Take the end of this pipe for the first signal: its writer has ended."""
+        self._pipe = descriptor
+        self._loop.add_reader(descriptor, self._ask)
 
     async def asked(self) -> None:
         """Wait for the first signal."""
@@ -54,13 +62,13 @@ class Stopping:
         return first
 
 
-def check_descriptor(descriptor: int) -> None:
+def check_descriptor(descriptor: int, option: str = "--ready-fd") -> None:
     """Before anything starts: a wrong number must not become somebody else's file."""
     try:
         os.fstat(descriptor)
         os.set_inheritable(descriptor, False)
     except OSError as error:
-        raise ConfigError(f"--ready-fd {descriptor}: {error.strerror}") from error
+        raise ConfigError(f"{option} {descriptor}: {error.strerror}") from error
 
 
 def say_ready(descriptor: int, line: Mapping[str, Any]) -> None:

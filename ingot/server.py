@@ -13,8 +13,6 @@ import logging
 import os
 import socket
 import ssl
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -36,13 +34,17 @@ from ingot.lease import Lease
 from ingot.listener import HttpServer
 from ingot.offload import Lanes
 from ingot.ports import Clock, FileSystem, Registry
+from ingot.running import RunningServer, loop_factory
 from ingot.s3.app import App
 from ingot.segments.files import SystemFiles
 from ingot.segments.model import COLD
 from ingot.segments.store import SegmentStore
 
 if TYPE_CHECKING:
+    from ingot.forge_dev import DevNetwork
     from ingot.shipping import Shipping
+
+__all__ = ["Deps", "RunningServer", "Server", "loop_factory"]
 
 HOUSEKEEPING_S = 1.0
 PRUNE_S = 60.0
@@ -75,6 +77,7 @@ class Server:
         self.root_generated = False
         self.segments: SegmentStore
         self.shipping: Shipping | None = None  # where a Forge network is named
+        self.development: DevNetwork | None = None  # the one that ``forge_dev`` starts
         self.store: Store
         self.pipeline: Pipeline
         self.http: HttpServer | None = None
@@ -137,6 +140,8 @@ class Server:
         directory.prepare()
         await self._lock(directory, stack)
         mark = directory.mark()
+        if self.config.forge_dev:
+            await self._develop(stack)
         accounts = self._accounts(directory, mark)
         registry = await self._open_registry(directory, stack)
         await self._claim(registry, mark, directory)
@@ -172,6 +177,15 @@ class Server:
                 )
             await asyncio.sleep(limits.STANDBY_POLL_S)
         stack.callback(directory.unlock)
+
+    async def _develop(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the network of ``forge_dev`` and point this gateway at it."""
+        from ingot.forge_dev import DevNetwork, pointed
+
+        network = self.development = DevNetwork(self.config.data_dir, self.log)
+        await network.start()
+        stack.push_async_callback(network.stop)
+        self.config = pointed(self.config, network, self.clock.now_ms() // 1000)
 
     def _accounts(self, directory: DataDirectory, mark: StoreMark) -> CredentialStore:
         if self.deps.accounts is not None:
@@ -397,72 +411,6 @@ class Server:
                     await registry.prune(limits.HEADS_KEPT)
                 except Exception as error:  # the next round will do
                     self.log.warning("old heads were not pruned: %s", error)
-
-
-class RunningServer:
-    """A server on its own thread and loop; a context manager."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Event | None = None
-        self._started = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._main, name="ingot-server", daemon=True)
-        self._thread.start()
-        self._started.wait()
-        if self._error is not None:
-            self._thread.join()
-            raise self._error
-
-    @property
-    def url(self) -> str:
-        return self.server.url
-
-    def stop(self) -> None:
-        """Drain and stop; returns when everything is released."""
-        if self._thread.is_alive() and self._loop is not None and self._ended is not None:
-            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
-                self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> RunningServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _main(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._serve())
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._started.set()
-
-    async def _serve(self) -> None:
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        async with self.server:
-            self._started.set()
-            await self._ended.wait()
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's where it is installed, else the standard one."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
