@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -19,15 +18,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ingot import dev_network, forge_commands, restore
+from ingot import dev_network, forge_commands, restore, segments_command
 from ingot.config import LOG_LEVELS, Config, default_of
 from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
 from ingot.process import Stopping, check_descriptor, say_ready
 
 if TYPE_CHECKING:
-    from ingot.datadir import DataDirectory
-    from ingot.ports import SegmentRow
     from ingot.server import Server
 
 COLLECTOR_THRESHOLDS = (20_000, 20, 50)  # objects more than before; collections of the younger ones
@@ -158,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not put the bytes of objects together; the segments are read all the same",
     )
-    _command(commands, "segments", "list the segments and their states", run_segments)
+    segments_command.register(commands, _command)
     restore.register(commands, _command)
     forge_commands.register(commands, _command)
     dev_network.add_command(commands)
@@ -273,7 +270,7 @@ def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
     say_ready(ready_fd, line)
 
 
-# -- fsck and segments ----------------------------------------------------------------------------
+# -- fsck -----------------------------------------------------------------------------------------
 
 
 def run_fsck(config: Config, arguments: argparse.Namespace) -> int:
@@ -287,9 +284,10 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
     """Through a gateway that takes no requests, so that recovery, lease and registry are those of
     a start."""
     from ingot.bucket.fsck import Fsck
+    from ingot.datadir import existing
     from ingot.server import Server
 
-    with _existing(config).held():
+    with existing(config.data_dir).held():
         pass  # a gateway that runs is an error here, and nothing to wait for
     server = Server(config)
     await server.start(listening=False)
@@ -315,72 +313,6 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
         verdict += f"; cold and not looked at: {found.cold} blocks and what is below them"
     _say(f"{found.buckets} buckets, {found.keys} keys, {found.bytes} bytes of objects: {verdict}")
     return 1 if found.damage else 3 if harmless else 0
-
-
-def run_segments(config: Config, arguments: argparse.Namespace) -> int:
-    return asyncio.run(_segments(config))
-
-
-async def _segments(config: Config) -> int:
-    """Files beside rows; works while a gateway runs. A private Postgres is started for it where
-    none runs, and then nobody else may start one meanwhile."""
-    from ingot.registry.embedded import EmbeddedPostgres
-    from ingot.registry.postgres import Postgres
-    from ingot.segments import format
-    from ingot.segments.model import REPLACED
-
-    directory = _existing(config)
-    async with contextlib.AsyncExitStack() as stack:
-        dsn = config.postgres
-        if dsn is None:
-            private = EmbeddedPostgres(directory.path)
-            with contextlib.suppress(ConfigError):  # it runs, hence its Postgres does: adopt that
-                stack.enter_context(directory.held())
-            dsn = await private.start()
-            if not private.adopted:
-                stack.push_async_callback(private.stop)
-        registry = Postgres(dsn, statement_cache_size=config.postgres_statement_cache)
-        await registry.open()
-        stack.push_async_callback(registry.close)
-        rows = {(row.stream, row.number): row for row in await registry.segments()}
-        shipments = {(row.stream, row.number): row.state for row in await registry.shipments()}
-        watermark = await registry.forge_watermark()
-    files = {}
-    for name in sorted(os.listdir(directory.segments)):
-        path, key = os.path.join(directory.segments, name), format.parse_name(name)
-        if key is not None and key[0] in format.SEGMENTS and os.path.isfile(path):
-            files[key] = os.stat(path).st_size
-    _say(f"{'segment':<27}{'state':<13}{'bytes':>14}  commits")
-    # A unit stands for what was replaced: nothing is missing there.
-    replaced = {key for key, row in rows.items() if row.state == REPLACED and key not in files}
-    for key in sorted({*files, *rows, *shipments} - replaced):
-        line = _segment_line(*key, rows.get(key), files)
-        _say(f"{line}  shipping: {shipments[key]}" if key in shipments else line)
-    if shipments:
-        _say(f"Forge has everything up to commit {watermark}")
-    return 0
-
-
-def _segment_line(
-    stream: str, number: int, row: SegmentRow | None, files: dict[tuple[str, int], int]
-) -> str:
-    size = files.get((stream, number))
-    state = row.state if row is not None else "unlisted"
-    if size is None:
-        state = state if state == "cold" else f"{state}, no file"
-        size = row.bytes if row is not None else 0
-    commits = f"{row.first_commit} to {row.last_commit}" if row and row.last_commit else "-"
-    return f"{f'{stream}-{number:020d}':<27}{state:<13}{size:>14}  {commits}"
-
-
-def _existing(config: Config) -> DataDirectory:
-    """The data directory, which must be a store already: a report makes nothing."""
-    from ingot.datadir import DataDirectory
-
-    directory = DataDirectory(config.data_dir)
-    if not os.path.exists(os.path.join(directory.path, "STORE")):
-        raise ConfigError(f"{directory.path} is no ingot data directory (it has no STORE file)")
-    return directory
 
 
 def _say(line: str) -> None:

@@ -239,3 +239,11 @@ def _from_json(path: str, text: bytes) -> StoreMark:
     if version != FORMAT or len(store) != 16:
         raise ConfigError(f"{path}: format {version} is not known to this version of ingot")
     return StoreMark(store, incarnation, root)
+
+
+def existing(path: str) -> DataDirectory:
+    """A data directory that must be a store already: a report makes nothing. ConfigError."""
+    directory = DataDirectory(path)
+    if not os.path.exists(os.path.join(directory.path, "STORE")):
+        raise ConfigError(f"{directory.path} is no ingot data directory (it has no STORE file)")
+    return directory

@@ -227,6 +227,8 @@ SHIP_INDEXES: Final = 2  # of those, files whose indexes are in memory: 250 byte
 SHIP_BACKOFF_S: Final = 1.0  # of one file, after the client's own tries; doubled for each failure
 SHIP_BACKOFF_MAX_S: Final = 60.0  # so long at most until a service that is back is noticed
 SHIP_PROBLEMS_TOLD_MAX: Final = 100
+STANDING_S: Final = 5.0  # how far shipping is, is written down so often where it has changed,
+STANDING_REPEAT_S: Final = 60.0  # and so often where it has not
 SHIP_SCAN_BYTES: Final = 4 * MIB  # of a file that is verified, read and hashed at a time
 SHIP_HEADS_BYTES: Final = 256 * KIB  # of one of which only the frames' heads are looked at
 

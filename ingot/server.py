@@ -368,7 +368,7 @@ class Server:
             ),
             record=record,
             indexed=network.indexer is not None,
-            cache=os.path.join(directory.path, "cache"),
+            directory=directory.path,
         )
 
     def _tls(self) -> ssl.SSLContext | None:

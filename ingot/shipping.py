@@ -11,6 +11,7 @@ the segments are opened, ended before they are closed; with the lease gone it do
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from ingot.segments.retiring import Retiring
 from ingot.segments.store import SegmentStore
 from ingot.shipper import Shipper
 from ingot.shipper.lifecycle import INDEXED
+from ingot.standing import Teller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,8 @@ class ShippingSettings:
 
 
 class Shipping:
-    """See the module's head. ``indexed``: the network has an indexing service."""
+    """See the module's head. ``indexed``: the network has an indexing service. ``directory`` is the
+    data directory."""
 
     def __init__(
         self,
@@ -52,12 +55,12 @@ class Shipping:
         *,
         record: Callable[[Row], Awaitable[None]],
         indexed: bool,
-        cache: str,
+        directory: str,
     ) -> None:
         self._client = client
         self._segments = segments
         self._settings = settings
-        self._cache = cache
+        self._cache = os.path.join(directory, "cache")
         shipments = Shipments(registry, INDEXED)
         self._compaction = Compaction(
             segments, pins, clock, limits.UNIT_SOURCE_BYTES, settings.unit_age_s
@@ -66,6 +69,7 @@ class Shipping:
         ledger = _Ledger(shipments, record)
         self._retiring = Retiring(segments, ledger, settings.warm_bytes, clock, settings.round_s)
         self._source = NetworkSource(client.retriever, shipments.shipped, indexed, clock.monotonic)
+        self._teller = Teller(directory, self.shipper.standing, clock)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def attach(self) -> None:
@@ -86,6 +90,7 @@ class Shipping:
         self._tasks = [
             asyncio.create_task(self._seal(pause_s)),
             asyncio.create_task(self._compaction.run(pause_s)),
+            asyncio.create_task(self._teller.run()),
         ]
 
     async def stop(self) -> None:
@@ -96,6 +101,7 @@ class Shipping:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+            await self._teller.tell()
         await self._retiring.stop()
         await self.shipper.stop()
 

@@ -125,5 +125,30 @@ def watermarks(rows: Iterable[Shipment], bodies: Collection[int], after: int = 0
     return ends
 
 
+def holder(rows: Iterable[Shipment], bodies: Collection[int], after: int) -> Shipment | Key | None:
+    """What the watermark waits for at ``after``: a file on its way; the key of a body segment that
+    is not on its way; None where the commits that follow are in no unit yet. The other arguments as
+    for ``watermarks``."""
+    given = list(rows)
+    units = [row for row in given if row.stream == UNIT and row.last_commit > after]
+    unit = min(units, key=lambda unit: unit.last_commit, default=None)
+    if unit is None or unit.first_commit > after + 1:
+        return None
+    if unit.state != INDEXED or unit.needs is None:
+        return unit
+    sent = {row.number: row for row in given if row.stream == BODY}
+    for number in sorted({*bodies, unit.needs.segment}):
+        body = sent.get(number)
+        if number > unit.needs.segment:
+            break
+        if body is None:
+            return BODY, number
+        if body.state != INDEXED or (
+            number == unit.needs.segment and not _reaches(body, unit.needs)
+        ):
+            return body
+    return unit
+
+
 def _reaches(body: Shipment | None, needs: BodyPosition) -> bool:
     return body is not None and body.bytes >= needs.end

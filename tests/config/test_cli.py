@@ -291,14 +291,16 @@ def test_fsck_and_segments(data_dir: Path, dsn: str) -> None:
     strays[1].symlink_to("nothing")
     done = command("segments", "--data-dir", str(data_dir), "--postgres", dsn)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].split() == ["segment", "state", "bytes", "commits"]
+    assert done.stdout.splitlines()[0].split() == ["segment", "state", "size", "commits"]
     assert "log-" in done.stdout and not any(stray.stem in done.stdout for stray in strays)
     assert "Forge" not in done.stdout
     asyncio.run(ship_something(dsn))
     done = command("segments", "--data-dir", str(data_dir), "--postgres", dsn)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("unit-")]
-    assert line.endswith("shipping: stored")
-    assert done.stdout.splitlines()[-1] == "Forge has everything up to commit 7"
+    assert line.split()[1:4] == ["unlisted,", "no", "file"] and "stored" in line
+    assert "Forge has everything up to commit 7" in done.stdout
+    done = command("segments", "--data-dir", str(data_dir), "--postgres", dsn, "--json")
+    assert json.loads(done.stdout)["files"]["stored"] == 1
 
 
 async def ship_something(dsn: str) -> None:

@@ -56,6 +56,7 @@ def test_it_ships_comes_back_after_kill_9_and_reads_what_went(store: Store) -> N
     assert client.put("/box/large", body).status == 200
     gone = "SELECT FROM ingot.segments WHERE state = 'cold'"
     until(lambda: bool(store.query(gone)))
+    until(lambda: "confirmed" in (listed := store.run("segments")[1]) and " cold " in listed)
     told = Path(gateway.log.name).read_text()
     assert f"a Forge network for development, in {network}" in told
     assert "no place to keep data" in told
