@@ -118,6 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     serve = _command(commands, "serve", "serve S3 until SIGTERM or SIGINT", run_serve, SERVE)
     serve.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:9000; port 0: any")
+    serve.add_argument(
+        "--metrics-listen", metavar="HOST:PORT", help="serve /metrics for Prometheus; default: not"
+    )
     serve.add_argument("--region", metavar="NAME", help="default us-east-1")
     serve.add_argument("--credentials", metavar="FILE", help="TOML with [[account]] tables")
     serve.add_argument("--tls-certificate", metavar="FILE", help="PEM; serves https")
@@ -253,6 +256,8 @@ def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
     elif server.root is not None and not (config.credentials or os.environ.get("INGOT_ACCESS_KEY")):
         kept = os.path.join(os.path.abspath(config.data_dir), CREDENTIALS_FILE)
         print(f"ingot: access key {server.root.access_key}, its secret key is in {kept}")
+    if server.metrics_url:
+        print(f"ingot: metrics at {server.metrics_url}")
     if server.development is not None:
         for text in server.development.about():
             print(f"ingot: {text}")
@@ -261,6 +266,7 @@ def _announce(server: Server, config: Config, ready_fd: int | None) -> None:
         return
     line: dict[str, Any] = {
         "url": server.url,
+        "metrics_url": server.metrics_url or None,
         "pid": os.getpid(),
         "access_key": server.root.access_key if server.root is not None else None,
         "data_dir": os.path.abspath(config.data_dir),

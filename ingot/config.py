@@ -53,6 +53,8 @@ class Config:
 
     listen: str = _setting("127.0.0.1:9000", "address")
     """HOST:PORT; port 0 takes a free one; an IPv6 host stands in brackets."""
+    metrics_listen: str | None = _setting(None, "address")
+    """HOST:PORT where ``/metrics`` is served for Prometheus, without a password; None: nowhere."""
     data_dir: str = _setting("ingot-data", "path")
     postgres: str | None = _setting(None, "dsn")
     """postgresql://user:password@host:port/database; None runs a private Postgres."""

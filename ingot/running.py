@@ -33,6 +33,11 @@ class RunningServer:
     def url(self) -> str:
         return self.server.url
 
+    def metrics(self) -> bytes:
+        """As ``Server.metrics``, from any thread but the server's own."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(self.server.metrics(), self._loop).result()
+
     def stop(self) -> None:
         """Drain and stop; returns when everything is released."""
         if self._thread.is_alive() and self._loop is not None and self._ended is not None:

@@ -26,7 +26,7 @@ from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.reconcile import reconcile
 from ingot.bucket.store import EtagReader, Store
 from ingot.clock import SystemClock
-from ingot.config import Config
+from ingot.config import Config, parse_address
 from ingot.credentials import Account, CredentialStore
 from ingot.datadir import DataDirectory, StoreMark
 from ingot.errors import ConfigError, Unavailable
@@ -42,6 +42,7 @@ from ingot.segments.store import SegmentStore
 
 if TYPE_CHECKING:
     from ingot.forge_dev import DevNetwork
+    from ingot.metrics import Metrics
     from ingot.shipping import Shipping
 
 __all__ = ["Deps", "RunningServer", "Server", "loop_factory"]
@@ -73,17 +74,20 @@ class Server:
         self.report: list[str] = []  # what an operator must hear of the last start
         self.failed: asyncio.Event = asyncio.Event()
         self.url = ""
+        self.metrics_url = ""  # where ``metrics_listen`` says
         self.root: Account | None = None
         self.root_generated = False
         self.segments: SegmentStore
         self.shipping: Shipping | None = None  # where a Forge network is named
         self.development: DevNetwork | None = None  # the one that ``forge_dev`` starts
         self.store: Store
+        self.nodes: Nodes
         self.pipeline: Pipeline
         self.http: HttpServer | None = None
         self._registry: Registry
         self._stack: contextlib.AsyncExitStack | None = None
         self._process = os.getpid()
+        self._metrics: Metrics | None = None
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -127,6 +131,14 @@ class Server:
     ) -> None:
         await self.stop()
 
+    async def metrics(self) -> bytes:
+        """What the server does, in Prometheus' text format. Not before ``start`` has returned."""
+        if self._metrics is None:
+            from ingot.metrics import Metrics
+
+            self._metrics = Metrics(self)
+        return await self._metrics.text()
+
     def run_in_thread(self) -> RunningServer:
         """Start it on a loop of its own in a new thread, for hosts that have none."""
         if self.deps.pool is not None:
@@ -164,6 +176,13 @@ class Server:
         await http.start(*config.address)
         stack.push_async_callback(http.close)
         self.url = _url(http.address, secure=bool(config.tls_certificate))
+        if config.metrics_listen is not None:
+            from ingot.exporter import PATH, Exporter
+
+            exporter = Exporter(self.metrics)
+            await exporter.start(*parse_address(config.metrics_listen))
+            stack.push_async_callback(exporter.close)
+            self.metrics_url = _url(exporter.address, secure=False) + PATH
 
     async def _lock(self, directory: DataDirectory, stack: contextlib.AsyncExitStack) -> None:
         said = False
@@ -290,7 +309,7 @@ class Server:
         for line in self.report:
             self.log.error("%s", line)
         blocks = Published(self.segments)
-        nodes = Nodes(blocks, config.node_cache_bytes)
+        nodes = self.nodes = Nodes(blocks, config.node_cache_bytes)
         checkpoints = Checkpoints(nodes, mark.store, mark.incarnation, self.clock)
         self.pipeline = Pipeline(
             nodes,

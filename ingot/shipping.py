@@ -19,6 +19,7 @@ from ingot import limits
 from ingot.bucket.compaction import Compaction
 from ingot.bucket.pins import Pins
 from ingot.cold import NetworkSource, Shipments
+from ingot.forge.breaker import State
 from ingot.forge.client import ForgeClient
 from ingot.ports import Clock, Registry
 from ingot.segments.model import COLD, Key, Row, SegmentInfo, row_of
@@ -82,6 +83,15 @@ class Shipping:
     def running(self) -> bool:
         """Between ``start`` and ``stop``."""
         return bool(self._tasks)
+
+    @property
+    def warm_bytes(self) -> int:
+        """Over it the files of confirmed segments go."""
+        return self._settings.warm_bytes
+
+    def breakers(self) -> dict[str, State]:
+        """How each service of the network that was called stands."""
+        return self._client.breakers()
 
     async def start(self) -> None:
         await self.shipper.start()

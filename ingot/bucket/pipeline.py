@@ -172,6 +172,11 @@ class Pipeline:
     def deadline(self) -> float:
         return self._clock.monotonic() + self._commit_deadline_s
 
+    @property
+    def waiting(self) -> int:
+        """Mutations that are queued, or wait for blocks."""
+        return len(self._queue) + sum(map(len, self._away.values()))
+
     def submit(self, mutation: Mutation) -> None:
         """Queue it; its waiter hears the outcome. Unavailable where it cannot be taken now."""
         if self.failed is not None:

@@ -156,7 +156,12 @@ class Shipper:
             files[state] += 1
             size[state] += length
         problems = list(self._problems.values())[: limits.SHIP_PROBLEMS_TOLD_MAX]
-        return Standing(dict(files), dict(size), self._watermark, await self._age(), problems)
+        oldest = None
+        try:
+            oldest = await self._age()
+        except (IngotError, OSError) as error:
+            problems.append(f"the commit behind {self._watermark} cannot be read: {error}")
+        return Standing(dict(files), dict(size), self._watermark, oldest, problems)
 
     async def _age(self) -> int | None:
         watermark = self._watermark

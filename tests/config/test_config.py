@@ -37,6 +37,7 @@ def test_precedence(tmp_path: Path) -> None:
 def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "listen": "[::1]:0",
+        "metrics_listen": "127.0.0.1:9090",
         "data_dir": "/x",
         "postgres": "postgresql://u@h/d",
         "postgres_statement_cache": 0,
