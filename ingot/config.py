@@ -70,7 +70,8 @@ class Config:
         limits.MIB,
         limits.SEGMENT_BYTES_MAX - limits.BATCH_BYTES_MAX - limits.NODE_BYTES_READ_MAX,
     )
-    """A segment is sealed when it has reached this size."""
+    """A segment is sealed when it has reached this size; with a Forge network at the latest at an
+    eighth of ``warm_bytes``, for open ones count too."""
     log_bytes_max: int = _setting(limits.LOG_BYTES_MAX, "size", 8 * limits.SEGMENT_BYTES_MAX)
     """All segments together; over it PUT gets 503 SlowDown."""
     batch_mutations: int = _setting(limits.BATCH_MUTATIONS_MAX, "count", 1, 4096)
@@ -101,8 +102,11 @@ class Config:
     """With a Forge network: an open segment that holds something is sealed when it is so old,"""
     unit_age_s: float = _setting(limits.UNIT_AGE_S, "seconds", 0.01)
     """and log segments become a unit, which ships, when they have waited so long for more."""
-    warm_bytes: int = _setting(limits.LOG_BYTES_MAX, "size", limits.MIB)
-    """Segments that the network has confirmed stay here up to this size, all together."""
+    warm_bytes: int = _setting(limits.LOG_BYTES_MAX, "size", 6 * limits.MIB)
+    """All segments together: of those that the network has confirmed, so many stay that this is
+    kept to."""
+    cold_cache_bytes: int = _setting(limits.COLD_CACHE_BYTES, "size", 16 * limits.MIB)
+    """What was read back from the network stays on the disk up to this size, beside them."""
     forge_key: str | None = _setting(None, "path")
     """The agent's private key; None is ``forge/agent.pem`` in the data directory."""
 
@@ -191,9 +195,10 @@ class Config:
     def segment_settings(self) -> SegmentSettings:
         from ingot.segments.model import SegmentSettings
 
-        return SegmentSettings(
-            seal_bytes=self.segment_bytes, log_ahead_bytes=self.segment_bytes + limits.MIB
-        )
+        size = self.segment_bytes
+        if self.forge_upload_did is not None:
+            size = min(size, max(limits.MIB, self.warm_bytes // 8))
+        return SegmentSettings(seal_bytes=size, log_ahead_bytes=size + limits.MIB)
 
 
 def default_of(name: str) -> str:

@@ -381,6 +381,7 @@ class Server:
             self.clock,
             ShippingSettings(
                 warm_bytes=config.warm_bytes,
+                cache_bytes=config.cold_cache_bytes,
                 seal_age_s=config.seal_age_s,
                 unit_age_s=config.unit_age_s,
                 round_s=min(limits.RETENTION_ROUND_S, config.unit_age_s),

@@ -32,12 +32,20 @@ from ingot.standing import Teller
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippingSettings:
-    """``warm_bytes``: what of confirmed segments may stay here. Others in seconds."""
+    """``warm_bytes``: what all segments should take here. ``cache_bytes``: for what is read back.
+    Others in seconds."""
 
     warm_bytes: int
+    cache_bytes: int = limits.COLD_CACHE_BYTES
     seal_age_s: float = limits.SEAL_AGE_S
     unit_age_s: float = limits.UNIT_AGE_S
     round_s: float = limits.RETENTION_ROUND_S
+
+    @property
+    def unit_bytes(self) -> int:
+        """Of log segments that become one unit: the newest unit stays, so it must not be all that
+        may."""
+        return min(limits.UNIT_SOURCE_BYTES, self.warm_bytes // 4)
 
 
 class Shipping:
@@ -64,7 +72,7 @@ class Shipping:
         self._cache = os.path.join(directory, "cache")
         shipments = Shipments(registry, INDEXED)
         self._compaction = Compaction(
-            segments, pins, clock, limits.UNIT_SOURCE_BYTES, settings.unit_age_s
+            segments, pins, clock, settings.unit_bytes, settings.unit_age_s
         )
         self.shipper = Shipper(segments, registry, token, client.upload)
         ledger = _Ledger(shipments, record)
@@ -76,7 +84,7 @@ class Shipping:
     async def attach(self) -> None:
         """Have blocks of cold segments read from the network; a start may need some."""
         await self._client.open()
-        await self._segments.open_cache(self._cache, limits.COLD_CACHE_BYTES)
+        await self._segments.open_cache(self._cache, self._settings.cache_bytes)
         self._segments.fetch = self._source
 
     @property

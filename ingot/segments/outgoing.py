@@ -72,7 +72,7 @@ class Outgoing:
     def body_numbers(self) -> set[int]:
         """Of all body segments that a commit may need: those of which nothing is durable yet may
         still vanish, and no commit names them."""
-        keys = [info.key for info in self._index.sealed()]
+        keys = [info.key for info in self._index.sealed() if not _is_void(info)]
         keys += [segment.key for segment in self._index.growing.values() if not segment.empty]
         return {number for stream, number in keys if stream == format.BODY}
 
@@ -166,6 +166,12 @@ def _first_commit(info: SegmentInfo, ends: Mapping[Cid, int]) -> int:
     if info.before is None or info.before not in ends:
         return info.first_commit
     return ends[info.before] + 1
+
+
+def _is_void(info: SegmentInfo) -> bool:
+    """A crash left it without one good frame, and it is needed by no commit, or it would be
+    quarantined."""
+    return info.state == SEALED and info.bytes <= format.HEADER_BYTES
 
 
 def _corrupt(segment: SealedSegment, at: int, expected: str, found: str) -> Corruption:

@@ -42,6 +42,7 @@ class Segment:
     fd: int
     end: int = format.HEADER_BYTES  # where the next frame goes; never behind what was handed out
     synced: int = format.HEADER_BYTES  # everything before is durable
+    room: int = format.HEADER_BYTES  # written beforehand, with zeros
     state: str = OPEN
     table: index.Table = field(default_factory=lambda: index.Table())
     first_commit: int = 0
@@ -207,6 +208,11 @@ class Preparer:
             self.begin()
             return segment
 
+    @property
+    def room(self) -> int:
+        """What the files that are ready, or being made, take on the disk."""
+        return self._ahead * (len(self._spare) + (self._task is not None))
+
     async def close(self) -> None:
         """Let go of what was prepared; the next process takes it up."""
         self._closed = True
@@ -242,6 +248,7 @@ class Preparer:
             segment, ahead = Segment(self._stream, number, fd), self._ahead
         try:
             await self._fill(segment, ahead)
+            segment.room = self._ahead
             await disk.call(disk.sync_directory)
         except OSError:
             await disk.call(disk.discard, segment.name, segment.fd)

@@ -424,11 +424,13 @@ class SegmentStore:
         return self._open_files.read_times()
 
     def bytes_here(self) -> int:
-        """What the files of the segments take on the disk; one that is removed and still read
-        counts."""
+        """What the files of the segments take on the disk, with what was written beforehand; one
+        that is removed and still read counts."""
         index, lingering = self._index, set(self._open_files.lingering())
         here = [i for i in index.sealed() if i.key not in index.absent or i.key in lingering]
-        return sum(info.bytes for info in here) + sum(s.end for s in index.growing.values())
+        growing = sum(max(segment.end, segment.room) for segment in index.growing.values())
+        ready = sum(preparer.room for preparer in self._preparers)
+        return sum(info.bytes for info in here) + growing + ready
 
     # -- shipping (``segments.outgoing``) ----------------------------------------------------------
 

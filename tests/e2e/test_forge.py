@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,29 @@ import pytest
 
 from ingot.bucket.model import BucketConfig
 from ingot.bucket.record import Record
+from ingot.clock import SystemClock
+from ingot.cold import locations_of
 from ingot.config import Config
 from ingot.credentials import Account, CredentialStore
 from ingot.errors import Corruption, LeaseLost, NotFound, Unavailable
+from ingot.forge.blob import BlobRef, BytesSource
+from ingot.forge.client import ForgeClient
 from ingot.forge.keystore import KeyStore
 from ingot.forge.network import Network, faults
+from ingot.forge.network.additions import Pending, Registered
+from ingot.forge.network.records import held
 from ingot.limits import MIB
 from ingot.messages import Body
 from ingot.registry.memory import MemoryRegistry
 from ingot.server import Deps, Server
 from tests.body.support import Stream
 from tests.net.waiting import until
+from tests.support.forge import segment_bytes
 
 pytestmark = pytest.mark.slow
 CONFIG = BucketConfig("owner", "Owner", 1, "us-east-1")
 NOW = 1_800_000_000_000
+WARM = 6 * MIB  # of which the open log segment and the next one take four
 
 
 class Site:
@@ -49,7 +58,7 @@ class Site:
                 "segment_bytes": MIB,
                 "seal_age_s": 0.2,
                 "unit_age_s": 0.4,
-                "warm_bytes": MIB,
+                "warm_bytes": WARM,
                 **self.network.gateway_settings(),
                 **settings,
             }
@@ -75,6 +84,27 @@ class Site:
         for _ in range(count):
             size = self.source.choice((0, 100, 3000, 30_000, 300_000, 1_500_000))
             await self.put(f"k{self.source.randrange(60)}", size)
+
+    async def store_twice(self, client: ForgeClient) -> None:
+        """Have what was shipped at the other node too, and the registry know of it."""
+        service, space = self.network.upload, client.identity.space
+        await self.registry.open()
+        token = await self.registry.acquire("a test", 10.0, None)
+        assert token is not None
+        for row in await self.registry.shipments():
+            (place,) = locations_of(row.locations)
+            having = self.network.node(place.node)
+            having.faults.add("/blob/allocate", faults.ErrorReceipt("Full"), times=None)
+            name = held(space, row.digest)
+            await service.state.write(forget=[(Registered, name), (Pending, name)])
+            data = having.blobs.path(row.digest).read_bytes()
+            added = await client.upload.add(BlobRef.of(data), BytesSource(data))
+            having.faults.clear()
+            assert added[0].node != place.node
+            places = tuple(each.claim.data for each in [place, *added])
+            await self.registry.put_shipment(token, replace(row, locations=places))
+        await self.registry.release(token)
+        await self.registry.close()
 
     async def until_shipped(self) -> None:
         shipping, segments = self.server.shipping, self.server.segments
@@ -105,8 +135,9 @@ async def test_everything_ships_goes_and_is_read_back(site: Site) -> None:
     await site.fill(60)
     await site.until_shipped()
     segments = site.server.segments
-    await until(lambda: segments.bytes_here() <= 2 * MIB)
+    await until(lambda: segments.bytes_here() <= WARM)
     assert [row for row in segments.rows() if row.state == "cold"]
+    assert segment_bytes(site.directory / "data") <= WARM
     await site.check()
     await site.server.stop()
     await site.start()
@@ -119,7 +150,7 @@ async def test_everything_ships_goes_and_is_read_back(site: Site) -> None:
 async def test_a_flipped_bit_of_one_node_reaches_nobody(site: Site) -> None:
     await site.fill(40)
     await site.until_shipped()
-    await until(lambda: site.server.segments.bytes_here() <= 2 * MIB)
+    await until(lambda: site.server.segments.bytes_here() <= WARM)
     await site.server.stop()
     await site.start()
     for node in site.network.nodes:
@@ -137,6 +168,24 @@ async def test_a_flipped_bit_of_one_node_reaches_nobody(site: Site) -> None:
         assert b"".join(pieces) == data, key
     assert wrong <= 4
     await site.check()
+
+
+async def test_of_two_nodes_one_flips_a_bit(site: Site) -> None:
+    """Every file lies at both: what one gives is found wrong, and comes from the other."""
+    await site.fill(40)
+    await site.until_shipped()
+    await until(lambda: site.server.segments.bytes_here() <= WARM)
+    await site.server.stop()
+    network = site.server.config.forge_settings()
+    identity = KeyStore(str(site.directory / "data")).identity(NOW // 1000)
+    assert network is not None
+    async with ForgeClient(network, identity, SystemClock()) as client:
+        await site.store_twice(client)
+    await site.start()
+    site.network.nodes[0].faults.add("GET /piece", faults.FlippedBit(), times=None)
+    await site.check()
+    statistics = site.server.segments.statistics
+    assert statistics.rejected and statistics.fetched
 
 
 async def test_writes_go_on_while_the_network_is_away(site: Site) -> None:

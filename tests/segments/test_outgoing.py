@@ -127,6 +127,18 @@ def test_a_quarantined_or_missing_body_segment_is_still_counted(machine: Machine
     assert {second.number, *(one.number for one in rest)} <= set(machine.store.body_numbers())
 
 
+def test_a_body_segment_without_a_good_frame_is_not_waited_for(machine: Machine) -> None:
+    chunk = machine.random.randbytes(6000)
+    machine.upload(chunk)
+    machine.crash()
+    machine.spoil(format.file_name("body", 1), 100)
+    assert not machine.start().problems
+    position = machine.upload(machine.random.randbytes(6000))
+    machine.commit(b"record", bodies=[position])
+    assert format.file_name("body", 1) in machine.names("body")
+    assert set(machine.store.body_numbers()) == {position.segment}
+
+
 def test_an_open_file_outlives_its_name(machine: Machine) -> None:
     filled(machine)
     segment = machine.store.shippable()[0]

@@ -1,4 +1,4 @@
-"""``ingot serve`` as a child process, for tests that kill it."""
+"""``ingot serve`` and ``ingot dev-network`` as child processes, for tests that kill them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,70 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.support.client import Client
 
 ACCESS_KEY = "AKIATESTS00000000000"
 SECRET_KEY = "tests-secret-key-000000000000000000000000"
+
+INGOT = (sys.executable, "-m", "ingot.cli")
+
+
+def start(
+    command: list[str], log: IO[bytes], environment: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """A command that takes ``--ready-fd``, and what it wrote there once it was ready. ``log`` is
+    closed where it never is."""
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [*command, "--ready-fd", str(write_end)],
+        pass_fds=[write_end],
+        env={**os.environ, **environment},
+        stdout=log,
+        stderr=log,
+    )
+    os.close(write_end)
+    with os.fdopen(read_end) as ready:
+        line = ready.readline()
+    if not line:
+        process.wait()
+        text = Path(log.name).read_text()[-3000:]
+        log.close()
+        raise AssertionError(f"{command} ended with {process.returncode}:\n{text}")
+    return process, json.loads(line)
+
+
+class DevNetwork:
+    """A Forge network in ``directory``; ready when the constructor returns."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        self.log = (directory.parent / (directory.name + ".log")).open("ab")
+        command = [*INGOT, "dev-network", "--dir", str(directory), *arguments]
+        self.process, self.ready = start(command, self.log, {})
+        self.config = directory / "gateway.toml"
+
+    def kill(self) -> None:
+        """kill -9, all services at once."""
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def pause(self) -> None:
+        """Accept connections, answer nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
+def make_space(data_dir: Path) -> None:
+    """Give a gateway a space of its own, once."""
+    command = [*INGOT, "space", "create", "--data-dir", str(data_dir)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 class Gateway:
@@ -24,31 +81,13 @@ class Gateway:
         self, data_dir: Path, *arguments: str, under: tuple[str, ...] = (), **environment: str
     ) -> None:
         """``under`` is a command that runs the gateway, such as strace."""
-        read_end, write_end = os.pipe()
         settings = {"INGOT_ACCESS_KEY": ACCESS_KEY, "INGOT_SECRET_KEY": SECRET_KEY, **environment}
         self.log = (data_dir.parent / (data_dir.name + ".log")).open("ab")
         began = time.monotonic()
-        self.process = subprocess.Popen(
-            [
-                *under,
-                *(sys.executable, "-m", "ingot.cli", "serve", "--data-dir", str(data_dir)),
-                *("--listen", "127.0.0.1:0", "--ready-fd", str(write_end), *arguments),
-            ],
-            pass_fds=[write_end],
-            env={**os.environ, **settings},
-            stdout=self.log,
-            stderr=self.log,
-        )
-        os.close(write_end)
-        with os.fdopen(read_end) as ready:
-            line = ready.readline()
+        command = [*under, *INGOT, "serve", "--data-dir", str(data_dir)]
+        command += ["--listen", "127.0.0.1:0", *arguments]
+        self.process, self.ready = start(command, self.log, settings)
         self.start_s = time.monotonic() - began
-        if not line:
-            self.process.wait()
-            text = Path(self.log.name).read_text()[-3000:]
-            self.log.close()
-            raise AssertionError(f"serve ended with {self.process.returncode}:\n{text}")
-        self.ready: dict[str, Any] = json.loads(line)
         self.url: str = self.ready["url"]
 
     def client(self) -> Client:
