@@ -72,8 +72,8 @@ class Config:
     )
     """A segment is sealed when it has reached this size; with a Forge network at the latest at an
     eighth of ``warm_bytes``, for open ones count too."""
-    log_bytes_max: int = _setting(limits.LOG_BYTES_MAX, "size", 8 * limits.SEGMENT_BYTES_MAX)
-    """All segments together; over it PUT gets 503 SlowDown."""
+    log_bytes_max: int = _setting(limits.LOG_BYTES_MAX, "size", limits.LOG_BYTES_MIN)
+    """All segments that are here together; over it PUT gets 503 SlowDown. At least 8 segments."""
     batch_mutations: int = _setting(limits.BATCH_MUTATIONS_MAX, "count", 1, 4096)
     busy_poll_s: float = _setting(limits.BUSY_POLL_S, "seconds", 0.0)
     """So long the loop stays awake for a commit, where commits are quicker than that; 0: never."""
@@ -104,7 +104,7 @@ class Config:
     """and log segments become a unit, which ships, when they have waited so long for more."""
     warm_bytes: int = _setting(limits.LOG_BYTES_MAX, "size", 6 * limits.MIB)
     """All segments together: of those that the network has confirmed, so many stay that this is
-    kept to."""
+    kept to, and three quarters of ``log_bytes_max``."""
     cold_cache_bytes: int = _setting(limits.COLD_CACHE_BYTES, "size", 16 * limits.MIB)
     """What was read back from the network stays on the disk up to this size, beside them."""
     forge_key: str | None = _setting(None, "path")
@@ -117,6 +117,11 @@ class Config:
                 object.__setattr__(self, setting.name, _checked(value, setting))
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"{setting.name}: {error}") from error
+        if self.log_bytes_max < limits.LOG_SEGMENTS_MIN * self.segment_bytes:
+            raise ConfigError(
+                f"log_bytes_max: {_sized(self.log_bytes_max)} is out of range: at least "
+                f"{limits.LOG_SEGMENTS_MIN} segments of segment_bytes, {_sized(self.segment_bytes)}"
+            )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_certificate and tls_key go together: one of them is missing")
         for name in ("forge_upload", "forge_indexer"):
@@ -161,6 +166,19 @@ class Config:
                 f"{source.get(name, name)}: {rest}" if rest else str(error)
             ) from error
 
+    @property
+    def warm_budget(self) -> int:
+        """Bytes of segments over which files that the network has go: so far below the limit of
+        the log that room is made before it is reached."""
+        return min(self.warm_bytes, int(self.log_bytes_max * limits.LOG_WARM_SHARE))
+
+    @property
+    def log_reserve(self) -> int:
+        """Bytes above ``log_bytes_max`` that deletions may take. Of several segments at least: the
+        limit is seen when a segment ends, or a second later."""
+        least = limits.LOG_RESERVE_SEGMENTS * self.segment_bytes
+        return max(int(self.log_bytes_max * limits.LOG_RESERVE_SHARE), least)
+
     def http_limits(self) -> HttpLimits:
         from ingot.http.limits import HttpLimits
 
@@ -197,7 +215,7 @@ class Config:
 
         size = self.segment_bytes
         if self.forge_upload_did is not None:
-            size = min(size, max(limits.MIB, self.warm_bytes // 8))
+            size = min(size, max(limits.MIB, self.warm_budget // 8))
         return SegmentSettings(seal_bytes=size, log_ahead_bytes=size + limits.MIB)
 
 

@@ -64,6 +64,12 @@ READ_MANY_BLOCKS: Final = 128  # read together in one step of the loop, half a m
 READ_MANY_BYTES: Final = 1 * MIB  # and the blocks after the one that reaches this are left
 STORE_LOOK_BYTES: Final = (64 * KIB, MIB, 64 * MIB)  # of a segment, for its first commit
 LOG_BYTES_MAX: Final = 1024 * GIB  # default of the setting; over it: 503 SlowDown
+LOG_RESERVE_SHARE: Final = 1 / 16  # of it, on top: deletions are taken while bytes are refused
+LOG_RESERVE_SEGMENTS: Final = 4
+LOG_WARM_SHARE: Final = 0.75  # of it: what Forge has goes from there on, before PUT is refused
+LOG_SEGMENTS_MIN: Final = 8  # that must fit into it: open, settled, becoming units, on the way
+LOG_BYTES_MIN: Final = LOG_SEGMENTS_MIN * MIB
+FULL_RETRY_S: Final = 60
 
 # -- cold segments: what is read from the network --------------------------------------------------
 COLD_WINDOW_BYTES: Final = 16 * MIB  # that one reader of a body has coming; refilled at half

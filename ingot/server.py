@@ -332,6 +332,7 @@ class Server:
 
         def segment_changed(row: Any) -> None:
             rows.put_nowait((row, None))
+            self._judge_room()
             if row.state == "sealed":
                 checkpoints.segment_sealed()
             if self.shipping is not None:
@@ -340,6 +341,7 @@ class Server:
         self.segments.on_change = segment_changed
         for row in self.segments.rows():
             rows.put_nowait((row, None))
+        self._judge_room()
         stack.push_async_callback(_cancel, asyncio.create_task(self._keep_house(registry)))
         following = asyncio.create_task(_follow(registry, rows))
         stack.push_async_callback(_cancel, following)
@@ -380,7 +382,7 @@ class Server:
             pins,
             self.clock,
             ShippingSettings(
-                warm_bytes=config.warm_bytes,
+                warm_bytes=config.warm_budget,
                 cache_bytes=config.cold_cache_bytes,
                 seal_age_s=config.seal_age_s,
                 unit_age_s=config.unit_age_s,
@@ -410,17 +412,25 @@ class Server:
             self.pipeline.fail(lease.lost)
             self.failed.set()
 
+    def _judge_room(self) -> None:
+        was = self.store.full
+        config = self.config
+        used = self.segments.bytes_here()
+        self.store.judge_room(used, config.log_bytes_max, config.log_reserve)
+        if self.store.full and not was:
+            away = "a Forge network would take them, or a higher limit"
+            if self.shipping is not None:
+                away = "files that Forge has will go; 'ingot segments' shows what it lacks"
+            self.log.error("writes are refused: %s; %s", self.store.full, away)
+        elif was and not self.store.full:
+            self.log.warning("there is room again: writes are taken")
+
     async def _keep_house(self, registry: Registry) -> None:
         pruned = self.clock.monotonic()
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self.pipeline.expire()
-            used, most = self.segments.bytes_here(), self.config.log_bytes_max
-            self.store.full = (
-                f"the segments hold {used} bytes of the {most} that --log-bytes-max allows"
-                if used >= most
-                else ""
-            )
+            self._judge_room()
             if self.pipeline.failed is not None:
                 self.failed.set()
                 if self.shipping is not None:

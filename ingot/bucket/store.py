@@ -90,6 +90,7 @@ class Store:
         self.tips = pipeline.tips
         self.lease_until = 0.0  # boottime; moved on by every confirmed renewal
         self.full = ""  # why no more bytes are taken, when they are not; deletions still are
+        self.overfull = False  # nor those
         self._segments = segments
         self._blocks = Published(segments)
         self._nodes = nodes
@@ -123,6 +124,7 @@ class Store:
     async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
         """BucketExists."""
         self._serving()
+        self._has_room()
         block = encode_config(config)
         cid = cid_of(block)
         made = Bucket(secrets.token_bytes(16), name, created_head(cid), config)
@@ -317,15 +319,25 @@ class Store:
             raise answers[0]
         return answers
 
+    def judge_room(self, used: int, most: int, reserve: int) -> None:
+        """From ``most`` bytes of segments on nothing is taken that adds more than tree nodes. What
+        is left, deletions above all, may take ``reserve`` on top: whoever cleans up is not kept
+        from it, and yet the log has a bound."""
+        text = f"the segments hold {used} bytes of the {most} that --log-bytes-max allows"
+        self.full = text if used >= most else ""
+        self.overfull = used >= most + reserve
+
     def _has_room(self) -> None:
         if self.full:
-            raise Unavailable(f"no room for more: {self.full}", 60)
+            raise Unavailable(f"no room for more: {self.full}", limits.FULL_RETRY_S)
 
     def writable(self, name: str) -> Bucket:
         """NoSuchBucket; Unavailable for a bucket that is read-only. Never waits."""
         bucket = self.bucket(name)
         if bucket.read_only:
             raise Unavailable(f"bucket {name} is read-only: {bucket.read_only}", 60)
+        if self.overfull:
+            self._has_room()
         return bucket
 
     def _waiter(self) -> asyncio.Future[list[Answer]]:

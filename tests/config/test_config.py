@@ -218,3 +218,12 @@ def test_any_arguments_give_a_config_or_a_config_error(arguments: dict[str, str]
         Config.load(arguments, {})
     except ConfigError as error:
         assert str(error)
+
+
+def test_the_log_has_room_for_its_segments_and_makes_it_in_time() -> None:
+    with pytest.raises(ConfigError, match="log_bytes_max: 63MiB is out of range: at least 8 seg"):
+        Config(segment_bytes=8 * limits.MIB, log_bytes_max=63 * limits.MIB)
+    config = Config(segment_bytes=limits.MIB, log_bytes_max=8 * limits.MIB)
+    assert config.warm_budget == 6 * limits.MIB
+    assert config.log_reserve == 4 * limits.MIB
+    assert Config(warm_bytes=6 * limits.MIB).warm_budget == 6 * limits.MIB
