@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingot import dev_network, forge_commands, restore, segments_command
-from ingot.config import LOG_LEVELS, Config, default_of
+from ingot.config import LOG_LEVELS, Config, default_of, strange_variables
 from ingot.credentials import FILE_NAME as CREDENTIALS_FILE
 from ingot.errors import ConfigError, IngotError, LeaseLost, Unavailable
 from ingot.process import Stopping, check_descriptor, say_ready
@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
+        for line in strange_variables():
+            logging.getLogger("ingot.config").warning("%s", line)
         run: Callable[[Config, argparse.Namespace], int] = arguments.run
         return run(config, arguments)
     except BaseException as error:

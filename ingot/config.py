@@ -10,6 +10,7 @@ seconds. Called by ``ingot.cli`` and by hosts, which may as well call ``Config(.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 import tomllib
@@ -31,6 +32,11 @@ _UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True}
 _FLAGS |= {"0": False, "false": False, "no": False, "off": False}
+# Those that are no settings: where these stand, root's keys, and what builds and benchmarks read.
+_OTHER_VARIABLES = (
+    *("CONFIG", "ACCESS_KEY", "SECRET_KEY"),
+    *("PURE", "DEBUG", "TRACE", "ASAN", "BENCH_FULL"),
+)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -217,6 +223,21 @@ class Config:
         if self.forge_upload_did is not None:
             size = min(size, max(limits.MIB, self.warm_budget // 8))
         return SegmentSettings(seal_bytes=size, log_ahead_bytes=size + limits.MIB)
+
+
+def strange_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each ``INGOT_…`` variable that nothing of ingot reads: misspelt, most likely."""
+    known = [setting.name.upper() for setting in dataclasses.fields(Config)]
+    known += _OTHER_VARIABLES
+    lines = []
+    for variable in sorted(os.environ if environ is None else environ):
+        prefix, _, name = variable.partition("_")
+        if prefix == "INGOT" and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            lines.append(
+                f"{variable} means nothing" + (f"; is it INGOT_{near[0]}?" if near else "")
+            )
+    return lines
 
 
 def default_of(name: str) -> str:

@@ -303,6 +303,13 @@ def test_fsck_and_segments(data_dir: Path, dsn: str) -> None:
     assert json.loads(done.stdout)["files"]["stored"] == 1
 
 
+def test_a_misspelt_variable_is_warned_of(data_dir: Path) -> None:
+    done = command("whoami", "--data-dir", str(data_dir), INGOT_DATA_DIRR="x", INGOT_PURE="")
+    assert done.returncode == 0
+    assert "INGOT_DATA_DIRR means nothing; is it INGOT_DATA_DIR?" in done.stderr
+    assert "INGOT_PURE" not in done.stderr
+
+
 async def ship_something(dsn: str) -> None:
     registry = Postgres(dsn)
     await registry.open()

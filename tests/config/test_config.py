@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot import limits
-from ingot.config import Config, parse_address, parse_size
+from ingot.config import Config, parse_address, parse_size, strange_variables
 from ingot.errors import ConfigError
 
 
@@ -227,3 +228,22 @@ def test_the_log_has_room_for_its_segments_and_makes_it_in_time() -> None:
     assert config.warm_budget == 6 * limits.MIB
     assert config.log_reserve == 4 * limits.MIB
     assert Config(warm_bytes=6 * limits.MIB).warm_budget == 6 * limits.MIB
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_known_one() -> None:
+    environ = {"INGOT_WRAM_BYTES": "1GiB", "INGOT_QQQQ": "x", "INGO_REGION": "y"}
+    assert strange_variables(environ) == [
+        "INGOT_QQQQ means nothing",
+        "INGOT_WRAM_BYTES means nothing; is it INGOT_WARM_BYTES?",
+    ]
+    known = {f"INGOT_{setting.name.upper()}": "" for setting in dataclasses.fields(Config)}
+    assert strange_variables(known) == []
+
+
+def test_every_variable_that_the_sources_read_is_known() -> None:
+    root = Path(__file__).parents[2]
+    files = [root / "setup.py", root / "README.md", *(root / "perf").glob("*.py")]
+    files += [*(root / "perf").glob("*.md"), *(root / ".ci").glob("*"), *root.glob("ingot/*.md")]
+    files += root.glob("ingot/**/*.py")
+    read = {name for file in files for name in re.findall(r"INGOT_[A-Z_]*[A-Z]", file.read_text())}
+    assert strange_variables(dict.fromkeys(read - {"INGOT_NAME"}, "")) == []
