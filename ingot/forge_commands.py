@@ -1,21 +1,26 @@
 """``ingot whoami`` and ``ingot space``: a gateway's identity on the Forge network, from the shell.
 
-They read and write ``DATA_DIR/forge`` and ask nobody; a gateway may run meanwhile, which reads its
-identity at its start. Registered by ``cli.build_parser``.
+They read and write ``DATA_DIR/forge``, and only ``space provision`` asks anybody: the upload
+service. A gateway may run meanwhile, which reads its identity at its start. Registered by
+``cli.build_parser``.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ingot.clock import SystemClock
 from ingot.config import Config
 from ingot.datadir import DataDirectory
 from ingot.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ingot.forge.client import ForgeSettings
+    from ingot.forge.identity import Identity
     from ingot.forge.keystore import KeyStore
     from ingot.forge.token import Delegation
 
@@ -30,7 +35,22 @@ CREATE = """
 
 It makes the space's key, keeps it in DIR/forge/space.pem and lets the agent do everything with the
 space. Keep a copy of that file: who has it owns all that is stored. Before bytes are taken, the
-upload service has to provide for the space: give its DID to whoever runs it."""
+upload service has to provide for the space: see 'ingot space provision --help'."""
+PROVISION = """
+
+A service stores nothing for a space before it provides for it (its refusal is InsufficientStorage).
+Nothing is changed where it does already. Else it is asked in the name of an account that it knows,
+with a plan, and that lets this agent do so:
+
+  ingot whoami                     the agent's DID
+  (with the service's own tools)   sign in to the account, and delegate /provider/add to that DID
+  ingot space import FILE          take in what the account delegated
+  ingot space provision            once; a gateway that runs goes on by itself
+
+Or give the space's DID ('ingot space show') to whoever runs the service. The network is the one of
+the settings forge_upload_did and forge_upload_url.
+
+exit status: 0 it is provided for; 2 it is not, and why; 1 the service could not be understood"""
 IMPORT = """
 
 FILE holds delegations to this agent: a container in any of its forms, or one delegation by itself.
@@ -46,6 +66,12 @@ def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
     add(actions, "create", "make a space of one's own", run_create, CREATE)
     imported = add(actions, "import", "take in delegations or a space's key", run_import, IMPORT)
     imported.add_argument("file", metavar="FILE")
+    provision = add(
+        actions, "provision", "have the service store for the space", run_provision, PROVISION
+    )
+    provision.add_argument(
+        "--account", metavar="ACCOUNT", help="e-mail address or DID; default: the only one"
+    )
     add(actions, "show", "show the space that a gateway would use", run_show)
 
 
@@ -70,6 +96,9 @@ def run_create(config: Config, arguments: argparse.Namespace) -> int:
     made = store.create_space()
     print(f"space  {made.did}  (its key is {store.space_path}: keep a copy in a safe place)")
     print(f"agent  {store.agent().did} may do everything with it")
+    print(
+        "before bytes are taken the service has to provide for it: 'ingot space provision --help'"
+    )
     return 0
 
 
@@ -81,6 +110,53 @@ def run_import(config: Config, arguments: argparse.Namespace) -> int:
     if not taken:
         print("all of it was there already")
     return 0
+
+
+def run_provision(config: Config, arguments: argparse.Namespace) -> int:
+    settings = config.forge_settings()
+    if settings is None:
+        raise ConfigError(
+            "no Forge network is named: give forge_upload_did and forge_upload_url, as in the "
+            "gateway's own settings"
+        )
+    store, now = _store(config), int(time.time())
+    who = store.identity(now, config.forge_space)
+    return asyncio.run(_provision(settings, who, store.accounts(now), arguments.account))
+
+
+async def _provision(
+    settings: ForgeSettings, who: Identity, accounts: list[str], wanted: str | None
+) -> int:
+    from ingot.forge.client import ForgeClient
+
+    service = settings.upload.did
+    async with ForgeClient(settings, who, SystemClock()) as client:
+        if service in await client.space.providers():
+            print(f"{service} provides for {who.space} already")
+            return 0
+        account = _account(wanted, accounts)
+        await client.space.provision(account)
+        print(f"{service} provides for {who.space}, on behalf of {account}")
+        return 0
+
+
+def _account(wanted: str | None, held: list[str]) -> str:
+    from ingot.forge import did
+    from ingot.forge.errors import Malformed
+
+    if wanted is None and len(held) == 1:
+        return held[0]
+    if wanted is None:
+        if held:
+            raise ConfigError(f"several accounts, choose with --account: {', '.join(held)}")
+        raise ConfigError(
+            "no account lets this agent act for it: 'ingot space provision --help' says how it "
+            "comes to that"
+        )
+    try:
+        return did.check(wanted) if wanted.startswith("did:") else did.of_email(wanted)
+    except Malformed as error:
+        raise ConfigError(f"--account {wanted}: {error}") from error
 
 
 def run_show(config: Config, arguments: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ from ingot.forge.invoker import Invoker, Service
 from ingot.forge.resolver import Resolver
 from ingot.forge.retrieve import Retriever
 from ingot.forge.retry import RetrySettings
+from ingot.forge.space import SpaceClient
 from ingot.forge.upload import UploadClient
 from ingot.ports import Clock, ProviderSelector
 
@@ -103,6 +104,7 @@ class ForgeClient:
         self.upload = UploadClient(
             ask, settings.upload, settings.receipts_url, providers, settings.retry, logger
         )
+        self.space = SpaceClient(ask, settings.upload)
         self.retriever = Retriever(ask, settings.indexer, clock.monotonic, settings.retry, logger)
 
     def breakers(self) -> dict[str, State]:

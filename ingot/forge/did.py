@@ -82,6 +82,11 @@ def web_url(did: str, insecure: bool = False) -> str:
     return f"{scheme}://{host}/{'/'.join(path) if path else '.well-known'}/did.json"
 
 
+def is_account(did: str) -> bool:
+    """Whether it is somebody's account with a service, and no space."""
+    return split(did)[0] in ("mailto", "plc")
+
+
 def of_email(email: str) -> str:
     """The account of an e-mail address."""
     local, at, domain = email.rpartition("@")

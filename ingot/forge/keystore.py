@@ -20,7 +20,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from ingot.errors import ConfigError, FormatError
-from ingot.forge import chain, container, document, signature, token
+from ingot.forge import chain, container, did, document, signature, token
 from ingot.forge.container import Container, Form
 from ingot.forge.document import Document
 from ingot.forge.errors import Malformed, UcanError, UnsupportedKey
@@ -93,7 +93,14 @@ class KeyStore:
         return Identity(agent, space, held)
 
     def spaces(self, now: int) -> list[str]:
-        """The subjects that the agent can do something with, by its chains."""
+        """The spaces that the agent can do something with, by its chains."""
+        return [one for one in self._subjects(now) if not did.is_account(one)]
+
+    def accounts(self, now: int) -> list[str]:
+        """The accounts in whose name the agent can do something."""
+        return [one for one in self._subjects(now) if did.is_account(one)]
+
+    def _subjects(self, now: int) -> list[str]:
         agent, held = self.agent().did, self.delegations()
         subjects = {one.subject for one in held if one.subject is not None}
         commands = {one.command for one in held}

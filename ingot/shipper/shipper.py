@@ -48,6 +48,7 @@ LOAD: Final[Key] = ("registry", 0)
 # Refusals that are about the bytes themselves. Whatever else a service says may be set right there,
 # or in our rights, so it is asked again.
 FINAL: Final = ("BlobSizeLimitExceeded", "MalformedArguments", "UnsupportedDigestCode")
+UNPROVIDED: Final = "InsufficientStorage"  # the service has no provider for the space, as a rule
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -278,7 +279,7 @@ class Shipper:
                 self._logger.info("%s: %s; attempt %d", _name(key), error, failures)
                 self._problems[key] = f"{_name(key)}: {error}"
             elif isinstance(error, IngotError | OSError):
-                self._report(key, str(error))
+                self._report(key, str(error) + _remedy(error))
             else:
                 self._logger.error("%s: a mistake of ours", _name(key), exc_info=error)
                 self._problems[key] = f"{_name(key)}: {error!r}"
@@ -398,6 +399,12 @@ def _is_final(error: Exception) -> bool:
     if isinstance(error, Refused):
         return error.name in FINAL
     return isinstance(error, Corruption | FormatError | Malformed | TooLarge)
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, Refused) and error.name == UNPROVIDED:
+        return ". The service does not provide for the space: see 'ingot space provision --help'"
+    return ""
 
 
 def _key(segment: SealedSegment) -> Key:
