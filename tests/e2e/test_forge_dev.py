@@ -25,7 +25,7 @@ from tests.support.servers import Heard
 from tests.support.store import Store
 
 pytestmark = pytest.mark.slow
-QUICK = {"INGOT_SEAL_AGE_S": "0.2", "INGOT_UNIT_AGE_S": "0.4", "INGOT_WARM_BYTES": "1MiB"}
+QUICK = {"INGOT_SEAL_AGE_S": "0.2", "INGOT_UNIT_AGE_S": "0.4", "INGOT_WARM_BYTES": "6MiB"}
 DEADLINE_S = 30.0
 
 
@@ -48,7 +48,7 @@ def is_free(directory: Path) -> bool:
 
 def test_it_ships_comes_back_after_kill_9_and_reads_what_went(store: Store) -> None:
     network = store.data / "forge-dev"
-    body = random.Random(1).randbytes(2 << 20)
+    body = random.Random(1).randbytes(4 << 20)
     arguments = ("--forge-dev", "--postgres", store.dsn, "--segment-bytes", "1MiB")
     gateway = Gateway(store.data, *arguments, **QUICK)
     client = gateway.client()
