@@ -3,6 +3,7 @@
     STORE        JSON: format version, store id (hex), incarnation, root's canonical id
     LOCK         held by flock for the life of the process
     LEASE        JSON: the registry lease token last taken under this lock, and which lock that was
+    RESTORING    there while a restore is under way, or was cut off: nothing is served then
     segments/    the segment store
     cache/       blocks fetched from the network, which may be thrown away at any time
     postgres/    the embedded Postgres, where one is used
@@ -30,7 +31,7 @@ from ingot.errors import ConfigError
 
 FORMAT = 1
 OURS = {"STORE", "STORE.new", "STORE.damaged", "LOCK", "LEASE", "LEASE.new"}
-OURS |= {"segments", "cache", "postgres"}
+OURS |= {"segments", "cache", "postgres", "RESTORING", "RESTORING.new"}
 OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "forge", "lost+found"}
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _HOW_TO_REBUILD = (
@@ -139,6 +140,11 @@ class DataDirectory:
     def mark(self) -> StoreMark:
         """Read the mark, or write a new one into a directory that has none yet."""
         assert self._lock >= 0
+        if self.restoring:
+            raise ConfigError(
+                f"a restore into {self.path} was cut off: nothing is served and nothing was "
+                "changed. Begin 'ingot restore --from-forge' again, it goes on from there"
+            )
         found = self.found_mark()
         if found is not None:
             return found
@@ -159,6 +165,20 @@ class DataDirectory:
         except DamagedMark:
             os.rename(path, path + ".damaged")
         self._write_mark(mark)
+
+    @property
+    def restoring(self) -> bool:
+        """Whether a restore is under way here, or was cut off."""
+        return os.path.exists(os.path.join(self.path, "RESTORING"))
+
+    def begin_restore(self) -> None:
+        """Nothing is served from here until ``end_restore``."""
+        assert self._lock >= 0
+        self._write("RESTORING", b"see 'ingot restore --help'\n")
+
+    def end_restore(self) -> None:
+        os.unlink(os.path.join(self.path, "RESTORING"))
+        _sync_directory(self.path)
 
     def keep_root(self, canonical_id: str) -> None:
         """Root is this canonical id from now on."""

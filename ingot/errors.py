@@ -33,6 +33,10 @@ class LeaseLost(IngotError):
     """Another gateway holds the store, or the lease ran out: serve nothing from now on."""
 
 
+class Superseded(IngotError):
+    """The space holds a newer incarnation of this store: ship and remove nothing from now on."""
+
+
 class Unavailable(IngotError):
     """Cannot be done now; the same request may succeed after ``retry_after_s`` seconds."""
 

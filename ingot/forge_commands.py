@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 Run = Callable[[Config, argparse.Namespace], int]
 
+NEEDED = (
+    *("/blob/add", "/blob/list", "/blob/remove", "/index/add", "/content/retrieve"),
+    *("/upload/add", "/upload/list", "/upload/shard/list", "/upload/remove"),
+)
+
 WHOAMI = """
 
 The agent's key is made at the first call and kept in DIR/forge/agent.pem, or is the one of
@@ -166,7 +171,7 @@ def run_show(config: Config, arguments: argparse.Namespace) -> int:
     ours = owned is not None and owned.did == who.space
     print(f"space  {who.space}" + (f"  (its key is {store.space_path})" if ours else ""))
     missing = []
-    for command in ("/blob/add", "/index/add", "/content/retrieve", "/blob/remove"):
+    for command in NEEDED:
         try:
             who.proofs(command, now)
         except ConfigError:

@@ -222,8 +222,10 @@ FORGE_DOCUMENTS_MAX: Final = 1024  # DID documents held
 FORGE_AUTHORITIES_MAX: Final = 16  # documents fetched to check one answer
 FORGE_RETRIEVAL_AUTH_S: Final = 300  # in which the indexer has to fetch an index
 FORGE_QUERY_AUTH_S: Final = 60  # and to look into one for a query
+FORGE_UPLOADS_MAX: Final = 100_000  # roots of a space, or blobs of one root, that are listed
 FORGE_KEY_BYTES_MAX: Final = 16 * KIB  # of a file with a private key
 FORGE_IMPORT_BYTES_MAX: Final = 2 * CONTAINER_BYTES_MAX  # of a file with delegations, as base64
+FORGE_TAIL_BYTES: Final = (64 * KIB, 4 * MIB, 256 * MIB)  # of a CAR, to find its root in
 FORGE_FAULTY_NODES_MAX: Final = 1024  # of which is known that they failed lately
 FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
 
@@ -237,6 +239,13 @@ STANDING_S: Final = 5.0  # how far shipping is, is written down so often where i
 STANDING_REPEAT_S: Final = 60.0  # and so often where it has not
 SHIP_SCAN_BYTES: Final = 4 * MIB  # of a file that is verified, read and hashed at a time
 SHIP_HEADS_BYTES: Final = 256 * KIB  # of one of which only the frames' heads are looked at
+
+# -- restoring from the network -----------------------------------------------------------------
+RESTORE_LOOKS: Final = 8  # blobs looked at, at a time
+RESTORE_PROGRESS_S: Final = 5.0  # between two lines that say how far a long step is
+RESTORE_READ_BYTES: Final = 8 * MIB  # of a segment that has no index, read at a time
+RESTORE_RUN_SEGMENTS: Final = 64  # that share one run
+RESTORE_RUN_BYTES: Final = 512 * MIB  # and of all of those no more: 100 MiB of memory at worst
 
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert CHUNK_BYTES < COLD_WINDOW_BYTES <= COLD_AHEAD_BYTES_MAX

@@ -8,6 +8,7 @@ from typing import Protocol
 
 Header = tuple[bytes, bytes]
 Cid = bytes  # 36 bytes: 01, codec (71 dag-cbor, 55 raw), 12 20, sha2-256 digest
+Multihash = bytes  # 34 bytes: 12 20, sha2-256 digest
 
 
 class BodyStream(Protocol):
@@ -182,6 +183,7 @@ class Shipment:
     last_commit: int
     needs: BodyPosition | None = None
     attempts: int = 0  # that failed, in its present state
+    indexes: tuple[Multihash, ...] = ()  # its index archives, once they are stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,7 +293,7 @@ class Server:
         cold = {(row.stream, row.number) for row in states if row.state == COLD}
         pins = Pins()
         rows: asyncio.Queue[Any] = asyncio.Queue()
-        self.shipping = self._shipping(registry, lease, directory, pins, rows)
+        self.shipping = self._shipping(registry, lease, directory, mark, pins, rows)
         if self.shipping is not None:
             stack.push_async_callback(self.shipping.close)
             await self.shipping.attach()
@@ -355,6 +355,7 @@ class Server:
         registry: Registry,
         lease: Lease,
         directory: DataDirectory,
+        mark: StoreMark,
         pins: Pins,
         rows: asyncio.Queue[Any],
     ) -> Shipping | None:
@@ -388,6 +389,8 @@ class Server:
                 unit_age_s=config.unit_age_s,
                 round_s=min(limits.RETENTION_ROUND_S, config.unit_age_s),
             ),
+            store=mark.store,
+            incarnation=mark.incarnation,
             record=record,
             indexed=network.indexer is not None,
             directory=directory.path,

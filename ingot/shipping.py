@@ -22,11 +22,13 @@ from ingot.cold import NetworkSource, Shipments
 from ingot.forge.breaker import State
 from ingot.forge.client import ForgeClient
 from ingot.ports import Clock, Registry
+from ingot.segments.commit import decode_commit
 from ingot.segments.model import COLD, Key, Row, SegmentInfo, row_of
 from ingot.segments.retiring import Retiring
 from ingot.segments.store import SegmentStore
 from ingot.shipper import Shipper
 from ingot.shipper.lifecycle import INDEXED
+from ingot.shipper.publish import Ours, Publisher
 from ingot.standing import Teller
 
 
@@ -62,6 +64,8 @@ class Shipping:
         clock: Clock,
         settings: ShippingSettings,
         *,
+        store: bytes,
+        incarnation: int,
         record: Callable[[Row], Awaitable[None]],
         indexed: bool,
         directory: str,
@@ -74,7 +78,9 @@ class Shipping:
         self._compaction = Compaction(
             segments, pins, clock, settings.unit_bytes, settings.unit_age_s
         )
-        self.shipper = Shipper(segments, registry, token, client.upload)
+        ours = Ours(segments, store, incarnation, decode_commit)
+        publisher = Publisher(client.uploads, client.holdings.root_block, ours)
+        self.shipper = Shipper(segments, registry, token, client.upload, publisher=publisher)
         ledger = _Ledger(shipments, record)
         self._retiring = Retiring(segments, ledger, settings.warm_bytes, clock, settings.round_s)
         self._source = NetworkSource(client.retriever, shipments.shipped, indexed, clock.monotonic)
@@ -109,6 +115,7 @@ class Shipping:
             asyncio.create_task(self._seal(pause_s)),
             asyncio.create_task(self._compaction.run(pause_s)),
             asyncio.create_task(self._teller.run()),
+            asyncio.create_task(self._retire_no_more()),
         ]
 
     async def stop(self) -> None:
@@ -130,6 +137,11 @@ class Shipping:
     def changed(self) -> None:
         """The state of a segment has."""
         self.shipper.wake()
+
+    async def _retire_no_more(self) -> None:
+        """Whatever ended the shipper ends retiring too: the network is not ours to rely on then."""
+        await self.shipper.ended.wait()
+        await self._retiring.stop()
 
     async def _seal(self, pause_s: float) -> None:
         while True:

@@ -24,6 +24,7 @@ from ingot.forge import did, http
 from ingot.forge.breaker import State
 from ingot.forge.document import Document
 from ingot.forge.errors import Malformed
+from ingot.forge.holdings import Holdings
 from ingot.forge.http import Http, HttpSettings
 from ingot.forge.identity import Identity
 from ingot.forge.invoker import Invoker, Service
@@ -32,6 +33,7 @@ from ingot.forge.retrieve import Retriever
 from ingot.forge.retry import RetrySettings
 from ingot.forge.space import SpaceClient
 from ingot.forge.upload import UploadClient
+from ingot.forge.uploads import Uploads
 from ingot.ports import Clock, ProviderSelector
 
 
@@ -105,7 +107,11 @@ class ForgeClient:
             ask, settings.upload, settings.receipts_url, providers, settings.retry, logger
         )
         self.space = SpaceClient(ask, settings.upload)
+        self.uploads = Uploads(ask, settings.upload, settings.retry, logger)
         self.retriever = Retriever(ask, settings.indexer, clock.monotonic, settings.retry, logger)
+        self.holdings = Holdings(
+            self.upload, self.uploads, self.retriever, settings.retry, random, logger
+        )
 
     def breakers(self) -> dict[str, State]:
         """How each service that was called stands, by scheme, host and port."""

@@ -1,4 +1,5 @@
 """Storing blobs with the upload service: add, publish an index, list, remove (forge.md section 4).
+``uploads`` has what a space names as its content.
 
 Adding is a flow of steps, and each attempt begins at its first one. That is safe at any time, also
 after a crash in the middle, since the service's answer to ``/blob/add`` says how far the blob is:
@@ -27,7 +28,7 @@ from typing import TypeVar
 
 from ingot.codec import cid, multihash
 from ingot.codec.dag_cbor import Cid
-from ingot.errors import FormatError, Unavailable
+from ingot.errors import FormatError, NotFound, Unavailable
 from ingot.forge import allocation, invoker, query, retry, signature, token, values
 from ingot.forge.allocation import Allocation
 from ingot.forge.blob import BlobRef, BytesSource, Source
@@ -112,7 +113,12 @@ class UploadClient:
         read once or more, or not at all."""
         return await self._often(f"adding {blob}", lambda: self._add(blob, source))
 
-    async def _add(self, blob: BlobRef, source: Source) -> list[Location]:
+    async def located(self, blob: BlobRef) -> list[Location]:
+        """Where a blob of the space lies, by the word of who has it; the service keeps that of what
+        was stored. Nothing is sent: NotFound where the service would have the bytes sent."""
+        return await self._often(f"locating {blob}", lambda: self._add(blob, None))
+
+    async def _add(self, blob: BlobRef, source: Source | None) -> list[Location]:
         reply = await self._invoker.ask(self._service, "/blob/add", {"blob": blob.argument()})
         try:
             there = allocation.read(reply.container, reply.ok, blob, self._space, self._service.did)
@@ -135,7 +141,9 @@ class UploadClient:
     async def _receipt(self, found: Container, task: bytes, executor: str) -> Receipt | None:
         return await self._invoker.receipt_in(found, task, executor)
 
-    async def _put(self, reply: Reply, there: Allocation, blob: BlobRef, source: Source) -> None:
+    async def _put(
+        self, reply: Reply, there: Allocation, blob: BlobRef, source: Source | None
+    ) -> None:
         """Send the bytes, unless the node has them."""
         allocated = await self._receipt(reply.container, there.allocate.task, there.node)
         if allocated is None:
@@ -147,6 +155,9 @@ class UploadClient:
             origin_of(address.url, self._invoker.http.settings.insecure)
         except Malformed as error:
             raise invoker.bad(there.node, "the address for a blob", error) from error
+        if source is None:
+            await self._abort(blob, reply.invocation.task)
+            raise NotFound(f"{there.node} has no bytes of {blob}, it would have them sent")
         wanted = await self._providers.node_for(blob.digest, blob.size)
         if wanted is not None and wanted != there.node:
             await self._abort(blob, reply.invocation.task)

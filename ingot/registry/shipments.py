@@ -24,16 +24,27 @@ def columns_of(row: Shipment) -> tuple[object, ...]:
         None if needs is None else needs.segment,
         None if needs is None else needs.end,
         row.attempts,
+        list(row.indexes),
     )
 
 
 def shipment_of(columns: Sequence[Any]) -> Shipment:
     """The row that ``statements.SHIPMENTS`` gives, in the order of ``columns_of``."""
-    *fixed, segment, end, attempts = columns
+    *fixed, segment, end, attempts, indexes = columns
     stream, number, state, digest, locations, size, first, last = fixed
     needs = None if segment is None else BodyPosition(segment, end)
     return Shipment(
-        stream, number, state, digest, tuple(locations), size, first, last, needs, attempts
+        stream,
+        number,
+        state,
+        digest,
+        tuple(locations),
+        size,
+        first,
+        last,
+        needs,
+        attempts,
+        tuple(indexes),
     )
 
 

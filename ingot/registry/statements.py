@@ -243,17 +243,17 @@ WITH fence AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true) FROM ingot.lease WHERE token = $1 FOR SHARE
 )"""
 _SHIPMENT: Final = """stream, number, state, digest, locations, bytes, first_commit, last_commit,
-    needs_segment, needs_end, attempts"""
+    needs_segment, needs_end, attempts, indexes"""
 PUT_SHIPMENT: Final = f"""{_FENCE_ONLY}, put AS (
     INSERT INTO ingot.shipments AS s ({_SHIPMENT})
     SELECT $2, $3::bigint, $4, $5::bytea, $6::bytea[], $7::bigint, $8::bigint, $9::bigint,
-           $10::bigint, $11::bigint, $12::bigint
+           $10::bigint, $11::bigint, $12::bigint, $13::bytea[]
     FROM fence
     ON CONFLICT (stream, number) DO UPDATE SET state = excluded.state, digest = excluded.digest,
         locations = excluded.locations, bytes = excluded.bytes,
         first_commit = excluded.first_commit, last_commit = excluded.last_commit,
         needs_segment = excluded.needs_segment, needs_end = excluded.needs_end,
-        attempts = excluded.attempts, updated_at = clock_timestamp()
+        attempts = excluded.attempts, indexes = excluded.indexes, updated_at = clock_timestamp()
 )
 SELECT count(*) FROM fence
 """

@@ -26,6 +26,7 @@ class Overlay(SystemFiles):
         super().__init__()
         self._made: dict[str, int] = {}  # by path: descriptors of files in memory
         self._gone: set[str] = set()
+        self._directories: set[str] = set()
 
     def open(self, path: str, write: bool = False) -> int:
         if path in self._made:
@@ -60,14 +61,21 @@ class Overlay(SystemFiles):
 
     def listdir(self, path: str) -> list[str]:
         made = {os.path.basename(name) for name in self._made if os.path.dirname(name) == path}
+        if path in self._directories:
+            return [*made]
         there = {name for name in super().listdir(path) if f"{path}/{name}" not in self._gone}
         return [*made | there]
 
     def mkdir(self, path: str) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        """A directory in memory; nothing may be there under its name."""
+        if self.exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        self._directories.add(path)
 
     def exists(self, path: str) -> bool:
-        return path in self._made or (path not in self._gone and super().exists(path))
+        if path in self._made or path in self._directories:
+            return True
+        return path not in self._gone and super().exists(path)
 
     def close_all(self) -> None:
         while self._made:

@@ -305,6 +305,13 @@ class SegmentStore:
             return False
         return True
 
+    async def commit_of(self, cid: Cid) -> CommitRecord | None:
+        """The commit whose record this is; None where it is not in this log. FormatError where it
+        is another block."""
+        if await self.lacking([cid]) is not None:
+            return None
+        return decode_commit(await self.read(cid))
+
     async def commits_after(self, after: int) -> AsyncGenerator[tuple[Cid, CommitRecord], None]:
         """The commits with a sequence above ``after``, oldest first. Holds the records of one
         segment at a time, each of which is found from its newest record along the chain."""

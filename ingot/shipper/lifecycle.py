@@ -68,6 +68,11 @@ def store(row: Shipment, locations: Sequence[bytes]) -> Shipment:
     return replace(become(row, STORED), locations=tuple(locations))
 
 
+def confirm(row: Shipment, indexes: Sequence[bytes]) -> Shipment:
+    """A stored file whose index archives, by their multihashes, are stored and published."""
+    return replace(become(row, INDEXED), indexes=tuple(indexes))
+
+
 def fail(row: Shipment) -> Shipment:
     """One more attempt of the present step came to nothing."""
     assert FOLLOWS[row.state], "nothing is left to do"

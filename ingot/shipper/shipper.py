@@ -7,7 +7,8 @@ in effect. A file that fails waits by itself and is tried again without end; one
 shipped is reported, and holds the watermark and nobody else. Nothing waits for the shipper.
 
 ``SHIP_FILES`` files are on their way at a time, in the order of ``lifecycle.in_order``. With the
-lease lost it ends by itself; ``failed`` says so.
+lease lost, or where the space shows that the store goes on elsewhere (``publish``), it ends by
+itself; ``failed`` says so and ``ended`` is set.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ingot.errors import (
     FormatError,
     IngotError,
     LeaseLost,
+    Superseded,
     Unavailable,
 )
 from ingot.forge import index, retry
@@ -39,12 +41,15 @@ from ingot.messages import SealedSegment, Shipment
 from ingot.offload import settled
 from ingot.ports import Registry
 from ingot.shipper import lifecycle
-from ingot.shipper.lifecycle import INDEXED, QUEUED, REFUSED, STORED, Key
+from ingot.shipper.lifecycle import INDEXED, QUEUED, REFUSED, STORED, UNIT, Key
+from ingot.shipper.publish import Mark, Publisher
 from ingot.shipper.roots import Roots
 from ingot.shipper.sources import Block, Sources
 
 ADVANCE: Final[Key] = ("watermark", 0)
 LOAD: Final[Key] = ("registry", 0)
+PUBLISH: Final[Key] = ("the space's uploads", 0)
+NO_FILES: Final = (ADVANCE, LOAD, PUBLISH)
 # Refusals that are about the bytes themselves. Whatever else a service says may be set right there,
 # or in our rights, so it is asked again.
 FINAL: Final = ("BlobSizeLimitExceeded", "MalformedArguments", "UnsupportedDigestCode")
@@ -86,15 +91,18 @@ class Shipper:
         token: bytes,
         upload: UploadClient,
         settings: ShipperSettings | None = None,
+        publisher: Publisher | None = None,
         *,
         random: Callable[[int], bytes] = os.urandom,
         logger: logging.Logger | None = None,
     ) -> None:
         self._sources, self._registry, self._token = sources, registry, token
         self._upload, self._random = upload, random
+        self._publisher = publisher  # None: nobody is told of the watermark
         self._settings = settings or ShipperSettings()
         self._logger = logger or logging.getLogger("ingot.shipper")
         self.failed: Exception | None = None  # why it has ended by itself
+        self.ended = asyncio.Event()  # and that it has
         self._rows: dict[Key, Shipment] = {}
         self._waiting: list[SealedSegment] = []  # not confirmed and not refused, in order
         self._roots: Roots | None = None  # None: to be read from the registry
@@ -104,6 +112,7 @@ class Shipper:
         self._loaded = False
         self._looked = False  # for files that are here
         self._behind = True  # the watermark may have to move
+        self._unpublished = publisher is not None  # what the space names may be older
         self._active: dict[Key, asyncio.Task[None]] = {}
         self._not_before: dict[Key, float] = {}  # on the loop's clock
         self._failures: Counter[Key] = Counter()  # in a row
@@ -192,6 +201,7 @@ class Shipper:
         finally:
             for task in self._active.values():
                 task.cancel()
+            self.ended.set()
 
     def _begin(self) -> None:
         """Begin what may begin now."""
@@ -203,9 +213,11 @@ class Shipper:
                 self._do(ADVANCE, self._advance)
         if not self._loaded:
             return
+        if self._unpublished:
+            self._do(PUBLISH, self._publish)
         if not self._looked:
             self._look()
-        under_way = len(self._active.keys() - {ADVANCE, LOAD})
+        under_way = len(self._active.keys() - set(NO_FILES))
         for segment in self._waiting:
             if under_way >= self._settings.files:
                 return
@@ -243,8 +255,8 @@ class Shipper:
     async def _attempt(self, key: Key, work: Work) -> None:
         try:
             await work()
-        except LeaseLost as error:
-            self._logger.error("shipping ends: %s", error)
+        except (LeaseLost, Superseded) as error:
+            self._report(key, f"shipping has ended: {error}")
             self.failed = error
         except Exception as error:
             await self._failed(key, error)
@@ -266,7 +278,7 @@ class Shipper:
             self._problems[key] = f"{_name(key)}: {error}"
             return
         row = self._rows.get(key)
-        if _is_final(error) and key not in (ADVANCE, LOAD):
+        if _is_final(error) and key not in NO_FILES:
             self._report(key, f"it cannot be shipped: {error}")
             self._given_up.add(key)
             self._looked = False
@@ -337,9 +349,11 @@ class Shipper:
             row = await self._put(lifecycle.store(row, [place.claim.data for place in places]))
         if row.state == STORED:
             async with self._indexing:
-                for archive in await self._archives(segment, row.digest):
+                published = [
                     await self._upload.publish_index(archive)
-            await self._put(lifecycle.become(row, INDEXED))
+                    for archive in await self._archives(segment, row.digest)
+                ]
+            await self._put(lifecycle.confirm(row, [one.blob.digest for one in published]))
             self._waiting = [one for one in self._waiting if _key(one) != key]
             self._behind = True
 
@@ -374,11 +388,36 @@ class Shipper:
                 await self._registry.advance_forge(self._token, end, roots.moved)
                 roots.settle()
                 self._watermark = end
+                self._unpublished = self._publisher is not None
             self._behind = False
         except BaseException:
             self._roots = None  # what stands is read again: an answer may have been lost
             raise
         self._logger.info("Forge has everything up to commit %d", self._watermark)
+
+    async def _publish(self) -> None:
+        """Have the space name the watermark, or only see what it names where there is none yet."""
+        assert self._publisher is not None
+        self._unpublished = False
+        try:
+            await self._publisher.publish(await self._mark())
+        except BaseException:
+            self._unpublished = True
+            raise
+
+    async def _mark(self) -> Mark | None:
+        """None where the registry knows of no unit that ends at the watermark."""
+        watermark = self._watermark
+        units = [row for row in self._rows.values() if row.stream == UNIT]
+        unit = next((row for row in units if row.last_commit == watermark), None)
+        if unit is None:
+            return None
+        async with aclosing(self._sources.commits_after(watermark - 1)) as commits:
+            async for cid, record in commits:
+                if record.sequence == watermark:
+                    return Mark(cid, unit.digest, unit.indexes[0] if unit.indexes else None)
+                break
+        raise Corruption("the log's commits", f"one of sequence {watermark}", "another, or none")
 
     async def _fold(self, roots: Roots, end: int) -> None:
         """Follow the commits up to ``end``."""
@@ -412,4 +451,4 @@ def _key(segment: SealedSegment) -> Key:
 
 
 def _name(key: Key) -> str:
-    return f"{key[0]} {key[1]}" if key not in (ADVANCE, LOAD) else key[0]
+    return f"{key[0]} {key[1]}" if key not in NO_FILES else key[0]

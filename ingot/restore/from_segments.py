@@ -1,86 +1,39 @@
-"""``ingot restore``: a registry rebuilt from a store's segments, for a gateway that is stopped.
+"""A registry rebuilt from the segments in the data directory, which are all there.
 
-Guarantees: nothing is written to a registry that holds heads, is another store's, or whose lease
-somebody has; what is written is one transaction, so an interrupted restore is begun again. Of the
-data directory only what any start changes is changed, and STORE, which gets a new incarnation and
-is made again where it is lost. With ``--dry-run`` nothing is changed and nothing is created.
-
-``bucket.rebuild`` says what the segments come to; ``fill`` puts it into a registry, wherever the
-segments came from. Registered by ``cli.build_parser``.
+Of the data directory only what any start changes is changed, and STORE, which gets a new
+incarnation and is made again where it is lost. ``bucket.rebuild`` says what the segments come to.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import logging
 import os
-import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ingot import limits
 from ingot.config import Config
 from ingot.datadir import DamagedMark, DataDirectory, StoreMark
-from ingot.errors import ConfigError, RootMoved
+from ingot.errors import ConfigError
+from ingot.restore.target import (
+    NOTHING_TO_RESTORE,
+    Say,
+    fill,
+    open_registry,
+    refuse_store,
+    refuse_used,
+    take_lease,
+    target_files,
+)
 
 if TYPE_CHECKING:
     from ingot.bucket.rebuild import Rebuilt
     from ingot.ports import FileSystem, Registry
     from ingot.segments.store import SegmentStore
 
-RESTORE = """
-
-For a database that was lost: it is empty, was never used, or lost its heads. The segment files of
---data-dir are opened as at a start; the commits are followed from the newest back to a checkpoint,
-each found by its hash; the heads of all buckets are written in one transaction. Then 'ingot serve'
-starts as ever. Afterwards every bucket is walked, so that the report says what it holds and what of
-it cannot be read (its bytes are for 'ingot fsck' to read). The gateway must be stopped. It changes
-no registry that holds heads: to rebuild one all the same, drop its schema first
-(DROP SCHEMA ingot CASCADE; of a private Postgres move DIR/postgres away). Where DIR/STORE is lost
-it is made again.
-
-exit status:
-  0   restored, and all is good
-  1   damage: something is lost, the lines before say what; all else is restored. Or nothing was
-      restored because the segments contradict themselves
-  2   nothing was restored: a setting, the directory or the database is not right
-  3   restored; something was reported that costs nothing that is kept"""
-
-Say = Callable[[str], None]
-
-
-def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command; ``add`` makes one, with the options that all have."""
-    parser = add(commands, "restore", "rebuild a lost database from segments", run_restore, RESTORE)
-    parser.add_argument(
-        "--from-segments",
-        action="store_true",
-        required=True,
-        help="from the segment files in the data directory",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="report what would be restored, change nothing"
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="follow the commits to the first, and see that the checkpoint agrees with them",
-    )
-
-
-def run_restore(config: Config, arguments: argparse.Namespace) -> int:
-    from ingot.server import loop_factory
-
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        restore = Restore(config, arguments.dry_run, arguments.verify, _say)
-        return runner.run(restore.run())
-
 
 @dataclass(slots=True)
-class Restore:
+class FromSegments:
     """One restore from the segments of a data directory. ``say`` hears progress and findings."""
 
     config: Config
@@ -94,7 +47,7 @@ class Restore:
         """Returns the exit status. ConfigError where nothing may be restored."""
         directory = DataDirectory(self.config.data_dir)
         async with contextlib.AsyncExitStack() as stack:
-            files = _files(stack, self.dry_run)
+            files = target_files(stack, self.dry_run)
             if not os.path.isdir(directory.segments):
                 raise ConfigError(
                     f"{directory.path} has no segments to restore from: name the data directory of "
@@ -106,9 +59,9 @@ class Restore:
             if self.dry_run:
                 await self._look(mark)
             else:
-                registry = await _open_registry(self.config, directory, stack)
+                registry = await open_registry(self.config, directory, stack)
                 await refuse_used(registry, mark.store)
-                token = await _lease(registry, directory, stack)
+                token = await take_lease(registry, directory, stack)
             segments = await self._open(directory, files, mark, await _cold(registry), stack)
             rebuilt = await self._rebuild(segments, mark)
             if registry is not None:
@@ -156,9 +109,9 @@ class Restore:
         from ingot.registry.look import look
 
         found = await look(self.config.postgres)
-        _refuse_store(found.store, mark.store)
+        refuse_store(found.store, mark.store)
         if found.heads:
-            raise ConfigError(f"the registry holds heads of this store. {_NOTHING_TO_RESTORE}")
+            raise ConfigError(f"the registry holds heads of this store. {NOTHING_TO_RESTORE}")
 
     async def _open(
         self,
@@ -230,64 +183,6 @@ class Restore:
         self.remarks.append(line)
 
 
-# -- the registry ----------------------------------------------------------------------------------
-
-_NOTHING_TO_RESTORE = (
-    "There is nothing to restore and nothing was changed: start 'ingot serve'. To have it rebuilt "
-    "all the same, as the segments are, drop its schema first (DROP SCHEMA ingot CASCADE; where "
-    "the Postgres is the private one, move the data directory's postgres/ away)"
-)
-
-
-async def fill(registry: Registry, token: bytes, store: bytes, rebuilt: Rebuilt) -> None:
-    """Write what was rebuilt into a registry without heads, whose lease ``token`` is. ConfigError
-    where it has some."""
-    try:
-        await registry.import_heads(token, store, rebuilt.newest, rebuilt.rows)
-    except RootMoved as error:
-        raise ConfigError(
-            f"{error}, though it names no live bucket: it is half empty and nothing was changed. "
-            "Drop its schema (DROP SCHEMA ingot CASCADE) and restore again"
-        ) from error
-
-
-async def refuse_used(registry: Registry, store: bytes) -> None:
-    """ConfigError for a registry that is not to be restored into."""
-    _refuse_store(await registry.store_id(), store)
-    newest, rows = await registry.newest_commit(), await registry.buckets()
-    if newest.sequence or rows:
-        raise ConfigError(
-            f"the registry holds {len(rows)} buckets of this store, up to commit "
-            f"{newest.sequence}. {_NOTHING_TO_RESTORE}"
-        )
-
-
-def _refuse_store(theirs: bytes | None, ours: bytes) -> None:
-    if theirs not in (None, ours):
-        raise ConfigError(
-            f"the registry belongs to store {theirs.hex() if theirs else ''}, the segments to "
-            f"store {ours.hex()}: nothing was changed. Point --postgres at an empty database"
-        )
-
-
-async def _open_registry(
-    config: Config, directory: DataDirectory, stack: contextlib.AsyncExitStack
-) -> Registry:
-    from ingot.registry.postgres import Postgres
-
-    dsn = config.postgres
-    if dsn is None:
-        from ingot.registry.embedded import EmbeddedPostgres
-
-        private = EmbeddedPostgres(directory.path)
-        dsn = await private.start()
-        stack.push_async_callback(private.stop)
-    registry = Postgres(dsn, statement_cache_size=config.postgres_statement_cache)
-    await registry.open()
-    stack.push_async_callback(registry.close)
-    return registry
-
-
 async def _cold(registry: Registry | None) -> set[tuple[str, int]]:
     """The segments whose files went because the network has them, where the registry still knows
     them: its heads may be all that it lost."""
@@ -295,50 +190,3 @@ async def _cold(registry: Registry | None) -> set[tuple[str, int]]:
 
     rows = await registry.segments() if registry is not None else []
     return {(row.stream, row.number) for row in rows if row.state == COLD}
-
-
-async def _lease(
-    registry: Registry, directory: DataDirectory, stack: contextlib.AsyncExitStack
-) -> bytes:
-    """The lease's token, kept renewed until everything else has ended. Nobody is waited for: who
-    has it is alive, or its lease ends by itself."""
-    from ingot.clock import SystemClock
-    from ingot.lease import Lease
-
-    owner = f"{socket.gethostname()}:{os.getpid()}:{directory.path} (restore)"
-    token = await registry.acquire(owner, limits.LEASE_TTL_S, directory.last_lease())
-    if token is None:
-        held = await registry.holder()
-        holder, left = held if held is not None else ("nobody, a moment ago", 0.0)
-        raise ConfigError(
-            f"the store is held by {holder}: stop that gateway first. If it has ended, its lease "
-            f"runs out in {left:.0f} s"
-        )
-    lease = Lease(registry, SystemClock(), logging.getLogger("ingot"))
-    lease.token = token
-    stack.push_async_callback(lease.release)
-    keeping = asyncio.create_task(lease.keep())
-    stack.push_async_callback(_end, keeping)
-    directory.keep_lease(token)
-    return token
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
-def _files(stack: contextlib.AsyncExitStack, dry_run: bool) -> FileSystem:
-    if dry_run:
-        from ingot.segments.overlay import Overlay
-
-        overlay = Overlay()
-        stack.callback(overlay.close_all)
-        return overlay
-    from ingot.segments.files import SystemFiles
-
-    return SystemFiles()
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

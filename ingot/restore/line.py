@@ -1,0 +1,187 @@
+"""Which units follow one another: from the commit that the space names back to the first.
+
+Each unit begins with a commit that names the one before it, by its hash; that is the last commit of
+the unit before. So the units that lead to the named commit are told from those of another
+incarnation, from those that are newer than what was named and from those of another store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ingot.codec.cid import to_text
+from ingot.errors import ConfigError, FormatError, NotFound, Unavailable
+from ingot.forge.holdings import Holdings
+from ingot.limits import FORGE_BLOB_BYTES_MAX, KIB, MIB
+from ingot.messages import Cid, CommitRecord
+from ingot.restore.survey import Blob, Progress, Survey, together
+from ingot.restore.target import Say
+from ingot.segments.adopt import first_commit
+from ingot.segments.commit import decode_commit
+
+FIRST_BYTES: Final = (64 * KIB, MIB, 32 * MIB, FORGE_BLOB_BYTES_MAX)
+"""Of a unit, for its first commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit in the space: its first commit's number, what that names as the one before, and its
+    last commit."""
+
+    blob: Blob
+    root: Cid
+    last: CommitRecord
+    first: int = 0
+    before: Cid | None = None
+
+
+@dataclass(slots=True)
+class Line:
+    """``units`` in order, the newest last, whose last commit is what is restored."""
+
+    units: list[Unit] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)  # what is in the space and not restored
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The newest commit of a store that the space names."""
+
+    root: Cid
+    record: CommitRecord
+
+
+async def named(space: Holdings, found: Survey, store: bytes | None, remarks: list[str]) -> Named:
+    """What is to be restored: the newest (incarnation, sequence) of ``store``, or of the only one
+    that the space names. ConfigError where there is none, or several."""
+    in_units = {root: blob for blob, root in found.units}
+    newest: dict[bytes, Named] = {}
+    for upload in await space.uploads.named():
+        root = upload.root
+        try:
+            blob = in_units.get(root)
+            block = await space.last_block(blob.ref, blob.places, root) if blob else None
+            record = decode_commit(block or await space.root_block(root))
+        except (NotFound, Unavailable, FormatError) as error:
+            remarks.append(f"the space names {to_text(root)}, which is not taken: {error}")
+            continue
+        one, other = Named(root, record), newest.get(record.store)
+        if other is None or _age(other.record) < _age(record):
+            newest[record.store] = one
+    if store is not None and store in newest:
+        return newest[store]
+    known = ", ".join(sorted(one.hex() for one in newest)) or "none"
+    if store is None and len(newest) == 1:
+        return next(iter(newest.values()))
+    if newest:
+        raise ConfigError(
+            f"the space holds these stores: {known}. Say with --store which is to be restored"
+        )
+    reasons = "".join(f"; {line}" for line in remarks)
+    raise ConfigError(
+        "the space names no commit of a store: nothing was ever shipped to it, or it is another "
+        f"space than the gateway's{reasons}"
+    )
+
+
+async def follow(space: Holdings, found: Survey, wanted: Named, say: Say) -> Line:
+    """The units that lead to ``wanted``."""
+    line = Line()
+    units = await _units(space, found, wanted.record.store, line, say)
+    by_root = {unit.root: unit for unit in units}
+    root: Cid | None = wanted.root
+    below = wanted.record.sequence + 1  # the numbers that are wanted next end before it
+    incarnation = wanted.record.incarnation
+    while root is not None:
+        unit = by_root.pop(root, None)
+        if unit is None:
+            older = [
+                one
+                for one in by_root.values()
+                if one.last.sequence < below and one.last.incarnation <= incarnation
+            ]
+            unit = max(older, key=lambda one: _age(one.last), default=None)
+            lost = (unit.last.sequence if unit is not None else 0) + 1
+            line.damage.append(
+                f"commits {lost} to {below - 1} are in no unit of the space that can be read: what "
+                "only they have is lost"
+            )
+            if unit is None:
+                break
+            del by_root[unit.root]
+        line.units.append(unit)
+        root, below, incarnation = unit.before, unit.first, unit.last.incarnation
+    line.units.reverse()
+    if not line.units:
+        raise ConfigError(
+            f"the space names commit {wanted.record.sequence}, and no unit of it can be read: "
+            + "; ".join(line.damage)
+        )
+    _say_beyond(line, sorted(by_root.values(), key=lambda one: _age(one.last)), wanted)
+    return line
+
+
+async def _units(space: Holdings, found: Survey, store: bytes, line: Line, say: Say) -> Sequence[Unit]:
+    """All units of ``store``."""
+    units: list[Unit] = []
+    progress = Progress(say, "units read for their commits", len(found.units))
+
+    async def look(one: tuple[Blob, Cid]) -> None:
+        blob, root = one
+        try:
+            unit = await _unit(space, blob, root)
+        except (NotFound, Unavailable, FormatError) as error:
+            line.damage.append(f"the commits of {blob} cannot be read: {error}")
+            found.bodies.append(blob)  # what else it holds may be needed
+        else:
+            if unit is None:
+                found.foreign += 1
+            elif unit.last.store == store:
+                units.append(unit)
+            else:
+                line.remarks.append(
+                    f"{blob} is a unit of store {unit.last.store.hex()}: it is left alone"
+                )
+        progress.step()
+
+    await together(look, list(found.units))
+    return units
+
+
+async def _unit(space: Holdings, blob: Blob, root: Cid) -> Unit | None:
+    """None for a file whose root is no commit record."""
+    block = await space.last_block(blob.ref, blob.places, root)
+    if block is None:
+        raise NotFound(f"it lacks its root {to_text(root)}")
+    try:
+        unit = Unit(blob, root, decode_commit(block))
+    except FormatError:
+        return None
+    for length in FIRST_BYTES:
+        stop = min(length, blob.ref.size)
+        record = first_commit(await space.read(blob.places, 0, stop))
+        if record is not None:
+            return replace(unit, first=record.sequence, before=record.previous)
+        if stop == blob.ref.size:
+            break
+    raise NotFound("it holds no commit whose frames before it are good")
+
+
+def _say_beyond(line: Line, others: Sequence[Unit], wanted: Named) -> None:
+    for unit in others:
+        first, last = unit.first, unit.last
+        what = (
+            f"commits {first} to {last.sequence} of incarnation {last.incarnation} are in the space"
+        )
+        if _age(last) > _age(wanted.record):
+            line.beyond.append(f"{what}, beyond what it names, and are not restored")
+        else:
+            line.beyond.append(f"{what} and do not lead to what it names: they are not restored")
+
+
+def _age(record: CommitRecord) -> tuple[int, int]:
+    return record.incarnation, record.sequence

@@ -1,0 +1,219 @@
+"""What lies in a space: which blobs are segments, which are indexes of them, which are neither.
+
+The space lists its blobs by hash and size alone. Where each lies its upload service says, and its
+first bytes tell what it is:
+
+    our header, the placeholder for a root              a body segment
+    our header, a link; an index archive's first block  an index archive
+    our header, a link; anything else                   a unit, if its root is a commit record
+    anything else                                       somebody else's
+
+A blob that cannot be read is set aside, with why. Indexes are only looked at for the segments that
+they speak of; ``contents`` reads them again, so that what is held does not grow with the blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from ingot.codec import multihash, varint
+from ingot.codec.cid import CID_BYTES, DAG_CBOR_PREFIX
+from ingot.errors import Corruption, FormatError, IngotError, NotFound, Unavailable
+from ingot.forge import index
+from ingot.forge.blob import BlobRef
+from ingot.forge.errors import Malformed, Refused
+from ingot.forge.query import Location
+from ingot.forge.holdings import Holdings
+from ingot.limits import RESTORE_LOOKS, RESTORE_PROGRESS_S, RESTORE_READ_BYTES
+from ingot.messages import Cid
+from ingot.restore.target import Say
+from ingot.segments import format
+from ingot.segments.adopt import Contents
+
+T = TypeVar("T")
+
+HEAD_BYTES: Final = 256  # of a blob, that tell what it is
+# How the first block of an index archive begins: a shard's, or that of the root of an empty one.
+_OF_INDEX: Final = (b"\x82\x58\x22\x12\x20", b"\xa1\x75" + index.FORMAT.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob of the space, and where nodes say that they have it."""
+
+    ref: BlobRef
+    places: Sequence[Location]
+
+    def __str__(self) -> str:
+        return f"{self.ref} ({self.ref.size} bytes)"
+
+
+@dataclass(slots=True)
+class Survey:
+    """``archives`` are the index archives by the multihash of the segment that they speak of."""
+
+    units: list[tuple[Blob, Cid]] = field(default_factory=list)  # with the root in the header
+    bodies: list[Blob] = field(default_factory=list)
+    archives: dict[bytes, list[Blob]] = field(default_factory=dict)
+    unread: list[tuple[Blob, str]] = field(default_factory=list)
+    foreign: int = 0
+    blobs: int = 0
+
+    def add_unread_segments(self, damage: list[str]) -> None:
+        """What cannot be read and has an index is a segment: what lies in it is known, and comes
+        back when it can be read. It stands as one of bodies, for its commits cannot be read."""
+        for blob, why in self.unread:
+            known = blob.ref.digest in self.archives
+            held = "; its index is here, so what it holds can be read when it can" * known
+            damage.append(f"{blob} cannot be read: {why}{held}")
+            if known:
+                self.bodies.append(blob)
+
+
+class Progress:
+    """Says how far a long step is, now and then."""
+
+    def __init__(self, say: Say, what: str, count: int) -> None:
+        self._say, self._what, self._count = say, what, count
+        self._done, self._said = 0, time.monotonic()
+
+    def step(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._said >= RESTORE_PROGRESS_S:
+            self._said = now
+            self._say(f"{self._done} of {self._count} {self._what}")
+
+
+async def survey(space: Holdings, say: Say) -> Survey:
+    """All blobs of the space. Unavailable where it cannot be listed."""
+    refs: list[BlobRef] = []
+    async with aclosing(space.blobs()) as pages:
+        async for page in pages:
+            refs += page
+    say(f"the space has {len(refs)} blobs; each is looked at")
+    found = Survey(blobs=len(refs))
+    progress = Progress(say, "blobs looked at", len(refs))
+
+    async def look(ref: BlobRef) -> None:
+        await _look(space, ref, found)
+        progress.step()
+
+    await together(look, refs)
+    # As the space lists them, whatever came first: an interrupted restore numbers them again.
+    order = {ref.digest: place for place, ref in enumerate(refs)}
+    found.units.sort(key=lambda one: order[one[0].ref.digest])
+    found.bodies.sort(key=lambda blob: order[blob.ref.digest])
+    found.unread.sort(key=lambda one: order[one[0].ref.digest])
+    for archives in found.archives.values():
+        archives.sort(key=lambda blob: order[blob.ref.digest])
+    return found
+
+
+async def together(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+    """``work`` on each, ``RESTORE_LOOKS`` at a time. What one raises ends all."""
+    left = iter(items)
+
+    async def run() -> None:
+        for item in left:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(RESTORE_LOOKS):
+            group.create_task(run())
+
+
+async def _look(space: Holdings, ref: BlobRef, found: Survey) -> None:
+    places: Sequence[Location] = ()
+    try:
+        places = await space.places(ref)
+        head = await space.read(places, 0, min(ref.size, HEAD_BYTES))
+        blob = Blob(ref, places)
+        kind, root = kind_of(head)
+        if kind == format.RUN:
+            for shard in await _shards(space, blob):
+                found.archives.setdefault(shard, []).append(blob)
+        elif kind == format.UNIT:
+            found.units.append((blob, root))
+        elif kind == format.BODY:
+            found.bodies.append(blob)
+        else:
+            found.foreign += 1
+    except (NotFound, Unavailable, Refused) as error:
+        found.unread.append((Blob(ref, places), str(error)))
+
+
+def kind_of(head: bytes) -> tuple[str, Cid]:
+    """What a blob is by its beginning, and the root in its header: "unit", "body", "run" for an
+    index archive, "" for none of ours. What claims to be a unit has yet to prove it."""
+    if len(head) <= format.HEADER_BYTES or not format.is_header(head):
+        return "", b""
+    root = format.root_of(head)
+    if root == format.PLACEHOLDER:
+        return format.BODY, root
+    try:
+        _, cid = varint.decode(head, format.HEADER_BYTES)
+    except FormatError:
+        return "", b""
+    data = cid + CID_BYTES
+    if head.startswith(DAG_CBOR_PREFIX, cid) and head[data:].startswith(_OF_INDEX):
+        return format.RUN, root
+    return (format.UNIT, root) if root.startswith(DAG_CBOR_PREFIX) else ("", b"")
+
+
+async def _shards(space: Holdings, archive: Blob) -> list[bytes]:
+    """The segments that an index archive speaks of."""
+    return list(await _index(space, archive))
+
+
+async def _index(space: Holdings, archive: Blob) -> index.Index:
+    """Unavailable also for an archive that is none, though it has its hash."""
+    data = await space.whole(archive.ref, archive.places)
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(None, index.decode, data)
+    except (FormatError, Corruption, Malformed) as error:
+        raise Unavailable(f"it looks like an index archive and is none: {error}") from error
+
+
+async def contents(
+    space: Holdings, blob: Blob, archives: Sequence[Blob], damage: list[str], remarks: list[str]
+) -> Contents:
+    """Where the blocks of a segment stand: what its archives say and, where they leave something
+    out, what the segment itself has there. What remains is a line of ``damage``."""
+    found = Contents(blob.ref.size)
+    for archive in archives:
+        try:
+            slices = (await _index(space, archive)).get(blob.ref.digest, {})
+            for name, (start, end) in slices.items():
+                found.add(multihash.split(name)[1], start, end - start + 1)
+        except IngotError as error:
+            remarks.append(f"the index {archive} of {blob} was not taken: {error}")
+    gaps = found.gaps()
+    if gaps and any(stop - start > CID_BYTES + 1 for start, stop in gaps):
+        missing = sum(stop - start for start, stop in gaps)
+        remarks.append(f"the index of {blob} lacks {missing} bytes of it; they are read instead")
+    for start, stop in gaps:
+        try:
+            await _fill(space, blob, found, start, stop)
+        except (NotFound, Unavailable, FormatError) as error:
+            damage.append(f"bytes {start} to {stop} of {blob} have no index: {error}")
+    return found
+
+
+async def _fill(space: Holdings, blob: Blob, found: Contents, start: int, stop: int) -> None:
+    """Enter the frames of a piece of the segment that no index speaks of."""
+    held = b""
+    at = start  # of the first byte of ``held``
+    while at < stop:
+        end = min(stop, at + len(held) + RESTORE_READ_BYTES)
+        held += await space.read(blob.places, at + len(held), end)
+        taken = found.read(held, at)
+        at, held = at + taken, held[taken:]
+        if at < stop and not taken and (end == stop or len(held) > RESTORE_READ_BYTES):
+            raise FormatError(at, "a frame that has its hash", "another one, or none")
