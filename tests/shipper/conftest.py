@@ -16,6 +16,7 @@ from ingot.messages import Shipment
 from ingot.registry.memory import Database, Hook, MemoryRegistry
 from ingot.shipper import Shipper, ShipperSettings
 from ingot.shipper.lifecycle import INDEXED
+from ingot.shipper.publish import Publisher
 from tests.forge.client.support import client_of, someone
 from tests.shipper.support import QUICK, Log, Watched, accepted, read_back, until
 
@@ -42,12 +43,15 @@ class World:
         before: Hook | None = None,
         after: Hook | None = None,
         client: ForgeClient | None = None,
+        publisher: Publisher | None = None,
     ) -> Shipper:
         registry = MemoryRegistry(self.database, before=before, after=after)
         await registry.open()
         watched: Any = Watched(registry, self._advances)
         upload = (client or self.client).upload
-        self.shippers.append(Shipper(self.log, watched, self.token, upload, self.settings))
+        self.shippers.append(
+            Shipper(self.log, watched, self.token, upload, self.settings, publisher)
+        )
         await self.shipper.start()
         return self.shipper
 

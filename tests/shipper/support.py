@@ -140,6 +140,9 @@ class Log:
             await asyncio.sleep(0)
             yield blocks[at : at + 1000]
 
+    async def commit_of(self, cid: bytes) -> CommitRecord | None:
+        return dict(self.commits).get(cid)
+
     async def commits_after(self, after: int) -> AsyncGenerator[tuple[bytes, CommitRecord], None]:
         for cid, record in self.commits:
             if record.sequence > after:
