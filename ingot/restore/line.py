@@ -125,7 +125,9 @@ async def follow(space: Holdings, found: Survey, wanted: Named, say: Say) -> Lin
     return line
 
 
-async def _units(space: Holdings, found: Survey, store: bytes, line: Line, say: Say) -> Sequence[Unit]:
+async def _units(
+    space: Holdings, found: Survey, store: bytes, line: Line, say: Say
+) -> Sequence[Unit]:
     """All units of ``store``."""
     units: list[Unit] = []
     progress = Progress(say, "units read for their commits", len(found.units))

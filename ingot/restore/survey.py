@@ -27,8 +27,8 @@ from ingot.errors import Corruption, FormatError, IngotError, NotFound, Unavaila
 from ingot.forge import index
 from ingot.forge.blob import BlobRef
 from ingot.forge.errors import Malformed, Refused
-from ingot.forge.query import Location
 from ingot.forge.holdings import Holdings
+from ingot.forge.query import Location
 from ingot.limits import RESTORE_LOOKS, RESTORE_PROGRESS_S, RESTORE_READ_BYTES
 from ingot.messages import Cid
 from ingot.restore.target import Say

@@ -45,7 +45,7 @@ RECORD = CommitRecord(
 def publisher(world: World, incarnation: int = 1, client: ForgeClient | None = None) -> Publisher:
     client = client or world.client
     ours = Ours(world.log, b"s" * 16, incarnation, decode_commit)
-    return Publisher(client.uploads, client.space.root_block, ours)
+    return Publisher(client.uploads, client.holdings.root_block, ours)
 
 
 async def started(world: World, **more: Any) -> None:
