@@ -1,4 +1,4 @@
-"""Shipping a backlog: ``python perf/bench_ship.py``; about two minutes.
+"""Shipping: a backlog, and what of small objects ships. ``python perf/bench_ship.py``: minutes.
 
 A gateway takes PUTs while the Forge network is away, until ``--segments`` files are sealed; the
 same PUTs to a gateway without a network say what they cost by themselves. Then the network comes
@@ -7,6 +7,9 @@ files of the same sizes to the same network in the same run, as many at a time.
 
 ``noticed`` is how long the gateway took to find that the network is back: it had failed for long,
 and is asked again with a backoff of up to a minute.
+
+Then, before the same network, ``--puts`` objects of 1 KiB go to ``--keys`` keys at random: the
+bytes that are shipped beside those that the log took.
 """
 
 from __future__ import annotations
@@ -171,8 +174,45 @@ async def bare(config: Config, directory: Path, options: argparse.Namespace) -> 
     return {"files": count, "seconds": round(took, 1), "mb_s": round(size / took / 1e6, 1)}
 
 
-def run(options: argparse.Namespace, directory: Path, dsn: str, other: str) -> dict[str, Any]:
-    """``other`` is the database of the gateway without a network."""
+APPENDED = """
+    SELECT sum(bytes)::bigint FROM ingot.segments WHERE stream = 'log'"""
+LEFT = """
+    SELECT (SELECT max(commit) FROM ingot.heads) - commit FROM ingot.forge_watermark"""
+
+
+def small(gateway: Gateway, dsn: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Small objects, most of them overwritten, until Forge has every commit."""
+    result = loadgen.run(
+        gateway.plan(
+            "put",
+            size=1024,
+            over=options.keys,
+            count=options.puts,
+            once=True,
+            seconds=3600.0,
+            connections=64,
+        )
+    )
+    if result.failures:
+        raise RuntimeError(f"PUTs failed: {result.statuses} {result.sample}\n{gateway.said()}")
+    while asyncio.run(ask(dsn, LEFT))[0]:
+        time.sleep(0.2)
+    appended = asyncio.run(ask(dsn, APPENDED))[0]
+    files, shipped = asyncio.run(ask(dsn, CONFIRMED))
+    return {
+        "rate": round(result.rate),
+        "appended_mb": round(appended / 1e6, 1),
+        "units": files,
+        "shipped_mb": round(shipped / 1e6, 1),
+        "share": round(shipped / appended, 3),
+    }
+
+
+def run(
+    options: argparse.Namespace, directory: Path, dsn: str, other: str, third: str
+) -> dict[str, Any]:
+    """``other`` is the database of the gateway without a network, ``third`` of that with small
+    objects."""
     found: dict[str, Any] = {}
     network = Network(directory / "forge")
     with contextlib.ExitStack() as stack:
@@ -203,6 +243,14 @@ def run(options: argparse.Namespace, directory: Path, dsn: str, other: str) -> d
         found["bare"] = asyncio.run(bare(config, directory, options))
         print(f"a bare client: {found['bare']}", flush=True)
         gateway.stop()
+        data, config = directory / "small", str(network.directory / "gateway.toml")
+        KeyStore(str(data)).create_space()
+        gateway = Gateway(data, third, None, ["--config", config])
+        stack.callback(gateway.process.kill)
+        gateway.make_bucket()
+        found["small"] = small(gateway, third, options)
+        print(f"small objects: {found['small']}", flush=True)
+        gateway.stop()
     found["share"] = round(found["drain"]["mb_s"] / found["bare"]["mb_s"], 2)
     print(f"the backlog drains at {found['share']} of a bare client's rate")
     return found
@@ -213,6 +261,8 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=200, help="files to be shipped")
     parser.add_argument("--segment", type=int, default=8, help="MiB of one")
     parser.add_argument("--size", type=int, default=256 << 10, help="bytes of an object")
+    parser.add_argument("--puts", type=int, default=100_000, help="small objects")
+    parser.add_argument("--keys", type=int, default=20_000, help="that those go to")
     parser.add_argument("--json", type=Path, help="where results go")
     parser.add_argument("--dir", type=Path, default=RESULTS, help="on which disk to work")
     options = parser.parse_args()
@@ -222,20 +272,20 @@ def main() -> None:
         directory = Path(name)
 
         def work(dsn: str) -> None:
-            other = asyncio.run(another(dsn))
-            found.update(run(options, directory, dsn, other))
+            others = [asyncio.run(another(dsn, name)) for name in ("other", "third")]
+            found.update(run(options, directory, dsn, *others))
 
         floors.with_postgres(directory, work)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-async def another(dsn: str) -> str:
-    """A second database beside that of ``dsn``."""
+async def another(dsn: str, name: str) -> str:
+    """A further database beside that of ``dsn``."""
     connection = await asyncpg.connect(dsn)
-    await connection.execute("CREATE DATABASE other")
+    await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
-    return dsn.replace("@/postgres?", "@/other?")
+    return dsn.replace("@/postgres?", f"@/{name}?")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Plan:
     bucket: str = "perf"
     prefix: str = "k"
     first: int = 0  # keys are numbered: ``key_of(prefix, first)`` and on
+    over: int = 0  # of a PUT: each goes to one of so many keys, at random; 0: all keys are new
     count: int = 10_000  # requests made ready; used again from the first one when they run out
     size: int = 1024  # of a PUT's body
     once: bool = False  # end when every request was sent once
@@ -201,13 +202,15 @@ class Requests:
             self.body_at.extend([0] * len(heads))
 
     def puts(self, plan: Plan) -> Iterator[bytes]:
+        rng = random.Random(plan.seed)
         for number in range(plan.first, plan.first + plan.count):
             at = number * 977 % OFFSETS
             self.body_at.append(at)
             payload = "UNSIGNED-PAYLOAD"
             if plan.size <= SIGNED_BYTES_MAX:
                 payload = hashlib.sha256(memoryview(self.body)[at : at + plan.size]).hexdigest()
-            target = f"/{plan.bucket}/{key_of(plan.prefix, number)}"
+            key = rng.randrange(plan.over) if plan.over else number
+            target = f"/{plan.bucket}/{key_of(plan.prefix, key)}"
             yield self.signer.head("PUT", target, payload, plan.size)
 
     def gets(self, plan: Plan) -> Iterator[bytes]:
