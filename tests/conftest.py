@@ -1,7 +1,12 @@
-"""Shared fixtures: one private Postgres for the whole session, started when first asked for."""
+"""Shared fixtures, and how the suite is run: by several processes, one directory or all of it.
+
+Each process has its own session: one private Postgres, started when first asked for, and one
+directory of temporary files. So a test shares only the machine with a test of another process.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -17,6 +22,31 @@ from ingot.registry.embedded import EmbeddedPostgres
 # A slow machine is no failure: times belong to benchmarks.
 settings.register_profile("ingot", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ingot")
+
+# Tests start hundreds of processes, and where this is set each compiles the package for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Directories are tested by as many processes as there are processors, and at least two, as
+    much of a test is waiting. Single files and tests by this one; ``-n`` decides otherwise.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ or hasattr(config, "workerinput"):
+        return  # this is one of those processes, and begins no more of them
+    given = config.option
+    if getattr(given, "numprocesses", 0) is not None or given.usepdb or given.collectonly:
+        return
+    if all(os.path.isdir(argument) for argument in config.args):
+        given.numprocesses = max(2, len(os.sched_getaffinity(0)))
+        if given.dist == "no":  # neighbours stay together: they share what their module sets up
+            given.dist = "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

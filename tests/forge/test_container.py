@@ -192,6 +192,7 @@ def test_any_header(value: str, front: str) -> None:
 
 GOOD = ask(person(1), person(1).did)
 RAW = container.encode([GOOD])
+ZIPPED = gzip.compress(RAW, mtime=0)  # no time in it: each process names the cases alike
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ RAW = container.encode([GOOD])
     [
         b"",
         b"A" + RAW,
-        b"M" + base64.b64encode(gzip.compress(RAW)),  # the public specification's letter
+        b"M" + base64.b64encode(ZIPPED),  # the public specification's letter
         RAW,
         b"@" + RAW + b"\0",
         b"@ " + RAW,
@@ -209,10 +210,10 @@ RAW = container.encode([GOOD])
         b"C" + base64.urlsafe_b64encode(RAW + b"\0"),
         b"B!" + base64.b64encode(RAW),
         b"D" + RAW,
-        b"D" + gzip.compress(RAW)[:-1],
-        b"D" + gzip.compress(RAW) + b"\0",
-        b"D" + gzip.compress(RAW)[:-8] + bytes(8),
-        b"D" + gzip.compress(RAW) * 2,
+        b"D" + ZIPPED[:-1],
+        b"D" + ZIPPED + b"\0",
+        b"D" + ZIPPED[:-8] + bytes(8),
+        b"D" + ZIPPED * 2,
         b"E" + base64.b64encode(RAW),
     ],
     ids=lambda data: repr(data[:12]),

@@ -135,7 +135,7 @@ def test_compositions_agree(headers: list[tuple[bytes, bytes]], length: int, bod
 
 
 @pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("name", [*head_py.OWN, b"DATE", b"", b"a b", b"a:", b"a\r\nb"])
+@pytest.mark.parametrize("name", [*sorted(head_py.OWN), b"DATE", b"", b"a b", b"a:", b"a\r\nb"])
 def test_names_that_are_not_composed(module: Any, name: bytes) -> None:
     with pytest.raises(ValueError, match="header|connection"):
         module.compose(b"", [(name, b"v")], 0, b"", b"", b"")
