@@ -21,6 +21,7 @@ NODE_BYTES_READ_MAX: Final = 2 * MIB
 KEY_LAYER_WRITE_MAX: Final = 24  # an honest key gets here with chance 1e-15
 KEY_LAYER_READ_MAX: Final = 128
 NODE_CACHE_BYTES: Final = 96 * MIB
+REACH_CACHE_BYTES: Final = 16 * MIB  # nodes of one walk for what Forge lacks, after damage
 
 # -- bodies -------------------------------------------------------------------------------------
 INLINE_BYTES_MAX: Final = 4 * KIB  # a body up to this stands in its record

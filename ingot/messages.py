@@ -167,6 +167,7 @@ class SealedSegment:
     first_commit: int
     last_commit: int
     needs: BodyPosition | None  # the furthest body position that its commits name
+    lacking: bool = False  # blocks are known to be missing that should be in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,16 @@ class Shipment:
     needs: BodyPosition | None = None
     attempts: int = 0  # that failed, in its present state
     indexes: tuple[Multihash, ...] = ()  # its index archives, once they are stored
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that ships although not all of it is good. ``spans`` of it, [start, stop) in bytes and
+    in order, hold nothing good; without any, blocks are missing that should be in it."""
+
+    stream: str  # "unit" or "body"
+    number: int
+    spans: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ingot.messages import (
     BucketRow,
     Cid,
     CommitRef,
+    Damage,
     ForgeRoot,
     HeadMove,
     Shipment,
@@ -304,10 +305,18 @@ class Registry(Protocol):
         """All of them, by stream and number."""
         ...
 
-    async def advance_forge(self, token: bytes, commit: int, roots: Sequence[ForgeRoot]) -> None:
-        """Move the watermark up to ``commit`` and, with it, these buckets' roots, each named once.
-        One fenced statement. RootMoved, and nothing has changed, where the watermark is not below
-        ``commit``, or a root not at an earlier sequence."""
+    async def advance_forge(
+        self,
+        token: bytes,
+        commit: int,
+        roots: Sequence[ForgeRoot],
+        held: Sequence[ForgeRoot] = (),
+    ) -> None:
+        """Move the watermark up to ``commit`` and, with it, these buckets' roots. ``held`` are
+        buckets that stay behind, with the heads that Forge has not got; a bucket stops to be held
+        when it is among ``roots``. Each is named once. One fenced statement. RootMoved, and nothing
+        has changed, where the watermark is not below ``commit``, or a root not at an earlier
+        sequence."""
         ...
 
     async def forge_watermark(self) -> int:
@@ -316,6 +325,18 @@ class Registry(Protocol):
 
     async def forge_roots(self) -> list[ForgeRoot]:
         """By bucket; none for one that was deleted at or before the watermark."""
+        ...
+
+    async def forge_held(self) -> list[ForgeRoot]:
+        """The heads at the watermark of the buckets that are held, by bucket."""
+        ...
+
+    async def put_damage(self, token: bytes, damage: Damage) -> None:
+        """Keep what is not good of a file that ships, under the fence."""
+        ...
+
+    async def damage(self) -> list[Damage]:
+        """Of all files, by stream and number."""
         ...
 
     async def prune(self, keep: int) -> int:

@@ -20,9 +20,9 @@ from ingot.config import Config
 from ingot.datadir import DataDirectory, existing
 from ingot.errors import ConfigError
 from ingot.limits import GIB, KIB, MIB
-from ingot.messages import Shipment
+from ingot.messages import Damage, Shipment
 from ingot.ports import SegmentRow
-from ingot.segments.model import COLD, QUARANTINED, REPLACED, Key
+from ingot.segments.model import COLD, DAMAGED, REPLACED, Key
 from ingot.shipper.lifecycle import BODY, INDEXED, QUEUED, REFUSED, STORED, UNIT, holder
 from ingot.standing import Told, told_in
 
@@ -46,9 +46,13 @@ Beside a gateway's rows it shows what Forge has of each file:
   confirmed  Forge has it, with its index; only then its file here may go (state: cold)
   refused    cannot be shipped as it is, because of its bytes; tried again at the next start
 
-and at the end, up to which commit Forge has everything, how old the oldest commit is that it lacks,
-and what holds that up. It may run beside a gateway. A file that is "unlisted" is not known to the
-registry: as a rule the one that is prepared for what will be written next."""
+What is damaged here ships all the same: "(bad: SIZE)" says how much of it nobody is pointed at, and
+its file stays here. A log segment in the state "damaged" is kept beside the unit that has what is
+good of it. Buckets that need what is bad keep the roots that Forge has of them until they do not.
+
+At the end it says up to which commit Forge has everything, how old the oldest commit is that Forge
+lacks, and what holds that up. It may run beside a gateway. A file that is "unlisted" is not known
+to the registry: as a rule the one that is prepared for what will be written next."""
 
 Add = Callable[..., argparse.ArgumentParser]
 
@@ -65,6 +69,7 @@ class Line:
     last_commit: int
     shipping: str | None
     failed_attempts: int
+    bad_bytes: int | None  # of it that shipped; 0: blocks are missing; None: all is good
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Survey:
     ships: bool
     watermark: int
     held_by: str | None  # in words; None where Forge has everything
+    held_buckets: int  # whose roots at Forge stay behind because of damage
     told: Told | None
 
 
@@ -90,8 +96,13 @@ def survey(
     watermark: int,
     newest_commit: int,
     told: Told | None,
+    damage: Sequence[Damage] = (),
+    held_buckets: int = 0,
 ) -> Survey:
     """``files`` are the sizes of the segment files that are here. Pure."""
+    bad = {
+        (one.stream, one.number): sum(stop - start for start, stop in one.spans) for one in damage
+    }
     known = {(row.stream, row.number): row for row in rows}
     shipped = {(one.stream, one.number): one for one in shipments}
     ships = bool(shipments) or told is not None
@@ -107,7 +118,7 @@ def survey(
         shipping = None
         if shipment is not None:
             shipping = CONFIRMED if shipment.state == INDEXED else shipment.state
-        elif ships and row is not None and state not in (QUARANTINED, REPLACED):
+        elif ships and row is not None and state not in (DAMAGED, REPLACED):
             shipping = WAITING
         lines.append(
             Line(
@@ -119,6 +130,7 @@ def survey(
                 row.last_commit if row else 0,
                 shipping,
                 shipment.attempts if shipment else 0,
+                bad.get(key),
             )
         )
     counted: dict[str, list[int]] = {state: [] for state in ABOUT}
@@ -128,7 +140,7 @@ def survey(
     held = None
     if ships and newest_commit > watermark:
         bodies = [number for stream, number in known if stream == BODY]
-        held = _held(holder(shipments, bodies, watermark), watermark)
+        held = _held(holder(shipments, bodies, watermark, bad), watermark)
     return Survey(
         lines,
         {state: len(sizes) for state, sizes in counted.items()},
@@ -138,6 +150,7 @@ def survey(
         ships,
         watermark,
         held,
+        held_buckets,
         told,
     )
 
@@ -166,6 +179,8 @@ def report(found: Survey, now_ms: int) -> list[str]:
         shipping = line.shipping or "-"
         if line.failed_attempts:
             shipping += f" ({line.failed_attempts} failed)"
+        if line.bad_bytes is not None:
+            shipping += f" (bad: {sized(line.bad_bytes)})" if line.bad_bytes else " (lacks blocks)"
         columns = (shipping,) if found.ships else ()
         table.append((line.segment, line.state, *columns, sized(line.bytes), commits))
     size_at = len(table[0]) - 2
@@ -194,16 +209,22 @@ def _standing(found: Survey, now_ms: int) -> list[str]:
         f"Forge has everything up to commit {found.watermark}"
         + (f" of {found.newest_commit}" if found.newest_commit else "")
     )
-    if found.held_by is None:
-        return out
+    if found.held_buckets:
+        out.append(f"of {found.held_buckets} buckets it keeps older roots, because of damage")
     told = found.told
+    if found.held_by is None:
+        return out + _told(told)
     if told is not None and told.watermark == found.watermark and told.oldest_ms is not None:
         out.append(f"the oldest commit that it lacks is {aged(now_ms - told.oldest_ms)} old")
     out.append(f"held up: {found.held_by}")
-    if told is not None and told.problems:
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told.at_ms / 1000))
-        out += [f"the gateway said at {at}:", *(f"  {problem}" for problem in told.problems)]
-    return out
+    return out + _told(told)
+
+
+def _told(told: Told | None) -> list[str]:
+    if told is None or not told.problems:
+        return []
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told.at_ms / 1000))
+    return [f"the gateway said at {at}:", *(f"  {problem}" for problem in told.problems)]
 
 
 def sized(size: int) -> str:
@@ -270,6 +291,8 @@ async def _survey(config: Config) -> Survey:
             await registry.forge_watermark(),
             (await registry.newest_commit()).sequence,
             told,
+            await registry.damage(),
+            len(await registry.forge_held()),
         )
 
 
@@ -281,4 +304,7 @@ def _files(directory: DataDirectory) -> dict[Key, int]:
         path, key = os.path.join(directory.segments, name), format.parse_name(name)
         if key is not None and key[0] in format.SEGMENTS and os.path.isfile(path):
             files[key] = os.stat(path).st_size
+        kept = format.damaged(name)
+        if kept is not None and os.path.isfile(path):
+            files[format.LOG, kept] = os.stat(path).st_size
     return files

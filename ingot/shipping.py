@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ingot import limits
 from ingot.bucket.compaction import Compaction
 from ingot.bucket.pins import Pins
+from ingot.bucket.reach import Reach
 from ingot.cold import NetworkSource, Shipments
 from ingot.forge.breaker import State
 from ingot.forge.client import ForgeClient
@@ -80,8 +81,15 @@ class Shipping:
         )
         ours = Ours(segments, store, incarnation, decode_commit)
         publisher = Publisher(client.uploads, client.holdings.root_block, ours)
-        self.shipper = Shipper(segments, registry, token, client.upload, publisher=publisher)
-        ledger = _Ledger(shipments, record)
+        self.shipper = Shipper(
+            segments,
+            registry,
+            token,
+            client.upload,
+            publisher=publisher,
+            reach=Reach(segments),
+        )
+        ledger = _Ledger(shipments, registry, record)
         self._retiring = Retiring(segments, ledger, settings.warm_bytes, clock, settings.round_s)
         self._source = NetworkSource(client.retriever, shipments.shipped, indexed, clock.monotonic)
         self._teller = Teller(directory, self.shipper.standing, clock)
@@ -153,12 +161,21 @@ class _Ledger:
     """What retiring asks and says. ``record`` returns when a segment's state is in the registry,
     behind those that were to be written before: an older one must not come later."""
 
-    def __init__(self, shipments: Shipments, record: Callable[[Row], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        shipments: Shipments,
+        registry: Registry,
+        record: Callable[[Row], Awaitable[None]],
+    ) -> None:
         self._shipments = shipments
+        self._registry = registry
         self._record = record
 
     async def confirmed(self) -> Collection[Key]:
-        return await self._shipments.confirmed()
+        """Not those of which the network has not all: a bad sector may read well again, and who
+        salvages needs the file."""
+        damaged = {(one.stream, one.number) for one in await self._registry.damage() if one.spans}
+        return await self._shipments.confirmed() - damaged
 
     async def note_cold(self, info: SegmentInfo) -> None:
         await self._record(row_of(info.as_state(COLD)))

@@ -1,9 +1,10 @@
 """Compaction: finds what is live of sealed log segments and has a unit put in their place.
 
 Runs beside the gateway's work, a slice of the loop at a time, one unit after the other, the oldest
-first. Reads what it looks at through the segment store, every block hashed. A segment with damage
-to what is live stays as it is, is reported once, and the others go on without it. See ``liveness``
-for what is kept and ``ingot.segments.compact`` for how the unit takes its place.
+first. Reads what it looks at through the segment store, every block hashed. Of a segment in which
+something live cannot be read a unit is made that has all the rest, so that damage holds up nobody
+else. See ``liveness`` for what is kept and ``ingot.segments.compact`` for how the unit takes its
+place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from ingot.bucket.liveness import Liveness, Roots
 from ingot.bucket.pins import Pins
-from ingot.errors import Corruption, FormatError, IngotError
+from ingot.errors import Corruption, FormatError, IngotError, Unavailable
 from ingot.limits import (
     COMPACT_STEP_BLOCKS,
     COPY_STEP_BLOCKS,
@@ -26,7 +27,7 @@ from ingot.limits import (
 from ingot.messages import Cid, CommitRecord
 from ingot.ports import Clock
 from ingot.segments.compact import Unsettled
-from ingot.segments.model import Key, SegmentInfo
+from ingot.segments.model import QUARANTINED, Key, SegmentInfo
 
 log = logging.getLogger("ingot.compaction")
 
@@ -38,13 +39,14 @@ class Segments(Protocol):
     def commits_of(self, info: SegmentInfo) -> AsyncIterator[tuple[Cid, CommitRecord]]: ...
     def holding(self, infos: Sequence[SegmentInfo]) -> Callable[[Cid], bool]: ...
     async def commit_after(self, info: SegmentInfo) -> CommitRecord | None: ...
-    async def read(self, cid: Cid) -> bytes: ...
+    async def read_hashed(self, cid: Cid) -> bytes: ...
     async def replace(
         self,
         sources: Sequence[SegmentInfo],
         live: Collection[Cid],
         settled: Callable[[], bool],
     ) -> SegmentInfo: ...
+    async def salvage(self, info: SegmentInfo) -> SegmentInfo: ...
 
 
 async def compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pins) -> SegmentInfo:
@@ -77,7 +79,7 @@ async def _compact(segments: Segments, sources: Sequence[SegmentInfo], pins: Pin
     walk = Liveness(roots, holds)
     while wanted := walk.wanted(COMPACT_STEP_BLOCKS):
         for cid in wanted:
-            walk.feed(cid, await segments.read(cid))
+            walk.feed(cid, await segments.read_hashed(cid))
         await asyncio.sleep(0)
 
     def settled() -> bool:
@@ -106,7 +108,6 @@ class Compaction:
         self._unit_bytes = unit_bytes
         self._age_s = age_s
         self._seen: dict[Key, float] = {}  # when a segment was first found settled; monotonic
-        self._damaged: set[Key] = set()
 
     async def run(self, pause_s: float) -> None:
         """Until it is cancelled, look every ``pause_s`` whether there is something to do."""
@@ -126,10 +127,10 @@ class Compaction:
         if not sources:
             return None
         try:
-            unit = await compact(self._segments, sources, self._pins)
-        except (FormatError, Corruption) as error:
-            await self._set_aside(sources, error)
-            return await self.step()
+            unit = await self._unit_of(sources)
+        except (FormatError, Corruption, Unavailable):
+            for info in sources:  # one of them: the others are whole
+                unit = await self._unit_alone(info)
         self.made += 1
         log.info(
             "segments %d to %d: %d of %d bytes are live and became unit %d",
@@ -141,7 +142,7 @@ class Compaction:
     def _due(self) -> list[SegmentInfo]:
         """The oldest segments in a row that can be one unit, once there are enough of them."""
         now = self._clock.monotonic()
-        settled = [info for info in self._segments.settled() if info.key not in self._damaged]
+        settled = self._segments.settled()
         self._seen = {info.key: self._seen.get(info.key, now) for info in settled}
         row: list[SegmentInfo] = []
         size = 0
@@ -157,14 +158,19 @@ class Compaction:
             return row
         return []
 
-    async def _set_aside(self, sources: Sequence[SegmentInfo], error: IngotError) -> None:
-        """Find which of them is damaged: that one is left alone from now on."""
-        for info in sources:
-            try:
-                if len(sources) > 1:
-                    await compact(self._segments, [info], self._pins)
-                    continue
-            except (FormatError, Corruption) as own:
-                error = own
-            self._damaged.add(info.key)
-            log.error("log segment %d stays as it is: %s", info.number, error)
+    async def _unit_of(self, sources: Sequence[SegmentInfo]) -> SegmentInfo:
+        if any(info.state == QUARANTINED for info in sources):
+            raise Corruption("a log segment", "to be whole", "that it was quarantined")
+        return await compact(self._segments, sources, self._pins)
+
+    async def _unit_alone(self, info: SegmentInfo) -> SegmentInfo:
+        """Where what is live cannot be told, or not be read, everything is kept that can."""
+        try:
+            return await self._unit_of([info])
+        except (FormatError, Corruption, Unavailable) as error:
+            unit = await self._segments.salvage(info)
+            log.error(
+                "unit %d has all that is good of log segment %d: %s",
+                *(unit.number, info.number, error),
+            )
+            return unit

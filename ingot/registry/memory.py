@@ -16,7 +16,7 @@ from typing import Protocol
 from ingot.clock import SystemClock
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
 from ingot.limits import HEADS_KEPT
-from ingot.messages import BucketRow, CommitRef, ForgeRoot, HeadMove, Shipment
+from ingot.messages import BucketRow, CommitRef, Damage, ForgeRoot, HeadMove, Shipment
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow
 from ingot.registry.heads import Commit, HeadRow, new_sequence, resolve, standing_for
@@ -45,6 +45,8 @@ class Database:
     shipments: dict[tuple[str, int], Shipment] = field(default_factory=dict)
     forge_watermark: int = 0
     forge_roots: dict[bytes, ForgeRoot] = field(default_factory=dict)
+    forge_held: dict[bytes, ForgeRoot] = field(default_factory=dict)
+    damage: dict[tuple[str, int], Damage] = field(default_factory=dict)
 
 
 class MemoryRegistry:
@@ -268,8 +270,14 @@ class MemoryRegistry:
         await self._leave("shipments")
         return [row for _, row in sorted(database.shipments.items())]
 
-    async def advance_forge(self, token: bytes, commit: int, roots: Sequence[ForgeRoot]) -> None:
-        check_roots(commit, roots)
+    async def advance_forge(
+        self,
+        token: bytes,
+        commit: int,
+        roots: Sequence[ForgeRoot],
+        held: Sequence[ForgeRoot] = (),
+    ) -> None:
+        check_roots(commit, roots, held)
         database = await self._enter("advance_forge")
         self._fence(token)
         moved = dict(database.forge_roots)
@@ -284,6 +292,9 @@ class MemoryRegistry:
         if database.forge_watermark >= commit:
             raise not_advanced(commit)
         database.forge_watermark, database.forge_roots = commit, moved
+        for root in roots:
+            database.forge_held.pop(root.bucket, None)
+        database.forge_held |= {root.bucket: root for root in held}
         await self._leave("advance_forge")
 
     async def forge_watermark(self) -> int:
@@ -295,6 +306,22 @@ class MemoryRegistry:
         database = await self._enter("forge_roots")
         await self._leave("forge_roots")
         return [root for _, root in sorted(database.forge_roots.items())]
+
+    async def forge_held(self) -> list[ForgeRoot]:
+        database = await self._enter("forge_held")
+        await self._leave("forge_held")
+        return [root for _, root in sorted(database.forge_held.items())]
+
+    async def put_damage(self, token: bytes, damage: Damage) -> None:
+        database = await self._enter("put_damage")
+        self._fence(token)
+        database.damage[damage.stream, damage.number] = damage
+        await self._leave("put_damage")
+
+    async def damage(self) -> list[Damage]:
+        database = await self._enter("damage")
+        await self._leave("damage")
+        return [damage for _, damage in sorted(database.damage.items())]
 
 
 def _copy(row: SegmentState) -> SegmentRow:

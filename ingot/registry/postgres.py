@@ -35,7 +35,7 @@ from ingot.limits import (
     REGISTRY_SCAN_S,
     SWAP_TIMEOUT_S,
 )
-from ingot.messages import BucketRow, CommitRef, ForgeRoot, Head, HeadMove, Shipment
+from ingot.messages import BucketRow, CommitRef, Damage, ForgeRoot, Head, HeadMove, Shipment
 from ingot.ports import SegmentRow as SegmentState
 from ingot.registry import SegmentRow, statements
 from ingot.registry.heads import (
@@ -380,17 +380,21 @@ class Postgres:
     # -- what is shipped --------------------------------------------------------------------------
 
     async def put_shipment(self, token: bytes, row: Shipment) -> None:
-        rows = await self._fetch(statements.PUT_SHIPMENT, token, *columns_of(row))
-        if not rows[0][0]:
-            raise LeaseLost("the lease was taken by another gateway")
+        await self._fenced(statements.PUT_SHIPMENT, token, *columns_of(row))
 
     async def shipments(self) -> list[Shipment]:
         rows = await self._fetch(statements.SHIPMENTS, limit_s=REGISTRY_SCAN_S)
         return [shipment_of(tuple(row)) for row in rows]
 
-    async def advance_forge(self, token: bytes, commit: int, roots: Sequence[ForgeRoot]) -> None:
-        check_roots(commit, roots)
-        args = (token, commit, *columns_of_roots(roots))
+    async def advance_forge(
+        self,
+        token: bytes,
+        commit: int,
+        roots: Sequence[ForgeRoot],
+        held: Sequence[ForgeRoot] = (),
+    ) -> None:
+        check_roots(commit, roots, held)
+        args = (token, commit, *columns_of_roots(roots), *columns_of_roots(held))
         fenced, moved = (await self._fetch(statements.ADVANCE_FORGE, *args))[0]
         if not fenced:
             raise LeaseLost("the lease was taken by another gateway")
@@ -402,11 +406,37 @@ class Postgres:
         return int(rows[0][0])
 
     async def forge_roots(self) -> list[ForgeRoot]:
-        rows = await self._fetch(statements.FORGE_ROOTS, limit_s=REGISTRY_SCAN_S)
+        return await self._roots(statements.FORGE_ROOTS)
+
+    async def forge_held(self) -> list[ForgeRoot]:
+        return await self._roots(statements.FORGE_HELD)
+
+    async def _roots(self, statement: str) -> list[ForgeRoot]:
         return [
             ForgeRoot(bucket, Head(sequence, *roots), commit)
-            for bucket, sequence, *roots, commit in rows
+            for bucket, sequence, *roots, commit in await self._fetch(
+                statement, limit_s=REGISTRY_SCAN_S
+            )
         ]
+
+    async def put_damage(self, token: bytes, damage: Damage) -> None:
+        starts = [start for start, _ in damage.spans]
+        stops = [stop for _, stop in damage.spans]
+        await self._fenced(
+            statements.PUT_DAMAGE, token, damage.stream, damage.number, starts, stops
+        )
+
+    async def damage(self) -> list[Damage]:
+        rows = await self._fetch(statements.DAMAGE, limit_s=REGISTRY_SCAN_S)
+        return [
+            Damage(stream, number, tuple(zip(starts, stops, strict=True)))
+            for stream, number, starts, stops in rows
+        ]
+
+    async def _fenced(self, statement: str, token: bytes, *args: object) -> None:
+        rows = await self._fetch(statement, token, *args)
+        if not rows[0][0]:
+            raise LeaseLost("the lease was taken by another gateway")
 
 
 _WARNINGS = {

@@ -48,10 +48,12 @@ def shipment_of(columns: Sequence[Any]) -> Shipment:
     )
 
 
-def check_roots(commit: int, roots: Sequence[ForgeRoot]) -> None:
+def check_roots(commit: int, roots: Sequence[ForgeRoot], held: Sequence[ForgeRoot]) -> None:
     """Our own mistakes: a bucket named twice, a head from behind the watermark."""
-    assert len({root.bucket for root in roots}) == len(roots), "a bucket is named twice"
-    assert all(root.commit <= commit for root in roots), "a root is ahead of the watermark"
+    named = [*roots, *held]
+    assert len({root.bucket for root in named}) == len(named), "a bucket is named twice"
+    assert all(root.commit <= commit for root in named), "a root is ahead of the watermark"
+    assert all(root.head is not None for root in held), "a bucket is held that is gone"
 
 
 def columns_of_roots(roots: Sequence[ForgeRoot]) -> tuple[list[object], ...]:

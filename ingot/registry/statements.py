@@ -262,6 +262,10 @@ ADVANCE_FORGE: Final = f"""{_FENCE_ONLY}, root AS MATERIALIZED (
     SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
                          $8::bigint[])
         AS r(bucket, sequence, objects, uploads, config, commit)
+), held AS MATERIALIZED (
+    SELECT * FROM unnest($9::bytea[], $10::bigint[], $11::bytea[], $12::bytea[], $13::bytea[],
+                         $14::bigint[])
+        AS r(bucket, sequence, objects, uploads, config, commit)
 ), moved AS (
     UPDATE ingot.forge_watermark AS w SET commit = $2 FROM fence
     WHERE w.commit < $2 AND NOT EXISTS (
@@ -276,6 +280,13 @@ ADVANCE_FORGE: Final = f"""{_FENCE_ONLY}, root AS MATERIALIZED (
     SELECT root.* FROM moved, root WHERE root.sequence IS NOT NULL
     ON CONFLICT (bucket) DO UPDATE SET sequence = excluded.sequence, objects = excluded.objects,
         uploads = excluded.uploads, config = excluded.config, commit = excluded.commit
+), freed AS (
+    DELETE FROM ingot.forge_held h USING moved, root WHERE h.bucket = root.bucket
+), kept AS (
+    INSERT INTO ingot.forge_held (bucket, sequence, objects, uploads, config, commit)
+    SELECT held.* FROM moved, held
+    ON CONFLICT (bucket) DO UPDATE SET sequence = excluded.sequence, objects = excluded.objects,
+        uploads = excluded.uploads, config = excluded.config, commit = excluded.commit
 )
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
@@ -283,6 +294,17 @@ FORGE_WATERMARK: Final = "SELECT commit FROM ingot.forge_watermark"
 FORGE_ROOTS: Final = """
 SELECT bucket, sequence, objects, uploads, config, commit FROM ingot.forge_roots ORDER BY bucket
 """
+FORGE_HELD: Final = """
+SELECT bucket, sequence, objects, uploads, config, commit FROM ingot.forge_held ORDER BY bucket
+"""
+PUT_DAMAGE: Final = f"""{_FENCE_ONLY}, put AS (
+    INSERT INTO ingot.damage (stream, number, starts, stops)
+    SELECT $2, $3::bigint, $4::bigint[], $5::bigint[] FROM fence
+    ON CONFLICT (stream, number) DO UPDATE SET starts = excluded.starts, stops = excluded.stops
+)
+SELECT count(*) FROM fence
+"""
+DAMAGE: Final = "SELECT stream, number, starts, stops FROM ingot.damage ORDER BY stream, number"
 
 # The newest of every bucket by a walk over the primary key, one probe a bucket, and from there the
 # rows before it: never a scan of all heads.

@@ -4,6 +4,8 @@
     body-<20 digits>.car    larger chunks
     unit-<20 digits>.car    what is live of the log segments up to that number, in their place
     run-<20 digits>.idx     where the blocks of sealed segments stand (``runfile``)
+    log-<20 digits>.car.damaged
+                            a log segment that is damaged, and whose unit has what is good of it
     *.tmp                   a unit or run that was being written; removed at the next start
 
 Numbers count up within a kind and are never used again for other content; they fit into 63 bits,
@@ -63,6 +65,7 @@ _BEFORE_ROOT: Final = b"\x3a\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
 _AFTER_ROOT: Final = b"\x67version\x01"
 _NAME: Final = re.compile(r"(log|body|unit)-([0-9]{20})\.car|(run)-([0-9]{20})\.idx")
 _TEMPORARY_SUFFIX: Final = ".tmp"
+_DAMAGED_SUFFIX: Final = ".damaged"
 
 assert len(_BEFORE_ROOT) == ROOT_OFFSET
 assert ROOT_OFFSET + ROOT_BYTES + len(_AFTER_ROOT) == HEADER_BYTES
@@ -93,6 +96,17 @@ def file_name(kind: str, number: int) -> str:
 def unfinished_name(kind: str, number: int) -> str:
     """The name of a unit or run while it is written."""
     return file_name(kind, number) + _TEMPORARY_SUFFIX
+
+
+def damaged_name(number: int) -> str:
+    """The name of a damaged log segment once a unit stands for it."""
+    return file_name(LOG, number) + _DAMAGED_SUFFIX
+
+
+def damaged(name: str) -> int | None:
+    """The number of a log segment by such a name."""
+    parsed = parse_name(name.removesuffix(_DAMAGED_SUFFIX))
+    return parsed[1] if parsed and name == damaged_name(parsed[1]) else None
 
 
 def parse_name(name: str) -> tuple[str, int] | None:

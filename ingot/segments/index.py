@@ -50,6 +50,7 @@ class SegmentIndex:
         self.trusted: set[Key] = set()  # sealed by this process, which hashed every frame
         self.absent: set[Key] = set()  # a run knows them, but they are not here, or replaced
         self.cold: set[Key] = set()  # of those absent, the ones that the network has
+        self.damaged: set[int] = set()  # log segments whose units have only what was good of them
         self._infos: dict[Key, SegmentInfo] = {}
 
     # -- finding -----------------------------------------------------------------------------------

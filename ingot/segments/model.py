@@ -11,6 +11,7 @@ OPEN = "open"
 SEALED = "sealed"
 QUARANTINED = "quarantined"
 REPLACED = "replaced"  # by a unit
+DAMAGED = "damaged"  # and replaced by a unit that has what is good of it; the file is kept
 COLD = "cold"  # its file is gone: the network has it, and the index here
 
 Key = tuple[str, int]  # stream and number: a segment
@@ -128,6 +129,7 @@ class Statistics:
     seal_failures: int = 0
     merged: int = 0  # runs
     units: int = 0  # made
+    salvaged: int = 0  # of those, from what is good of a damaged segment
     rebuilt: int = 0  # segments indexed again
     retired: int = 0  # segments whose file was removed
     fetched: int = 0  # blocks of cold segments, from the network

@@ -112,6 +112,18 @@ class Reader:
             return data
         return await self._any_copy(cid)
 
+    async def read_hashed(self, cid: Cid) -> bytes:
+        """As ``read``, and hashed here although it was since the start: for who acts on the block
+        in a way that cannot be taken back."""
+        data = await self.read(cid)
+        found = digest.sha256(data)
+        if found != cid[4:]:
+            place = self._index.lookup(cid)
+            if place is not None:
+                raise self._corrupt(place, cid, found)
+            raise Corruption(f"block {cid.hex()}", f"sha256 {cid[4:].hex()}", found.hex())
+        return data
+
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
         """Bytes of the block from ``start`` on; the whole of it is hashed if it was not yet."""
         place = self._index.lookup(cid)

@@ -9,7 +9,8 @@ that have no index: those the last process had open, as a rule one of each strea
    damaged. One that was only prepared is used as the next one.
    A cold one, whose file is gone and which the network has, is as good as sealed; where its file
    is there all the same it is warm again.
-3. Log segments that a whole unit stands for are removed: the last process had no time to.
+3. Log segments that a whole unit stands for are removed: the last process had no time to. A damaged
+   one lies beside its unit under another name and is kept; without the unit it gets its own back.
 4. The chain of commit records is followed from segment to segment (``chain``), which settles where
    each one ends.
 5. The newest batch is written once more in its place and synced, since the last process may have
@@ -103,6 +104,8 @@ class Recovery:
             if parsed is not None:
                 files.setdefault(parsed[0], []).append(parsed[1])
                 self.numbers.avoid(*parsed)
+            elif (number := format.damaged(name)) is not None:
+                self.index.damaged.add(number)
             elif unfinished is not None:
                 self.numbers.avoid(*unfinished)
                 fd = self._open(name)
@@ -110,11 +113,31 @@ class Recovery:
                     self.disk.discard(name, fd)
             else:
                 foreign.append(name)
+        self._damaged(files)
         if foreign:
             more = f" and {len(foreign) - _FOREIGN_NAMED} more" * (len(foreign) > _FOREIGN_NAMED)
             names = ", ".join(foreign[:_FOREIGN_NAMED])
             self.disk.problem(f"left alone, not files of a segment store: {names}{more}")
         return files
+
+    def _damaged(self, files: dict[str, list[int]]) -> None:
+        """A damaged log segment is kept beside its unit. Where the last process died before that
+        had its name, or it is lost, what is good of the log segment is served from there."""
+        for number in sorted(self.index.damaged):
+            name, unit = format.damaged_name(number), (format.UNIT, number)
+            if number in files.get(format.UNIT, []) or unit in self.cold:
+                self.numbers.seen(format.LOG, number)
+                self.disk.problem(
+                    f"{name} is kept: it is damaged, and {format.file_name(*unit)} stands for it "
+                    "without the bad blocks. Check the disk; restore what is missing."
+                )
+                continue
+            self.index.damaged.remove(number)
+            if number not in files.get(format.LOG, []):
+                back = format.file_name(format.LOG, number)
+                self.disk.files.rename(self.disk.path(name), self.disk.path(back))
+                self.disk.sync_directory()
+                files.setdefault(format.LOG, []).append(number)
 
     def _open(self, name: str) -> int | None:
         """The file's descriptor, to read; None, with a report, for a name that is no file we may

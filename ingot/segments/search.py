@@ -1,15 +1,18 @@
-"""Finds commit records where nothing leads to them: by reading a file frame by frame.
+"""Finds what is good in a file, and the commit records in it, by reading it frame by frame.
 
 The chain of commits leads from each record to the one before it. Behind a record that is damaged it
 is broken, and where the file STORE is lost nobody knows whose segments these are. What is found
 here was hashed; which of two records of one number stands is for whoever follows the chain to say.
 
-Called by the store, and by ``ingot restore``.
+Called by the store, by compaction of a damaged segment, and by ``ingot restore``.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
 
 from ingot._speedups import frame
 from ingot.errors import FormatError
@@ -23,10 +26,19 @@ from ingot.segments.model import SegmentInfo
 from ingot.segments.scan import SEARCH_FACTOR, Window
 
 
-async def commits_in(disk: Disk, info: SegmentInfo, store: bytes) -> list[CommitRef]:
-    """The commits of ``store`` whose records in one segment can be read, in the order of the file;
-    damage is passed over. OSError where the file cannot be read at all."""
-    found: list[CommitRef] = []
+class Run(NamedTuple):
+    """Good frames one behind the other: [start, stop) in the file. ``data`` are their bytes, valid
+    until the next step; ``marks`` the commit records among them."""
+
+    start: int
+    stop: int
+    data: memoryview
+    marks: Sequence[frame.Mark]
+
+
+async def good_frames(disk: Disk, info: SegmentInfo) -> AsyncGenerator[Run, None]:
+    """All frames of a segment that have their hash, in runs, in the order of the file; damage is
+    passed over. OSError where the file cannot be read at all."""
     fd = disk.files.open(disk.path(format.file_name(*info.key)))
     try:
         end = min(info.bytes, disk.files.size(fd))
@@ -37,19 +49,29 @@ async def commits_in(disk: Disk, info: SegmentInfo, store: bytes) -> list[Commit
             length, _, wanted, marks = frame.scan(
                 window.buffer, 0, window.stop, format.COMMIT_MARK, tally
             )
-            for mark in marks:
-                try:
-                    record = decode_commit(mark[3])
-                except FormatError:
-                    continue  # of a later version; the chain says what is missing
-                if record.store == store:
-                    found.append(CommitRef(record.sequence, mark[2]))
+            if length:
+                yield Run(at, at + length, memoryview(window.buffer)[:length], marks)
             at += length
             await asyncio.sleep(0)
             if at < end and not (wanted and length and not window.at_end):
                 at, budget = await _next_good(window, at + 1, end, budget)
     finally:
         disk.close_quietly(fd, format.file_name(*info.key))
+
+
+async def commits_in(disk: Disk, info: SegmentInfo, store: bytes) -> list[CommitRef]:
+    """The commits of ``store`` whose records in one segment can be read, in the order of the file;
+    damage is passed over. OSError where the file cannot be read at all."""
+    found: list[CommitRef] = []
+    async with aclosing(good_frames(disk, info)) as runs:
+        async for run in runs:
+            for mark in run.marks:
+                try:
+                    record = decode_commit(mark[3])
+                except FormatError:
+                    continue  # of a later version; the chain says what is missing
+                if record.store == store:
+                    found.append(CommitRef(record.sequence, mark[2]))
     return found
 
 

@@ -47,6 +47,7 @@ from ingot.segments.log import Batch, LogStream
 from ingot.segments.model import (
     COLD,
     OPEN,
+    QUARANTINED,
     SEALED,
     Key,
     Location,
@@ -57,7 +58,7 @@ from ingot.segments.model import (
     Statistics,
     row_of,
 )
-from ingot.segments.outgoing import Block, Outgoing
+from ingot.segments.outgoing import Block, Outgoing, Span
 from ingot.segments.read import Reader
 from ingot.segments.recovery import Recovery
 from ingot.segments.retire import Retirer
@@ -246,6 +247,10 @@ class SegmentStore:
         """The block. NotFound, Corruption, Unavailable when the disk fails."""
         return await self._reader.read(cid)
 
+    async def read_hashed(self, cid: Cid) -> bytes:
+        """As ``read``, and hashed here also where that was done before."""
+        return await self._reader.read_hashed(cid)
+
     async def read_part(self, cid: Cid, start: int, into: memoryview) -> None:
         """Fill ``into`` with the block's bytes from ``start`` on. The whole block is verified at
         its first read after a start."""
@@ -383,13 +388,14 @@ class SegmentStore:
         self._body.seal_aged(age_s)
 
     def settled(self) -> list[SegmentInfo]:
-        """The log segments that can become part of a unit: sealed and whole, in order."""
+        """The log segments that can become part of a unit, or of which one can be salvaged: sealed
+        or quarantined, in order."""
         return sorted(
             (
                 info
                 for info in self._logs()
                 if info.stream == format.LOG
-                and info.state == SEALED
+                and info.state in (SEALED, QUARANTINED)
                 and info.last_commit
                 and info.key not in self._index.growing
             ),
@@ -409,6 +415,10 @@ class SegmentStore:
     ) -> SegmentInfo:
         """Put a unit of the ``live`` blocks in the place of ``sources`` (``segments.compact``)."""
         return await self._compactor.replace(sources, live, settled)
+
+    async def salvage(self, info: SegmentInfo) -> SegmentInfo:
+        """Put a unit of all that is good of a log segment in its place (``segments.compact``)."""
+        return await self._compactor.salvage(info)
 
     def retirable(self) -> list[SegmentInfo]:
         """The body segments and units that ``retire`` would take."""
@@ -442,7 +452,7 @@ class SegmentStore:
     # -- shipping (``segments.outgoing``) ----------------------------------------------------------
 
     def shippable(self) -> list[SealedSegment]:
-        """The units and body segments that are sealed, whole and here."""
+        """The units and body segments that are sealed and here, damaged or not."""
         return self._outgoing.shippable()
 
     def body_numbers(self) -> Collection[int]:
@@ -453,14 +463,22 @@ class SegmentStore:
         """A descriptor for reading, valid until the context ends. Unavailable."""
         return self._outgoing.open_file(segment)
 
-    async def digest_of(self, segment: SealedSegment) -> bytes:
-        """The sha2-256 multihash of the whole file, every frame of which is verified. Corruption,
-        OSError."""
-        return await self._outgoing.digest_of(segment)
+    async def examine(self, segment: SealedSegment) -> tuple[bytes, tuple[Span, ...]]:
+        """The sha2-256 multihash of the whole file, and the spans of it that hold no good frame.
+        Corruption where it is shorter than it was, OSError."""
+        return await self._outgoing.examine(segment)
 
-    def blocks_of(self, segment: SealedSegment) -> AsyncGenerator[list[Block], None]:
-        """Multihash, offset and length of the file's blocks, some at a time."""
-        return self._outgoing.blocks_of(segment)
+    def blocks_of(
+        self, segment: SealedSegment, spans: Sequence[Span]
+    ) -> AsyncGenerator[list[Block], None]:
+        """Multihash, offset and length of the file's blocks outside ``spans``, some at a time."""
+        return self._outgoing.blocks_of(segment, spans)
+
+    def copies(self, cid: Cid) -> list[tuple[Key, int]]:
+        """In which segments, cold ones too, and at which bytes of them the block stands."""
+        index = self._index
+        places = [*index.places(cid), *index.cold_places(cid)]
+        return [(place.key, place.offset) for place in places]
 
     # -- for checks and lists ----------------------------------------------------------------------
 

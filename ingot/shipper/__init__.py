@@ -2,6 +2,7 @@
 
     lifecycle    the states of a file on its way; the order; the watermark
     roots        each bucket's newest head at or below the watermark
+    held         which buckets stay behind it, after damage
     sources      what is asked of whoever has the files: the segment store
     shipper      ``Shipper``: does it, again and again until it is done
 

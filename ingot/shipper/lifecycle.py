@@ -1,6 +1,6 @@
 """What may become of a file on its way to Forge, in which order files go, and the watermark. Pure.
 
-    queued    its digest is known, and every frame of it was found good
+    queued    its digest is known, and which frames of it are good
     stored    a node has it; its location commitments are kept
     indexed   its index archives are stored and published: confirmed, nothing more happens to it
     refused   it cannot be shipped as it is; tried again at the next start, from where it was
@@ -9,10 +9,10 @@
        └──> refused <─┘
 
 Guarantee of the watermark: Forge has every unit up to that commit, from the first one on and
-without a gap in the commits, and every body segment that these need. It never goes back, for a
-confirmed file stays confirmed. A body segment counts as needed by a unit when its number is not
-above that of the furthest one that the unit's commits name: numbers count up, and commits name
-what was written before them.
+without a gap in the commits, and every body segment that these need, with all that is good of them.
+It never goes back, for a confirmed file stays confirmed. A body segment counts as needed by a unit
+when its number is not above that of the furthest one that the unit's commits name: numbers count
+up, and commits name what was written before them.
 """
 
 from __future__ import annotations
@@ -102,11 +102,17 @@ def in_order(segments: Iterable[SealedSegment]) -> list[SealedSegment]:
     return ordered + bodies[at:]
 
 
-def watermarks(rows: Iterable[Shipment], bodies: Collection[int], after: int = 0) -> list[int]:
+def watermarks(
+    rows: Iterable[Shipment],
+    bodies: Collection[int],
+    after: int = 0,
+    damaged: Collection[Key] = (),
+) -> list[int]:
     """The commits above ``after``, all of them ends of units, that the watermark may pass in turn.
 
     ``rows`` are all shipments, ``bodies`` the numbers of all body segments that this log has or
-    should have, whether or not they can ship.
+    should have, whether or not they can ship. Of the ``damaged`` files there is no more than what
+    shipped: nobody waits for more of a body segment that was cut short.
     """
     confirmed: dict[Key, Shipment] = {}
     units = []
@@ -121,8 +127,10 @@ def watermarks(rows: Iterable[Shipment], bodies: Collection[int], after: int = 0
         if unit.state != INDEXED or unit.first_commit > at + 1:
             break
         if unit.needs is not None:
-            body = confirmed.get((BODY, unit.needs.segment))
-            if not _reaches(body, unit.needs) or (held is not None and held < unit.needs.segment):
+            key = BODY, unit.needs.segment
+            body = confirmed.get(key)
+            whole = _reaches(body, unit.needs) or (body is not None and key in damaged)
+            if not whole or (held is not None and held < unit.needs.segment):
                 break
         at = max(at, unit.last_commit)
         if at > after:
@@ -130,7 +138,9 @@ def watermarks(rows: Iterable[Shipment], bodies: Collection[int], after: int = 0
     return ends
 
 
-def holder(rows: Iterable[Shipment], bodies: Collection[int], after: int) -> Shipment | Key | None:
+def holder(
+    rows: Iterable[Shipment], bodies: Collection[int], after: int, damaged: Collection[Key] = ()
+) -> Shipment | Key | None:
     """What the watermark waits for at ``after``: a file on its way; the key of a body segment that
     is not on its way; None where the commits that follow are in no unit yet. The other arguments as
     for ``watermarks``."""
@@ -148,9 +158,8 @@ def holder(rows: Iterable[Shipment], bodies: Collection[int], after: int) -> Shi
             break
         if body is None:
             return BODY, number
-        if body.state != INDEXED or (
-            number == unit.needs.segment and not _reaches(body, unit.needs)
-        ):
+        short = number == unit.needs.segment and not _reaches(body, unit.needs)
+        if body.state != INDEXED or (short and (BODY, number) not in damaged):
             return body
     return unit
 

@@ -3,8 +3,10 @@
 Guarantees: a file is confirmed only after nodes gave their word for all its bytes and its indexes
 are stored; each state is in the registry, under the lease's fence, before the next step begins, and
 every step begins anew after a crash at any point, so nothing is forgotten and a blob is stored once
-in effect. A file that fails waits by itself and is tried again without end; one that can never be
-shipped is reported, and holds the watermark and nobody else. Nothing waits for the shipper.
+in effect. A file with damage ships as it lies here, and what is bad of it is in the registry before
+it is queued; a bucket whose head reaches that keeps its root, the others' advance. A file that
+fails waits by itself and is tried again without end; one that can never be shipped is reported, and
+holds the watermark and nobody else. Nothing waits for the shipper.
 
 ``SHIP_FILES`` files are on their way at a time, in the order of ``lifecycle.in_order``. With the
 lease lost, or where the space shows that the store goes on elsewhere (``publish``), it ends by
@@ -37,14 +39,15 @@ from ingot.forge.blob import BlobRef, FileRange
 from ingot.forge.errors import CircuitOpen, Malformed, Refused, TooLarge
 from ingot.forge.retry import RetrySettings
 from ingot.forge.upload import UploadClient
-from ingot.messages import SealedSegment, Shipment
+from ingot.messages import Damage, SealedSegment, Shipment
 from ingot.offload import settled
 from ingot.ports import Registry
 from ingot.shipper import lifecycle
+from ingot.shipper.held import Held
 from ingot.shipper.lifecycle import INDEXED, QUEUED, REFUSED, STORED, UNIT, Key
 from ingot.shipper.publish import Mark, Publisher
 from ingot.shipper.roots import Roots
-from ingot.shipper.sources import Block, Sources
+from ingot.shipper.sources import Block, Reach, Sources
 
 ADVANCE: Final[Key] = ("watermark", 0)
 LOAD: Final[Key] = ("registry", 0)
@@ -82,7 +85,8 @@ class Standing:
 
 
 class Shipper:
-    """``wake`` when a segment's state has changed. ``token`` is the lease's."""
+    """``wake`` when a segment's state has changed. ``token`` is the lease's, ``reach``
+    knows what heads need (``held``)."""
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class Shipper:
         settings: ShipperSettings | None = None,
         publisher: Publisher | None = None,
         *,
+        reach: Reach | None = None,
         random: Callable[[int], bytes] = os.urandom,
         logger: logging.Logger | None = None,
     ) -> None:
@@ -105,10 +110,13 @@ class Shipper:
         self.ended = asyncio.Event()  # and that it has
         self._rows: dict[Key, Shipment] = {}
         self._waiting: list[SealedSegment] = []  # not confirmed and not refused, in order
+        self._damage: dict[Key, Damage] = {}  # of files that are queued at least
+        self._held = Held(sources, reach, self._rows, self._damage, self._logger)
         self._roots: Roots | None = None  # None: to be read from the registry
         self._watermark = 0
         self._oldest: tuple[int, int] | None = None  # the watermark, and what was found for it
-        self._given_up: set[Key] = set()  # damaged before they had a row; looked at by a start
+        self._given_up: set[Key] = set()  # refused before they had a row; looked at by a start
+        self._doubted: dict[Key, bytes] = {}  # digests that the bytes of queued files had not
         self._loaded = False
         self._looked = False  # for files that are here
         self._behind = True  # the watermark may have to move
@@ -165,7 +173,9 @@ class Shipper:
         ]:
             files[state] += 1
             size[state] += length
-        problems = list(self._problems.values())[: limits.SHIP_PROBLEMS_TOLD_MAX]
+        problems = [*self._problems.values(), *self._held.why.values()][
+            : limits.SHIP_PROBLEMS_TOLD_MAX
+        ]
         oldest = None
         try:
             oldest = await self._age()
@@ -278,7 +288,12 @@ class Shipper:
             self._problems[key] = f"{_name(key)}: {error}"
             return
         row = self._rows.get(key)
-        if _is_final(error) and key not in NO_FILES:
+        if isinstance(error, Corruption) and row is not None and row.state == QUEUED:
+            final = key in self._doubted  # it changes under us; else it was damaged since
+            self._doubted[key] = row.digest
+        else:
+            final = _is_final(error) and key not in NO_FILES
+        if final:
             self._report(key, f"it cannot be shipped: {error}")
             self._given_up.add(key)
             self._looked = False
@@ -327,19 +342,22 @@ class Shipper:
         """What the registry knows."""
         rows = await self._registry.shipments()
         watermark = await self._registry.forge_watermark()
-        roots = Roots(watermark, await self._registry.forge_roots())
+        held = await self._registry.forge_held()
+        roots = Roots(watermark, await self._registry.forge_roots(), held)
         if not self._loaded:
-            self._rows = {(row.stream, row.number): lifecycle.resume(row) for row in rows}
+            for damage in await self._registry.damage():
+                self._damage[damage.stream, damage.number] = damage
+            for row in rows:
+                self._rows[row.stream, row.number] = lifecycle.resume(row)
             self._loaded = True
         self._watermark, self._roots = watermark, roots
 
     async def _ship(self, segment: SealedSegment) -> None:
         """Take one file as far as it goes."""
         key = _key(segment)
-        if key not in self._rows:
-            digest = await self._sources.digest_of(segment)
-            await self._put(lifecycle.enqueue(segment, digest))
-        row = self._rows[key]
+        row = self._rows.get(key)
+        if row is None or (row.state == QUEUED and self._doubted.get(key) == row.digest):
+            row = await self._enqueue(segment)
         if row.bytes != segment.bytes:
             raise Corruption(_name(key), f"the {row.bytes} bytes it had", segment.bytes)
         if row.state == QUEUED:
@@ -357,6 +375,20 @@ class Shipper:
             self._waiting = [one for one in self._waiting if _key(one) != key]
             self._behind = True
 
+    async def _enqueue(self, segment: SealedSegment) -> Shipment:
+        digest, spans = await self._sources.examine(segment)
+        if spans or segment.lacking:
+            damage = Damage(segment.stream, segment.number, spans)
+            await self._registry.put_damage(self._token, damage)
+            self._damage[_key(segment)] = damage
+            bad = sum(stop - start for start, stop in spans)
+            self._logger.error(
+                "%s is damaged and ships without %s. Buckets that need what is bad keep the roots "
+                "that Forge has of them. Check the disk; put back what is missing.",
+                *(_name(_key(segment)), f"{bad} bytes of it" if bad else "blocks that it lacks"),
+            )
+        return await self._put(lifecycle.enqueue(segment, digest))
+
     async def _put(self, row: Shipment) -> Shipment:
         await self._registry.put_shipment(self._token, row)
         self._rows[row.stream, row.number] = row
@@ -365,7 +397,9 @@ class Shipper:
 
     async def _archives(self, segment: SealedSegment, digest: bytes) -> list[bytes]:
         blocks: list[Block] = []
-        async with aclosing(self._sources.blocks_of(segment)) as found:
+        damage = self._damage.get(_key(segment))
+        spans = damage.spans if damage is not None else ()
+        async with aclosing(self._sources.blocks_of(segment, spans)) as found:
             async for some in found:
                 blocks += some
         loop = asyncio.get_running_loop()
@@ -375,7 +409,7 @@ class Shipper:
 
     def _ends(self) -> list[int]:
         bodies = self._sources.body_numbers()
-        return lifecycle.watermarks(self._rows.values(), bodies, self._watermark)
+        return lifecycle.watermarks(self._rows.values(), bodies, self._watermark, self._damage)
 
     async def _advance(self) -> None:
         """Move the watermark, unit by unit, and the roots with it."""
@@ -385,8 +419,9 @@ class Shipper:
             while ends := self._ends():
                 end = ends[0]
                 await self._fold(roots, end)
-                await self._registry.advance_forge(self._token, end, roots.moved)
-                roots.settle()
+                moved, held = await self._held.divide(roots)
+                await self._registry.advance_forge(self._token, end, moved, held)
+                roots.settle(held)
                 self._watermark = end
                 self._unpublished = self._publisher is not None
             self._behind = False

@@ -7,10 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ingot.bucket.compaction import compact
 from ingot.bucket.fsck import Fsck
 from ingot.bucket.model import BucketConfig, NoSuchBucket
 from ingot.bucket.record import Record
+from ingot.errors import Corruption
 from ingot.limits import MIB
 from ingot.messages import Body
 from ingot.registry.memory import MemoryRegistry
@@ -99,3 +102,9 @@ class Life:
         check = Fsck(self.segments, lambda line: None, verified=verified)
         found = await check.check(self.store.buckets())
         assert not found.damage and not found.harmless, (found.damage, found.harmless)
+
+    async def lost(self, key: str) -> str:
+        """Its record cannot be read; why."""
+        with pytest.raises(Corruption) as raised:
+            await self.store.find(self.store.bucket("b"), key.encode())
+        return str(raised.value)

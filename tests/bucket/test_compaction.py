@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from ingot.bucket.compaction import Compaction
 from ingot.bucket.record import Record
 from ingot.clock import SystemClock
-from ingot.errors import Corruption
+from ingot.errors import Corruption, FormatError
 from ingot.limits import MIB
 from tests.bucket.life import NOW, Life
 
@@ -106,8 +107,8 @@ async def test_what_a_request_reads_survives(life: Life) -> None:
     await life.fsck()
 
 
-async def spoil_victim(life: Life) -> None:
-    """Flip a bit in a live record of a settled segment."""
+async def spoil_victim(life: Life, runs: bool = False) -> None:
+    """Flip a bit in a live record of a settled segment; with ``runs`` the indexes go as well."""
     found = [
         (path, at)
         for path in sorted((life.directory / "segments").glob("log-*.car"))
@@ -120,11 +121,13 @@ async def spoil_victim(life: Life) -> None:
         byte = file.read(1)
         file.seek(at + 7)
         file.write(bytes([byte[0] ^ 1]))
+    for run in (life.directory / "segments").glob("run-*") if runs else ():
+        run.unlink()
     await life.start()
     del life.objects["victim"]
 
 
-async def test_a_segment_with_damage_to_live_blocks_stays(life: Life) -> None:
+async def test_compaction_alone_leaves_a_segment_with_damage(life: Life) -> None:
     await life.put("victim", 3000)
     await life.fill(1)
     await spoil_victim(life)
@@ -165,15 +168,65 @@ async def test_it_goes_on_beside_the_work_and_past_damage(
     running = asyncio.create_task(making.run(0.001))
     await life.work(200)
     for _ in range(100_000):
-        if making.made and len(life.segments.settled()) == 1:
+        if making.made and not life.segments.settled():
             break
         await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert len(life.segments.settled()) == 1
-    assert caplog.text.count("stays as it is") == 1
+    assert not life.segments.settled()
+    assert caplog.text.count("has all that is good of log segment") == 1
+    assert caplog.text.count("it is kept as log-") == 1
+    (kept,) = (life.directory / "segments").glob("*.damaged")
     await life.check()
+    lost = await life.lost("victim")
+    assert "in no segment" in lost or "none has it" in lost
+    content = kept.read_bytes()
+    await life.stop()
+    await life.start()
+    assert any(kept.name in line for line in life.gateway.server.report)
+    assert kept.read_bytes() == content
+    await life.check()
+    await life.put("victim", 3000)
+    await life.check()
+
+
+async def test_a_quarantined_segment_becomes_a_unit_too(life: Life) -> None:
+    """Its index was lost, so that a start read it and knows that acknowledged frames are bad."""
+    await life.put("victim", 3000)
+    await life.fill(2)
+    await spoil_victim(life, runs=True)
+    (damaged,) = [info for info in life.segments.settled() if info.state == "quarantined"]
+    making = compaction(life, age_s=0.0)
+    while await making.step():
+        pass
+    assert not life.segments.settled()
+    rows = {(row.stream, row.number): row for row in life.segments.rows()}
+    unit = rows["unit", damaged.number]
+    assert (unit.state, unit.first_commit) == ("sealed", damaged.first_commit)
+    assert unit.last_commit == damaged.last_commit
+    await life.check()
+    await life.lost("victim")
     await life.stop()
     await life.start()
     await life.check()
+
+
+async def test_a_block_that_nobody_can_judge_keeps_its_segment_whole(life: Life) -> None:
+    """Nothing is damaged: the unit has everything, and nothing is kept beside it."""
+
+    class Unjudged:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(life.segments, name)
+
+        async def read_hashed(self, cid: bytes) -> bytes:
+            raise FormatError(0, "a block of ours", "one of a later version")
+
+    await life.fill(2)
+    before = life.segments.settled()[0]
+    making = Compaction(Unjudged(), life.store._pins, SystemClock(), 1, 0.0)
+    unit = await making.step()
+    assert unit is not None and unit.bytes == before.bytes
+    assert not list((life.directory / "segments").glob("*.damaged"))
+    await life.check()
+    await life.fsck()

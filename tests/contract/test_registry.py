@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from ingot.errors import ConfigError, LeaseLost, RootMoved, Unavailable
-from ingot.messages import BodyPosition, BucketRow, CommitRef, ForgeRoot, Head, HeadMove, Shipment
+from ingot.messages import (
+    BodyPosition,
+    BucketRow,
+    CommitRef,
+    Damage,
+    ForgeRoot,
+    Head,
+    HeadMove,
+    Shipment,
+)
 from ingot.registry import SegmentRow
 
 A, B, C = (bytes([letter]) * 16 for letter in b"abc")
@@ -552,6 +561,34 @@ async def test_forge_roots_advance_with_the_watermark(
     assert await again.forge_watermark() == 9 and await again.forge_roots() == [moved]
 
 
+async def test_buckets_are_held_until_they_move(world: Any, registry: Any, token: bytes) -> None:
+    assert await registry.forge_held() == []
+    held = [ForgeRoot(B, head(1, 5), 2), ForgeRoot(C, head(9), 3)]
+    await registry.advance_forge(token, 3, [ForgeRoot(A, head(4), 2)], held)
+    again = await world.gateway()
+    assert await again.forge_held() == held
+    assert await again.forge_roots() == [ForgeRoot(A, head(4), 2)]
+    later = ForgeRoot(C, head(11, 6, 7), 4)
+    await registry.advance_forge(token, 4, [ForgeRoot(B, head(1, 5), 2)], [later])
+    assert await again.forge_held() == [later]
+    assert await again.forge_roots() == [ForgeRoot(A, head(4), 2), ForgeRoot(B, head(1, 5), 2)]
+    await registry.advance_forge(token, 5, [ForgeRoot(C, None, 5)])
+    assert await again.forge_held() == []
+    with pytest.raises(RootMoved):
+        await registry.advance_forge(token, 5, [], held)
+    assert await again.forge_held() == []
+
+
+async def test_damage_is_remembered(world: Any, registry: Any, token: bytes) -> None:
+    assert await registry.damage() == []
+    unit = Damage("unit", 3, ())
+    body = Damage("body", 1 << 40, ((0, 59), (1 << 33, (1 << 33) + 7)))
+    await registry.put_damage(token, unit)
+    await registry.put_damage(token, Damage("body", 1 << 40, ((5, 6),)))
+    await registry.put_damage(token, body)
+    assert await (await world.gateway()).damage() == [body, unit]
+
+
 @pytest.mark.parametrize("commit", [4, 5])
 async def test_the_watermark_never_goes_back(registry: Any, token: bytes, commit: int) -> None:
     root = ForgeRoot(A, head(1), 5)
@@ -582,6 +619,7 @@ async def test_nobody_ships_without_the_lease(world: Any, registry: Any, token: 
         registry.put_shipment(token, shipment("unit", 1, "stored")),
         registry.put_shipment(token, shipment("unit", 2)),
         registry.advance_forge(token, 6, [ForgeRoot(A, head(2), 6)]),
+        registry.put_damage(token, Damage("unit", 1, ())),
     ):
         with pytest.raises(LeaseLost):
             await call

@@ -31,6 +31,7 @@ class World:
     database: Database
     token: bytes
     settings: ShipperSettings = QUICK
+    reach: Any = None
     advanced: list[int] = field(default_factory=list)
     shippers: list[Shipper] = field(default_factory=list)
 
@@ -50,7 +51,15 @@ class World:
         watched: Any = Watched(registry, self._advances)
         upload = (client or self.client).upload
         self.shippers.append(
-            Shipper(self.log, watched, self.token, upload, self.settings, publisher)
+            Shipper(
+                self.log,
+                watched,
+                self.token,
+                upload,
+                self.settings,
+                publisher,
+                reach=self.reach,
+            )
         )
         await self.shipper.start()
         return self.shipper

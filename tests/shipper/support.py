@@ -41,7 +41,8 @@ class Log:
     seed: int = 1
     files: dict[Key, SealedSegment] = field(default_factory=dict)
     hidden: set[Key] = field(default_factory=set)  # there, and not to be shipped
-    damaged: set[Key] = field(default_factory=set)
+    short: set[Key] = field(default_factory=set)  # shorter than they were
+    spans: dict[Key, Any] = field(default_factory=dict)  # of damaged files
     blocks: dict[Key, list[Block]] = field(default_factory=dict)
     commits: list[tuple[bytes, CommitRecord]] = field(default_factory=list)
     open_fds: int = 0
@@ -126,22 +127,36 @@ class Log:
             self.open_fds -= 1
             os.close(fd)
 
-    async def digest_of(self, segment: SealedSegment) -> bytes:
+    async def examine(self, segment: SealedSegment) -> tuple[bytes, tuple[Any, ...]]:
         key = segment.stream, segment.number
         await asyncio.sleep(0)
         self.digested[key] += 1
-        if key in self.damaged:
-            raise Corruption(f"{key}", "a frame", "another")
-        return multihash.of(self.data(key))
+        if key in self.short:
+            raise Corruption(f"{key}", "more", "its end")
+        return multihash.of(self.data(key)), self.spans.get(key, ())
 
-    async def blocks_of(self, segment: SealedSegment) -> AsyncGenerator[list[Block], None]:
-        blocks = self.blocks[segment.stream, segment.number]
+    async def blocks_of(
+        self, segment: SealedSegment, spans: Any
+    ) -> AsyncGenerator[list[Block], None]:
+        blocks = [
+            block
+            for block in self.blocks[segment.stream, segment.number]
+            if not any(start <= block[1] < stop for start, stop in spans)
+        ]
         for at in range(0, len(blocks), 1000):
             await asyncio.sleep(0)
             yield blocks[at : at + 1000]
 
     async def commit_of(self, cid: bytes) -> CommitRecord | None:
         return dict(self.commits).get(cid)
+
+    def copies(self, cid: bytes) -> list[tuple[Key, int]]:
+        return [
+            (key, offset)
+            for key, blocks in self.blocks.items()
+            for name, offset, _ in blocks
+            if name[2:] == cid[4:]
+        ]
 
     async def commits_after(self, after: int) -> AsyncGenerator[tuple[bytes, CommitRecord], None]:
         for cid, record in self.commits:
@@ -159,9 +174,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._registry, name)
 
-    async def advance_forge(self, token: bytes, commit: int, roots: Any) -> None:
+    async def advance_forge(self, token: bytes, commit: int, roots: Any, held: Any = ()) -> None:
         await self._check(commit)
-        await self._registry.advance_forge(token, commit, roots)
+        await self._registry.advance_forge(token, commit, roots, held)
 
 
 def places_of(row: Shipment) -> list[Any]:

@@ -103,13 +103,13 @@ async def test_the_oldest_commits_go_first(world: World) -> None:
     log.files.clear()
     log.files.update(order)
     begun: list[SealedSegment] = []
-    digest_of = log.digest_of
+    examine = log.examine
 
-    async def noted(segment: SealedSegment) -> bytes:
+    async def noted(segment: SealedSegment) -> Any:
         begun.append(segment)
-        return await digest_of(segment)
+        return await examine(segment)
 
-    log.digest_of = noted  # type: ignore[method-assign]
+    log.examine = noted  # type: ignore[method-assign]
     await world.start()
     await world.shipped()
     assert [(one.stream, one.number) for one in begun] == [
@@ -245,10 +245,10 @@ async def test_a_refused_index_is_tried_from_there(world: World) -> None:
     assert world.network.upload.requests["/blob/add"] == asked + 1  # the index only
 
 
-async def test_a_damaged_file_holds_the_watermark(world: World) -> None:
+async def test_a_file_that_is_too_short_holds_the_watermark(world: World) -> None:
     some_files(world)
     world.log.unit()
-    world.log.damaged.add(("body", 1))
+    world.log.short.add(("body", 1))
     await world.start()
     await until(lambda: world.states().get(("unit", 3)) == INDEXED)
     await until(lambda: world.shipper.watermark == 3)
@@ -256,20 +256,27 @@ async def test_a_damaged_file_holds_the_watermark(world: World) -> None:
     assert "body 1" in (await world.shipper.standing()).problems[0]
 
 
-async def test_a_file_that_changed_is_not_shipped(world: World) -> None:
-    unit = world.log.unit()
-    digest_of = world.log.digest_of
+@pytest.mark.parametrize("times", [1, 99])
+async def test_a_file_that_changed_is_looked_at_once_more(world: World, times: int) -> None:
+    """It was damaged after it was digested; one that goes on changing is not shipped."""
+    world.log.unit()
+    examine = world.log.examine
     path = world.log.directory / "unit-1"
 
-    async def then_changed(segment: SealedSegment) -> bytes:
-        digest = await digest_of(segment)
-        path.write_bytes(path.read_bytes()[:-1] + b"!")
-        return digest
+    async def then_changed(segment: SealedSegment) -> Any:
+        found = await examine(segment)
+        if world.log.digested["unit", 1] <= times:
+            path.write_bytes(path.read_bytes()[:-1] + bytes([world.log.digested["unit", 1]]))
+        return found
 
-    world.log.digest_of = then_changed  # type: ignore[method-assign]
+    world.log.examine = then_changed  # type: ignore[method-assign]
     await world.start()
-    await until(lambda: world.states().get(("unit", 1)) == REFUSED)
-    assert accepted(world.network, path.read_bytes()) == 0 and unit.number == 1
+    if times == 1:
+        await world.shipped()
+    else:
+        await until(lambda: world.states().get(("unit", 1)) == REFUSED)
+        assert accepted(world.network, path.read_bytes()) == 0
+    assert world.log.digested["unit", 1] == 2
 
 
 async def test_a_body_segment_that_cannot_ship_holds_the_watermark(world: World) -> None:
