@@ -151,6 +151,10 @@ LEASE_RENEW_S: Final = 3.0
 STANDBY_POLL_S: Final = 0.25  # a standby asks so often whether lock and lease are free
 SWAP_TIMEOUT_S: Final = 5.0
 SWAP_RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # then the last again
+ROWS_RETRY_S: Final = (
+    1.0  # until the state of a segment is offered again to a registry that is away
+)
+ROWS_END_S: Final = 1.0  # for the last of them, at the end
 BUSY_POLL_S: Final = 0.002  # that the loop does not sleep while a commit is under way
 GATHER_S: Final = 0.002  # that a batch waits for more: about what a commit takes
 COMMIT_DEADLINE_S: Final = 20.0  # a waiter of the pipeline gets 503 after this

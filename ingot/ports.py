@@ -347,13 +347,26 @@ class Registry(Protocol):
 class SegmentRow(Protocol):
     """State of one segment file in the registry; see ``ingot.registry`` for the dataclass."""
 
-    stream: str  # "log", "body" or "unit"
-    number: int
-    state: str  # "open" | "sealed" | "quarantined" (| later "shipped", "retired")
-    root: bytes | None  # above ``bytes``, which hides the type's name from what follows
-    bytes: int
-    first_commit: int
-    last_commit: int
+    @property
+    def stream(self) -> str:
+        """Of the three: log, body, unit."""
+        ...
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def state(self) -> str:
+        """One of ``ingot.segments.model``, or one of a later version."""
+        ...
+
+    @property
+    def root(self) -> Cid | None: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def first_commit(self) -> int: ...
+    @property
+    def last_commit(self) -> int: ...
 
 
 class ProviderSelector(Protocol):

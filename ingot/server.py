@@ -36,8 +36,9 @@ from ingot.offload import Lanes
 from ingot.ports import Clock, FileSystem, Registry
 from ingot.running import RunningServer, loop_factory
 from ingot.s3.app import App
+from ingot.segment_rows import SegmentRows
 from ingot.segments.files import SystemFiles
-from ingot.segments.model import COLD
+from ingot.segments.model import COLD, Row
 from ingot.segments.store import SegmentStore
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ class Server:
         states = await registry.segments()
         cold = {(row.stream, row.number) for row in states if row.state == COLD}
         pins = Pins()
-        rows: asyncio.Queue[Any] = asyncio.Queue()
+        rows = SegmentRows(registry)
         self.shipping = self._shipping(registry, lease, directory, mark, pins, rows)
         if self.shipping is not None:
             stack.push_async_callback(self.shipping.close)
@@ -330,8 +331,8 @@ class Server:
         self.pipeline.start(lease.token, outcome.buckets, newest, self.segments.sequence)
         stack.push_async_callback(self.pipeline.stop)
 
-        def segment_changed(row: Any) -> None:
-            rows.put_nowait((row, None))
+        def segment_changed(row: Row) -> None:
+            rows.put(row)
             self._judge_room()
             if row.state == "sealed":
                 checkpoints.segment_sealed()
@@ -340,12 +341,11 @@ class Server:
 
         self.segments.on_change = segment_changed
         for row in self.segments.rows():
-            rows.put_nowait((row, None))
+            rows.put(row)
         self._judge_room()
         stack.push_async_callback(_cancel, asyncio.create_task(self._keep_house(registry)))
-        following = asyncio.create_task(_follow(registry, rows))
-        stack.push_async_callback(_cancel, following)
-        stack.push_async_callback(_let_end, following, rows)
+        rows.start()
+        stack.push_async_callback(rows.stop)
         if self.shipping is not None:
             await self.shipping.start()
         return self.store
@@ -357,7 +357,7 @@ class Server:
         directory: DataDirectory,
         mark: StoreMark,
         pins: Pins,
-        rows: asyncio.Queue[Any],
+        rows: SegmentRows,
     ) -> Shipping | None:
         """What takes segments to the Forge network, where one is named."""
         config = self.config
@@ -367,11 +367,6 @@ class Server:
         from ingot.forge.client import ForgeClient
         from ingot.forge.keystore import KeyStore
         from ingot.shipping import Shipping, ShippingSettings
-
-        async def record(row: Any) -> None:
-            written = asyncio.get_running_loop().create_future()
-            rows.put_nowait((row, written))
-            await written
 
         keys = KeyStore(directory.path, config.forge_key)
         identity = keys.identity(self.clock.now_ms() // 1000, config.forge_space)
@@ -391,7 +386,7 @@ class Server:
             ),
             store=mark.store,
             incarnation=mark.incarnation,
-            record=record,
+            record=rows.record,
             indexed=network.indexer is not None,
             directory=directory.path,
         )
@@ -444,32 +439,6 @@ class Server:
                     await registry.prune(limits.HEADS_KEPT)
                 except Exception as error:  # the next round will do
                     self.log.warning("old heads were not pruned: %s", error)
-
-
-async def _follow(registry: Registry, rows: asyncio.Queue[Any]) -> None:
-    """Write segment states to the registry, in order, as soon as it can take them; None ends it.
-    With each may come a future for who waits until it is written."""
-    while (item := await rows.get()) is not None:
-        row, written = item
-        while True:
-            try:
-                await registry.put_segment(row)
-                if written is not None and not written.done():
-                    written.set_result(None)
-                break
-            except Unavailable:
-                await asyncio.sleep(HOUSEKEEPING_S)
-            except Exception as error:  # one row must not stop those behind it
-                logging.getLogger("ingot").exception("the state of a segment was not recorded")
-                if written is not None and not written.done():
-                    written.set_exception(Unavailable(f"it was not recorded: {error}"))
-                break
-
-
-async def _let_end(task: asyncio.Task[None], rows: asyncio.Queue[Any]) -> None:
-    """A statement that is cut off costs its connection, so the last is given a moment."""
-    rows.put_nowait(None)
-    await asyncio.wait([task], timeout=HOUSEKEEPING_S)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -92,7 +92,7 @@ def test_postgres_that_lost_its_last_commits(
 
 
 def refused(data: Path, dsn: str) -> str:
-    with pytest.raises(AssertionError, match="serve ended with 2") as failure:
+    with pytest.raises(AssertionError, match="ended with 2") as failure:
         Gateway(data, "--postgres", dsn)
     return str(failure.value)
 
