@@ -60,6 +60,8 @@ COMPACT_STEP_BLOCKS: Final = 8  # whose links are followed in one step of the lo
 COPY_STEP_BLOCKS: Final = 128  # found or read in one step of the loop: 2 ms
 PINS_MAX: Final = 65_536  # blocks of one segment that a commit record names; 2.7 MB
 PASSED_OVER_TOLD_MAX: Final = 1000  # blocks of which is said that a copy is damaged
+BUCKET_CONFIG_BYTES_MAX: Final = 1 * MIB  # of a bucket's documents together: all at their largest
+CHECKPOINT_CONFIGS_BYTES: Final = 8 * MIB  # of configurations that one checkpoint repeats
 CHECKPOINT_TRIES: Final = 8  # for want of the last one's nodes; then a whole one is written
 READ_MANY_BLOCKS: Final = 128  # read together in one step of the loop, half a millisecond
 READ_MANY_BYTES: Final = 1 * MIB  # and the blocks after the one that reaches this are left
@@ -256,6 +258,7 @@ assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert CHUNK_BYTES < COLD_WINDOW_BYTES <= COLD_AHEAD_BYTES_MAX
 assert COLD_FETCHES_MAX < FORGE_CONNECTIONS_MAX
 assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
+assert BUCKET_CONFIG_BYTES_MAX < CBOR_BYTES_MAX
 assert SEGMENT_BYTES_MAX < FORGE_BLOB_BYTES_MAX
 assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX
 assert FORGE_BACKOFF_MAX_S < FORGE_BREAKER_OPEN_S

@@ -7,7 +7,9 @@ a block which is not in memory leaves the batch together with its bucket's other
 in order.
 
 A write puts and deletes keys of the objects tree, each change for itself. One that also concerns an
-upload (``UploadChange``) takes effect as a whole or not at all, in both trees.
+upload (``UploadChange``) takes effect as a whole or not at all, in both trees. A change of a
+bucket's configuration (``Configure``) is judged in order with them: what comes behind it in the
+batch meets the new configuration.
 """
 
 from __future__ import annotations
@@ -17,18 +19,22 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ingot import mst
+from ingot.bucket.config_block import encode_config
 from ingot.bucket.model import (
     Bucket,
+    BucketConfig,
     BucketExists,
     BucketNotEmpty,
     Condition,
+    ConfigTooLarge,
     KeyRefused,
     NoSuchBucket,
 )
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.part import BEYOND, NoSuchUpload, PartsChanged
+from ingot.codec.cid import of_structure
 from ingot.errors import IngotError, Missing
-from ingot.limits import PARTS_MAX
+from ingot.limits import BUCKET_CONFIG_BYTES_MAX, PARTS_MAX
 from ingot.messages import BodyPosition, Cid, Head, HeadMove
 
 Answer = IngotError | None
@@ -147,6 +153,28 @@ class Create(Mutation):
         self.config = config
 
 
+class Configure(Mutation):
+    """Set the document ``name`` of the bucket's configuration, or remove it (None). ``check`` may
+    refuse it by raising: it sees the configuration as it stands at the commit."""
+
+    __slots__ = ("check", "document", "name")
+
+    def __init__(
+        self,
+        bucket: bytes,
+        waiter: Waiter,
+        deadline: float,
+        name: str,
+        document: bytes | None,
+        check: Callable[[BucketConfig], None] | None = None,
+    ) -> None:
+        # What it adds to a batch is the whole configuration.
+        super().__init__(bucket, waiter, deadline, BUCKET_CONFIG_BYTES_MAX)
+        self.name = name
+        self.document = document
+        self.check = check
+
+
 class Drop(Mutation):
     """Delete a bucket, if it is empty at that moment."""
 
@@ -195,11 +223,11 @@ class Planner:
             if bucket is None:
                 plan.answers += [(m, _refuse_all(m, NoSuchBucket())) for m in group]
                 continue
-            writes = [m for m in group if isinstance(m, Write)]
+            changes = [m for m in group if isinstance(m, Write | Configure)]
             drop = group[-1] if isinstance(group[-1], Drop) else None
             try:
-                if writes:
-                    self._write(plan, bucket, writes)
+                if changes:
+                    self._change(plan, bucket, changes)
                 if drop is not None:
                     self._drop(plan, bucket, drop)
             except Missing as missing:
@@ -215,7 +243,7 @@ class Planner:
         plan.answers.append((create, [None]))
 
     def _drop(self, plan: Plan, bucket: Bucket, drop: Drop) -> None:
-        """The pipeline never puts a Drop and a write of the same bucket into one batch."""
+        """The pipeline never puts a Drop and a change of the same bucket into one batch."""
         assert bucket.id not in plan.after
         if bucket.head.objects not in (None, mst.EMPTY_ROOT):
             plan.answers.append((drop, [BucketNotEmpty("the bucket still holds objects")]))
@@ -224,41 +252,46 @@ class Planner:
         plan.moves.append(HeadMove(bucket.id, bucket.name, bucket.head, None))
         plan.answers.append((drop, [None]))
 
-    def _write(self, plan: Plan, bucket: Bucket, writes: list[Write]) -> None:
+    def _change(self, plan: Plan, bucket: Bucket, changes: list[Write | Configure]) -> None:
         head, refused = bucket.head, set[bytes]()
         while True:
             judged = len(refused)
             fold = _Fold(self, bucket, refused)
-            answers = [fold.take(write) for write in writes]
+            answers = [fold.take(change) for change in changes]
             objects = sorted([(key, state[0]) for key, state in fold.objects.items()])
             of_objects = self._apply(bucket, head.objects, objects, refused)
             of_uploads = self._apply(bucket, head.uploads, sorted(fold.uploads.items()), refused)
             if len(refused) == judged:
                 break
             # Whoever comes after a key that the tree does not admit is judged again, without it.
-        for write, results in zip(writes, answers, strict=True):
-            plan.answers.append((write, results))
-            if None in results:
-                plan.blocks += write.blocks
-                for position in write.bodies:
+        for change, results in zip(changes, answers, strict=True):
+            plan.answers.append((change, results))
+            if None in results and type(change) is Write:
+                plan.blocks += change.blocks
+                for position in change.bodies:
                     end = plan.bodies.get(position.segment, 0)
                     plan.bodies[position.segment] = max(end, position.end)
-        if of_objects is None and of_uploads is None:
+        config, named = bucket.config, head.config
+        if fold.config is not config:
+            block = encode_config(fold.config)
+            named = of_structure(block)
+            if named != head.config:
+                config = fold.config
+                plan.blocks.append((named, block))
+        if of_objects is None and of_uploads is None and named == head.config:
             return
         after = Head(
             head.sequence + 1,
             head.objects if of_objects is None else of_objects.root,
             head.uploads if of_uploads is None else of_uploads.root,
-            head.config,
+            named,
         )
         for applied in (of_objects, of_uploads):
             if applied is not None:
                 plan.blocks += applied.blocks
                 plan.removed += applied.removed
         # Not dataclasses.replace, which takes as long as ten lines of this.
-        plan.after[bucket.id] = Bucket(
-            bucket.id, bucket.name, after, bucket.config, bucket.read_only
-        )
+        plan.after[bucket.id] = Bucket(bucket.id, bucket.name, after, config, bucket.read_only)
         plan.moves.append(HeadMove(bucket.id, bucket.name, head, after))
 
     def _apply(
@@ -283,23 +316,27 @@ class Planner:
 
 
 class _Fold:
-    """The last word on each key of a bucket's two trees, changes judged in arrival order.
+    """The last word on each key of a bucket's two trees and on its configuration, changes judged in
+    arrival order.
 
     ``refused`` are keys that the trees do not admit. No key of one tree can be one of the other.
     """
 
-    __slots__ = ("_bucket", "_etag_of", "_nodes", "_refused", "objects", "uploads")
+    __slots__ = ("_bucket", "_etag_of", "_nodes", "_refused", "config", "objects", "uploads")
 
     def __init__(self, planner: Planner, bucket: Bucket, refused: set[bytes]) -> None:
         self.objects: dict[bytes, tuple[Cid | None, str | None]] = {}
         self.uploads: dict[bytes, Cid | None] = {}
+        self.config = bucket.config  # as the changes up to here leave it
         self._bucket = bucket
         self._nodes = planner.nodes
         self._etag_of = planner.etag_of
         self._refused = refused
 
-    def take(self, write: Write) -> list[Answer]:
+    def take(self, write: Write | Configure) -> list[Answer]:
         """Its answers; what is not refused counts for those behind it."""
+        if isinstance(write, Configure):
+            return [self._configure(write)]
         if write.uploads is not None:
             return [self._take_whole(write, write.uploads)]
         results: list[Answer] = []
@@ -335,6 +372,18 @@ class _Fold:
             self.objects[change.key] = (change.value, change.etag)
         self.uploads.update(dict.fromkeys(removed))
         self.uploads.update(of_upload.puts)
+        return None
+
+    def _configure(self, change: Configure) -> Answer:
+        try:
+            if change.check is not None:
+                change.check(self.config)
+            made = self.config.with_document(change.name, change.document)
+            if change.document is not None:
+                check_size(made)
+        except IngotError as refusal:
+            return refusal
+        self.config = made
         return None
 
     def _judge(self, change: Change) -> Answer:
@@ -377,6 +426,15 @@ class _Fold:
 
 def _key_refused() -> KeyRefused:
     return KeyRefused("the key would unbalance the bucket's tree")
+
+
+def check_size(config: BucketConfig) -> None:
+    """ConfigTooLarge."""
+    size = sum(map(len, config.documents.values()))
+    if size > BUCKET_CONFIG_BYTES_MAX:
+        raise ConfigTooLarge(
+            f"the configuration of the bucket would have {size} bytes, of {BUCKET_CONFIG_BYTES_MAX}"
+        )
 
 
 def created_head(config: Cid) -> Head:

@@ -9,9 +9,10 @@ and above it ``ingot/checkpoint@1``, which commit records name. After a seal an 
 carries it; nothing waits for it. Only heads that changed since the last one are written again. Of a
 tree that is damaged nothing is needed: the next is written afresh.
 
-A bucket's configuration block is written once, when it is made, and all that says whose the bucket
-is stands in it. So checkpoints repeat it until it stands in two segments, and a segment that is
-lost does not take a bucket from its owner.
+A bucket's configuration block is written when the bucket is made and when its configuration
+changes, and all that says whose the bucket is stands in it. So checkpoints repeat it until it
+stands in two segments, and a segment that is lost does not take a bucket from its owner. A
+checkpoint repeats so many bytes of them at the most; the next goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ingot.codec.cid import Cid as Link
 from ingot.codec.cid import of_structure
 from ingot.codec.fields import open_envelope
 from ingot.errors import IngotError, Missing
-from ingot.limits import CHECKPOINT_TRIES
+from ingot.limits import CHECKPOINT_CONFIGS_BYTES, CHECKPOINT_TRIES
 from ingot.messages import Cid, CommitRecord, Head
 from ingot.ports import Clock
 from ingot.segments.commit import ID_BYTES, Checkpoint, encode_checkpoint
@@ -173,8 +174,11 @@ class Checkpoints:
 
     def _configurations(self) -> list[tuple[Cid, bytes]]:
         """Blocks of which only one segment is known to have a copy."""
-        found = {}
+        found: dict[Cid, bytes] = {}
+        size = 0
         for bucket_id in list(self._alone):
+            if size >= CHECKPOINT_CONFIGS_BYTES:
+                break
             after = self._after
             bucket = after[bucket_id] if bucket_id in after else self._buckets[bucket_id]
             if bucket is None:
@@ -183,6 +187,7 @@ class Checkpoints:
             cid = of_structure(block)
             if cid == bucket.head.config:
                 found[cid] = block
+                size += len(block)
                 self._repeated.append(bucket_id)
             else:
                 del self._alone[bucket_id]  # it is lost: what we have is not what it was

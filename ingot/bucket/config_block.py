@@ -1,7 +1,8 @@
 """A bucket's configuration block, ``ingot/bucket@1``: what ``Head.config`` names.
 
 Written when a bucket is created or its configuration changes, read when a gateway loads its
-buckets. Absent means left out. Pure.
+buckets. A document is what the S3 layer keeps under a name (``tagging``, ``cors``, ...); nothing
+here knows what is in it. Absent means left out. Pure.
 
     ingot/bucket@1 = { owner: text, region: text, created: uint (unix ms), owner_name: text,
                        salt: bytes (of the key layers), documents: { name: bytes } }
@@ -35,16 +36,18 @@ def decode_config(block: bytes) -> BucketConfig:
         fields.refuse("salt", "bytes, or no field", "an empty string")
     if documents == {}:
         fields.refuse("documents", "entries, or no field", "an empty map")
+    found: dict[str, bytes] = {}
+    for name, document in (documents or {}).items():
+        if not isinstance(document, bytes) or type(document) is not bytes:
+            fields.refuse("documents", "a byte string", repr(document), name)
+        found[name] = document
     config = BucketConfig(
         owner=fields.need("owner", str),
         owner_name=fields.need("owner_name", str),
         created_ms=fields.need_uint("created"),
         region=fields.need("region", str),
         salt=salt or b"",
+        documents=found,
     )
-    for name, document in (documents or {}).items():
-        if not isinstance(document, bytes) or type(document) is not bytes:
-            fields.refuse("documents", "a byte string", repr(document), name)
-        config.documents[name] = document
     fields.done()
     return config

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from ingot import mst
 from ingot.body.reader import read_range
+from ingot.bucket.config_block import decode_config
 from ingot.bucket.model import Bucket
 from ingot.bucket.part import decode_completed, decode_part, decode_upload, id_fits, split_key
 from ingot.bucket.record import decode_record
@@ -146,7 +147,7 @@ class Fsck:
         if bucket.read_only:
             self._damaged(f"bucket {bucket.name} is read-only: {bucket.read_only}")
         if head.config is not None:
-            await self._block(head.config, f"bucket {bucket.name}: configuration")
+            await self._check_config(head.config, f"bucket {bucket.name}: configuration")
         async for key, value in self._entries(bucket, head.objects, "objects"):
             self.found.keys += 1
             if self.found.keys % KEYS_PER_REPORT == 0:
@@ -160,6 +161,14 @@ class Fsck:
             block = await self._block(value, place)
             if block is not None:
                 await self._check_upload(key, block, place)
+
+    async def _check_config(self, cid: Cid, place: str) -> None:
+        block = await self._block(cid, place)
+        if block is not None:
+            try:
+                decode_config(block)
+            except IngotError as error:
+                self._damaged(f"{place} cannot be read: {error}")
 
     async def _entries(
         self, bucket: Bucket, root: Cid | None, name: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from ingot.errors import NotFound, RequestError
 from ingot.messages import Cid, Head
@@ -36,16 +37,36 @@ class KeyRefused(RequestError):
     """The tree's limits refuse this key (mst.md section 14)."""
 
 
+class ConfigTooLarge(RequestError):
+    """All documents of a bucket together are bounded (``BUCKET_CONFIG_BYTES_MAX``)."""
+
+
+# Documents that change nothing for an everyday request. One that is not named here, such as one of
+# a later version, may.
+EVERYDAY: Final = frozenset(("tagging", "cors", "website", "ownership", "public-access"))
+
+
 @dataclass(frozen=True, slots=True)
 class BucketConfig:
-    """``ingot/bucket@1``, the head's configuration block."""
+    """``ingot/bucket@1``, the head's configuration block; a value, its documents too."""
 
     owner: str  # canonical id; "" where the block is lost
     owner_name: str
     created_ms: int
     region: str
     salt: bytes = b""  # of the layer function
-    documents: dict[str, bytes] = field(default_factory=dict)  # later: versioning, cors, ...
+    documents: dict[str, bytes] = field(default_factory=dict)  # by name: tagging, cors, ...
+    plain: bool = field(init=False, compare=False)  # everyday requests go as without documents
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", EVERYDAY.issuperset(self.documents))
+
+    def with_document(self, name: str, document: bytes | None) -> BucketConfig:
+        """The configuration with this document, or without (None)."""
+        documents = {k: v for k, v in self.documents.items() if k != name}
+        if document is not None:
+            documents[name] = document
+        return replace(self, documents=documents)
 
 
 @dataclass(frozen=True, slots=True)

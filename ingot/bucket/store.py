@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
@@ -18,7 +18,17 @@ from ingot.body import dag
 from ingot.body.ingest import Ingest, ingest_small
 from ingot.body.pool import Pool
 from ingot.body.reader import read_range
-from ingot.bucket.batch import Answer, Change, Create, Drop, Waiter, Write, created_head
+from ingot.bucket.batch import (
+    Answer,
+    Change,
+    Configure,
+    Create,
+    Drop,
+    Waiter,
+    Write,
+    check_size,
+    created_head,
+)
 from ingot.bucket.config_block import encode_config
 from ingot.bucket.model import (
     Bucket,
@@ -122,9 +132,10 @@ class Store:
         return [bucket for _, bucket in sorted(self.tips.items())]
 
     async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
-        """BucketExists."""
+        """BucketExists, ConfigTooLarge."""
         self._serving()
         self._has_room()
+        check_size(config)
         block = encode_config(config)
         cid = cid_of(block)
         made = Bucket(secrets.token_bytes(16), name, created_head(cid), config)
@@ -138,6 +149,24 @@ class Store:
         bucket = self.writable(name)
         waiter = self._waiter()
         self.pipeline.submit(Drop(bucket.id, waiter, self.pipeline.deadline()))
+        _answer(await waiter)
+
+    async def configure(
+        self,
+        name: str,
+        document_name: str,
+        document: bytes | None,
+        check: Callable[[BucketConfig], None] | None = None,
+    ) -> None:
+        """Set a document of the bucket's configuration, or remove it (None). ``check`` is called at
+        the commit with the configuration as it stands there, and refuses by raising. NoSuchBucket,
+        ConfigTooLarge."""
+        bucket = self.writable(name)
+        if document is not None:
+            self._has_room()
+        waiter = self._waiter()
+        deadline = self.pipeline.deadline()
+        self.pipeline.submit(Configure(bucket.id, waiter, deadline, document_name, document, check))
         _answer(await waiter)
 
     # -- reading -----------------------------------------------------------------------------------

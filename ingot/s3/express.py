@@ -5,10 +5,11 @@
 
 It does what ``ingot.s3.app`` and ``ingot.s3.objects`` do for the same request, in the same order
 and with the same outcome, and leaves to them whatever is not plain: ``take`` is False for a request
-that has an unusual header, is not signed as this client's last one, is refused for any reason,
-wants a block that is not in memory, or whose body is not here yet. So there are no errors here but
-those of a commit that was queued. A PUT costs no task: its waiter (``_Commit``) answers in the
-call in which the pipeline acknowledges the batch. Called by the connection with every head.
+that has an unusual header or a bucket that is not plain (``BucketConfig.plain``), is not signed as
+this client's last one, is refused for any reason, wants a block that is not in memory, or whose
+body is not here yet. So there are no errors here but those of a commit that was queued. A PUT
+costs no task: its waiter (``_Commit``) answers in the call in which the pipeline acknowledges the
+batch. Called by the connection with every head.
 """
 
 from __future__ import annotations
@@ -62,12 +63,18 @@ class ExpressLane:
         try:
             if everyday.put:
                 bucket = self._store.writable(name)
-                return bucket.config.owner == account.id and self._put(
-                    everyday, bucket, account, exchange, now_ms
+                config = bucket.config
+                return (
+                    config.owner == account.id
+                    and config.plain
+                    and self._put(everyday, bucket, account, exchange, now_ms)
                 )
             bucket = self._store.bucket(name)
-            return bucket.config.owner == account.id and self._get(
-                everyday, bucket, account, exchange, now_ms
+            config = bucket.config
+            return (
+                config.owner == account.id
+                and config.plain
+                and self._get(everyday, bucket, account, exchange, now_ms)
             )
         except (IngotError, Missing):
             return False  # the general way finds the same, and words it

@@ -327,7 +327,8 @@ class World:
                 data = random.randbytes(random.randint(0, size))
                 blocks[cid_of(data, random.choice((0x55, 0x71)))] = data
         bucket = random.randbytes(16)
-        moves = (HeadMove(bucket, "bucket", None, Head(0)),)
+        # A configuration is changed with every commit that has a block to name for it.
+        moves = (HeadMove(bucket, "bucket", None, Head(0, config=next(iter(blocks), None))),)
         chunks = {cid_of(data): data for _, data in uploaded}
         asked = self.truth.asked[bucket] = Asked(blocks, chunks, moves)
         before = self.faults.count
