@@ -188,6 +188,7 @@ class Fsck:
                 self._damaged(f"{place}: node {to_text(cid)} breaks the tree: {error}")
                 check.skip(cid)
                 continue
+            self._segments.prefetch([value for _, value, _ in entries])
             for key, value, _ in entries:
                 yield key, value
 

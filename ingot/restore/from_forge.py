@@ -104,7 +104,7 @@ class FromForge:
                 registry = await open_registry(self.config, directory, stack)
                 token = await take_lease(registry, directory, stack)
             found = await survey(client.holdings, self.say)
-            wanted = await named(client.holdings, found, wanted_store, self.remarks)
+            wanted = await named(client.holdings, found, wanted_store, self.damage, self.remarks)
             self._say_wanted(wanted)
             mark = self._mark(directory, wanted)
             if registry is not None:
@@ -165,10 +165,10 @@ class FromForge:
     def _say_wanted(self, wanted: Named) -> None:
         record = wanted.record
         self.say(
-            f"it names commit {record.sequence} of {_moment(record.time_ms)}, incarnation "
+            f"the newest commit is {record.sequence} of {_moment(record.time_ms)}, incarnation "
             f"{record.incarnation} of store {record.store.hex()}"
         )
-        for line in self.remarks:
+        for line in (*self.damage, *self.remarks):
             self.say(line)
 
     def _mark(self, directory: DataDirectory, wanted: Named) -> StoreMark:

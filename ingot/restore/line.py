@@ -55,23 +55,33 @@ class Named:
     record: CommitRecord
 
 
-async def named(space: Holdings, found: Survey, store: bytes | None, remarks: list[str]) -> Named:
+async def named(
+    space: Holdings, found: Survey, store: bytes | None, damage: list[str], remarks: list[str]
+) -> Named:
     """What is to be restored: the newest (incarnation, sequence) of ``store``, or of the only one
-    that the space names. ConfigError where there is none, or several."""
+    that the space names. Where a named commit lies in a blob that cannot be read, the newest unit
+    that can be read takes its place. ConfigError where there is none, or several stores."""
     in_units = {root: blob for blob, root in found.units}
+    unread = {one.blob.ref.digest for one in found.unread}
     newest: dict[bytes, Named] = {}
+    missed = False
     for upload in await space.uploads.named():
         root = upload.root
         try:
-            blob = in_units.get(root)
-            block = await space.last_block(blob.ref, blob.places, root) if blob else None
-            record = decode_commit(block or await space.root_block(root))
+            record = await _record(space, root, in_units.get(root))
         except (NotFound, Unavailable, FormatError) as error:
-            remarks.append(f"the space names {to_text(root)}, which is not taken: {error}")
+            if unread.intersection(await space.uploads.shards(root)):
+                damage.append(f"the space names {to_text(root)}, which cannot be read: {error}")
+                missed = True
+            else:
+                remarks.append(f"the space names {to_text(root)}, which is not taken: {error}")
             continue
-        one, other = Named(root, record), newest.get(record.store)
-        if other is None or _age(other.record) < _age(record):
-            newest[record.store] = one
+        _take(newest, Named(root, record))
+    for blob, root in found.units if missed else ():
+        try:
+            _take(newest, Named(root, await _record(space, root, blob)))
+        except (NotFound, Unavailable, FormatError):
+            continue  # whoever follows the line reports it
     if store is not None and store in newest:
         return newest[store]
     known = ", ".join(sorted(one.hex() for one in newest)) or "none"
@@ -81,11 +91,23 @@ async def named(space: Holdings, found: Survey, store: bytes | None, remarks: li
         raise ConfigError(
             f"the space holds these stores: {known}. Say with --store which is to be restored"
         )
-    reasons = "".join(f"; {line}" for line in remarks)
+    reasons = "".join(f"; {line}" for line in [*damage, *remarks])
     raise ConfigError(
         "the space names no commit of a store: nothing was ever shipped to it, or it is another "
         f"space than the gateway's{reasons}"
     )
+
+
+async def _record(space: Holdings, root: Cid, blob: Blob | None) -> CommitRecord:
+    """The commit of a root, out of the unit that ends with it where that is known."""
+    block = await space.last_block(blob.ref, blob.places, root) if blob is not None else None
+    return decode_commit(block or await space.root_block(root))
+
+
+def _take(newest: dict[bytes, Named], one: Named) -> None:
+    other = newest.get(one.record.store)
+    if other is None or _age(other.record) < _age(one.record):
+        newest[one.record.store] = one
 
 
 async def follow(space: Holdings, found: Survey, wanted: Named, say: Say) -> Line:

@@ -29,7 +29,7 @@ from ingot.forge.blob import BlobRef
 from ingot.forge.errors import Malformed, Refused
 from ingot.forge.holdings import Holdings
 from ingot.forge.query import Location
-from ingot.limits import RESTORE_LOOKS, RESTORE_PROGRESS_S, RESTORE_READ_BYTES
+from ingot.limits import FORGE_BREAKER_OPEN_S, RESTORE_LOOKS, RESTORE_PROGRESS_S, RESTORE_READ_BYTES
 from ingot.messages import Cid
 from ingot.restore.target import Say
 from ingot.segments import format
@@ -53,6 +53,15 @@ class Blob:
         return f"{self.ref} ({self.ref.size} bytes)"
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """``passing``: it may be had later, as far as the answers tell."""
+
+    blob: Blob
+    why: str
+    passing: bool
+
+
 @dataclass(slots=True)
 class Survey:
     """``archives`` are the index archives by the multihash of the segment that they speak of."""
@@ -60,14 +69,14 @@ class Survey:
     units: list[tuple[Blob, Cid]] = field(default_factory=list)  # with the root in the header
     bodies: list[Blob] = field(default_factory=list)
     archives: dict[bytes, list[Blob]] = field(default_factory=dict)
-    unread: list[tuple[Blob, str]] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
     foreign: int = 0
     blobs: int = 0
 
     def add_unread_segments(self, damage: list[str]) -> None:
         """What cannot be read and has an index is a segment: what lies in it is known, and comes
         back when it can be read. It stands as one of bodies, for its commits cannot be read."""
-        for blob, why in self.unread:
+        for blob, why in ((one.blob, one.why) for one in self.unread):
             known = blob.ref.digest in self.archives
             held = "; its index is here, so what it holds can be read when it can" * known
             damage.append(f"{blob} cannot be read: {why}{held}")
@@ -105,11 +114,18 @@ async def survey(space: Holdings, say: Say) -> Survey:
         progress.step()
 
     await together(look, refs)
+    refused, found.unread = found.unread, []
+    if refused:
+        say(f"{len(refused)} blobs could not be read; they are tried once more")
+        # A node that failed a few times is left alone for so long, and it may have others.
+        await asyncio.sleep(FORGE_BREAKER_OPEN_S if any(one.passing for one in refused) else 0)
+        for one in refused:
+            await _look(space, one.blob.ref, found)
     # As the space lists them, whatever came first: an interrupted restore numbers them again.
     order = {ref.digest: place for place, ref in enumerate(refs)}
     found.units.sort(key=lambda one: order[one[0].ref.digest])
     found.bodies.sort(key=lambda blob: order[blob.ref.digest])
-    found.unread.sort(key=lambda one: order[one[0].ref.digest])
+    found.unread.sort(key=lambda one: order[one.blob.ref.digest])
     for archives in found.archives.values():
         archives.sort(key=lambda blob: order[blob.ref.digest])
     return found
@@ -123,9 +139,12 @@ async def together(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> 
         for item in left:
             await work(item)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(RESTORE_LOOKS):
-            group.create_task(run())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(RESTORE_LOOKS):
+                group.create_task(run())
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several
 
 
 async def _look(space: Holdings, ref: BlobRef, found: Survey) -> None:
@@ -145,7 +164,8 @@ async def _look(space: Holdings, ref: BlobRef, found: Survey) -> None:
         else:
             found.foreign += 1
     except (NotFound, Unavailable, Refused) as error:
-        found.unread.append((Blob(ref, places), str(error)))
+        passing = isinstance(error, Unavailable)
+        found.unread.append(Unread(Blob(ref, places), str(error), passing))
 
 
 def kind_of(head: bytes) -> tuple[str, Cid]:

@@ -16,12 +16,12 @@ Called by the shipper, at its start and behind every move of the watermark.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ingot.codec.cid import CID_BYTES, DAG_CBOR_PREFIX, to_text
-from ingot.errors import Corruption, FormatError, NotFound, Superseded
+from ingot.errors import Corruption, FormatError, NotFound, Superseded, Unavailable
 from ingot.forge.uploads import Uploads
 from ingot.messages import Cid, CommitRecord
 
@@ -71,13 +71,23 @@ class Publisher:
         Superseded, Unavailable, Refused, ConfigError without the rights."""
         roots = [named.root for named in await self._uploads.named()]
         standing: dict[Cid, CommitRecord] = {}
+        unread: Unavailable | None = None
         for root in roots:
-            record = await self._look(root)
+            try:
+                record = await self._look(root)
+            except Unavailable as error:  # naming ours beside it can do no harm
+                unread = error
+                continue
             if record is not None:
                 standing[root] = record
-        self._known = {root: self._known[root] for root in roots}  # others are named no more
-        if mark is None:
-            return
+        self._known = {root: self._known[root] for root in roots if root in self._known}
+        if mark is not None:
+            await self._name(mark, standing)
+        if unread is not None:
+            raise unread
+
+    async def _name(self, mark: Mark, standing: Mapping[Cid, CommitRecord]) -> None:
+        """``standing`` is what the space names of this store."""
         record = await self._look(mark.root)
         if record is None:
             raise Corruption("the commit at the watermark", "one of this log", to_text(mark.root))

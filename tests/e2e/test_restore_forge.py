@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from ingot._speedups import frame
+from ingot.clock import SystemClock
+from ingot.codec import cid as cids
+from ingot.codec import multihash
+from ingot.config import Config
+from ingot.datadir import DataDirectory
+from ingot.errors import ConfigError
+from ingot.forge.blob import BlobRef, BytesSource
+from ingot.forge.client import ForgeClient
 from ingot.forge.keystore import KeyStore
 from ingot.forge.network import Network
-from ingot.forge.network.thread import LoopThread
-from ingot.messages import Cid
+from ingot.forge.network.faults import Close, FlippedBit, LostResponse, Status
+from ingot.messages import Cid, CommitRecord
+from ingot.restore import from_forge
+from ingot.restore.from_forge import FromForge
+from ingot.segments import format
+from ingot.segments.commit import encode_commit
 from tests.support.client import Client
 from tests.support.process import Gateway
 from tests.support.store import Store
 
 pytestmark = pytest.mark.slow
 
+T = TypeVar("T")
 MIB = 1 << 20
 SIZES = (0, 100, 4096, 20_000, 65_537, 300_000)
 
@@ -29,19 +49,19 @@ SIZES = (0, 100, 4096, 20_000, 65_537, 300_000)
 class Site:
     """A gateway on a disk and a database that can be lost, before a network that stays."""
 
-    def __init__(self, path: Path, server: str, loop: LoopThread, network: Network) -> None:
-        self.path, self.server, self.loop, self.network = path, server, loop, network
+    def __init__(self, path: Path, server: str, network: Network) -> None:
+        self.path, self.server, self.network = path, server, network
         self.objects: dict[str, bytes] = {}
         self.random = random.Random(7)
         self.store = Store(path, server)
         keys = KeyStore(str(self.store.data))
-        loop.run(network.provision(keys.create_space().did))
-        config = path / "gateway.toml"
-        config.write_text(
+        network.wait(network.provision(keys.create_space().did))
+        self.config = path / "gateway.toml"
+        self.config.write_text(
             "".join(f'{name} = "{value}"\n' for name, value in network.gateway_settings().items())
             + "seal_age_s = 0.2\nunit_age_s = 0.4\n"
         )
-        self.settings = "--config", str(config)
+        self.settings = "--config", str(self.config)
 
     def close(self) -> None:
         self.store.close()
@@ -115,7 +135,7 @@ class Site:
         """The roots that the space names."""
         from ingot.forge.network.upload import Upload
 
-        rows = self.loop.run(self.network.upload.state.page(Upload))
+        rows = self.network.wait(self.network.upload.state.page(Upload))
         return [key[-36:] for key, _ in rows]
 
     def until_shipped(self) -> int:
@@ -139,14 +159,10 @@ def wait(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 @pytest.fixture
 def site(private_path: Path, postgres: str) -> Iterator[Site]:
-    loop = LoopThread()
-    network = Network(private_path / "network")
-    loop.run(network.__aenter__())
-    made = Site(private_path, postgres, loop, network)
-    yield made
-    made.close()
-    loop.run(network.__aexit__(None, None, None))
-    loop.close()
+    with Network(private_path / "network") as network:
+        made = Site(private_path, postgres, network)
+        yield made
+        made.close()
 
 
 def test_all_comes_back_from_the_network_alone(site: Site) -> None:
@@ -184,3 +200,267 @@ def test_all_comes_back_from_the_network_alone(site: Site) -> None:
     assert "incarnation 2" in said
     with site.serve() as gateway:
         site.check(gateway.client())
+
+
+# -- a space that is read again and again ----------------------------------------------------------
+
+
+class Lost:
+    """What a site left in its network. ``look`` restores it for show, in this process."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.network = site, site.network
+        with site.serve() as gateway:
+            client = gateway.client()
+            site.fill(client)
+            site.until_shipped()
+            site.put(client, "/two/later", 100_000)
+            self.newest = site.until_shipped()
+        self.rows = site.store.query("SELECT * FROM ingot.shipments ORDER BY stream, number")
+        self.states = site.store.query("SELECT * FROM ingot.segments WHERE stream = 'unit'")
+        site.lose_everything()
+        self.data = site.store.data
+
+    def look(self, store: str | None = None, dry_run: bool = True) -> tuple[int, str]:
+        said: list[str] = []
+        values = tomllib.loads(self.site.config.read_text())
+        values |= {"postgres": self.site.store.dsn, "data_dir": str(self.data)}
+        restore = FromForge(Config(**values), dry_run, False, store, said.append)
+        return asyncio.run(restore.run()), "\n".join(said)
+
+    def client(self, work: Callable[[ForgeClient], Coroutine[Any, Any, T]]) -> T:
+        """What a client of the space does, on the network's loop."""
+
+        async def run() -> T:
+            values = tomllib.loads(self.site.config.read_text())
+            settings = Config(**values).forge_settings()
+            assert settings is not None
+            identity = KeyStore(str(self.data)).identity(int(time.time()))
+            async with ForgeClient(settings, identity, SystemClock()) as client:
+                return await work(client)
+
+        return self.network.wait(run())
+
+    def leave(self, data: bytes) -> None:
+        self.client(lambda client: client.upload.add(BlobRef.of(data), BytesSource(data)))
+
+    def remove(self, digest: bytes) -> None:
+        self.client(lambda client: client.upload.remove(digest))
+
+    def digests(self, stream: str) -> list[bytes]:
+        return [row["digest"] for row in self.rows if row["stream"] == stream]
+
+    @contextmanager
+    def away(self, digest: bytes) -> Iterator[None]:
+        """A node has lost a blob."""
+        (node,) = [one for one in self.network.nodes if one.blobs.size(digest) is not None]
+        path = node.blobs.path(digest)
+        path.rename(path.with_suffix(".away"))
+        try:
+            yield
+        finally:
+            path.with_suffix(".away").rename(path)
+
+
+@pytest.fixture(scope="module")
+def lost(reachable_path: Path, postgres: str) -> Iterator[Lost]:
+    path = reachable_path / f"lost-{os.urandom(4).hex()}"
+    path.mkdir(mode=0o711)
+    with Network(path / "network") as network:
+        site = Site(path, postgres, network)
+        yield Lost(site)
+        site.close()
+    shutil.rmtree(path)
+
+
+def unit_of(record: CommitRecord) -> bytes:
+    """A unit of one commit."""
+    block = encode_commit(record)
+    root = cids.of_structure(block)
+    return format.header(root) + frame.pack([(root, block)])
+
+
+def record_of(lost: Lost, **fields: Any) -> CommitRecord:
+    """A commit behind the newest one."""
+    found = re.search("of store ([0-9a-f]{32})", lost.look()[1])
+    assert found is not None
+    store = bytes.fromhex(found[1])
+    made = CommitRecord(
+        store=store,
+        incarnation=1,
+        lease=b"l" * 16,
+        segment=99,
+        sequence=lost.newest + 1,
+        time_ms=1,
+        previous=lost.states[-1]["root"],
+        frames=0,
+        frames_digest=b"d" * 32,
+        checkpoint=None,
+        bodies=(),
+        moves=(),
+    )
+    return replace(made, **fields)
+
+
+def test_wrong_bytes_and_lost_answers_are_outlasted(lost: Lost) -> None:
+    for node in lost.network.nodes:
+        node.faults.add("GET /piece", FlippedBit(), times=1, after=3)
+        node.faults.add("GET /piece", Close(), times=1, after=8)
+    lost.network.upload.faults.add("/blob/add", LostResponse(), times=2, after=2)
+    lost.network.upload.faults.add("/blob/list", Status(503))
+    lost.network.upload.faults.add("/upload/list", Close())
+    status, said = lost.look()
+    assert status == 0, said
+    assert f"2 buckets, {len(lost.site.objects)} objects, commits up to {lost.newest} of" in said
+
+
+def test_a_body_that_nobody_has_is_named_and_the_rest_comes_back(lost: Lost) -> None:
+    with lost.away(lost.digests("body")[0]):
+        status, said = lost.look()
+    assert status == 1
+    assert multihash.to_text(lost.digests("body")[0]) in said
+    assert f"2 buckets, {len(lost.site.objects)} objects" in said and "can be read when" in said
+
+
+def test_a_unit_that_nobody_has_leaves_a_hole_that_is_named(lost: Lost) -> None:
+    with lost.away(lost.digests("unit")[0]):
+        status, said = lost.look()
+    assert status == 1
+    first = next(row for row in lost.rows if row["stream"] == "unit")
+    assert f"commits 1 to {first['last_commit']} are in no unit" in said
+    with lost.away(lost.digests("unit")[-1]):
+        status, said = lost.look()
+    before = [row for row in lost.rows if row["stream"] == "unit"][-2]
+    assert status == 1 and "which cannot be read" in said
+    assert f"commits up to {before['last_commit']} of" in said
+
+
+def test_an_index_that_is_missing_is_read_from_its_segment(lost: Lost) -> None:
+    indexes = [row["indexes"][0] for row in lost.rows[:1] + lost.rows[-1:]]
+    assert [row["stream"] for row in lost.rows[:1] + lost.rows[-1:]] == ["body", "unit"]
+    archives = []
+    for digest in indexes:
+        (node,) = [one for one in lost.network.nodes if one.blobs.size(digest) is not None]
+        archives.append(node.blobs.path(digest).read_bytes())
+        lost.remove(digest)
+    try:
+        status, said = lost.look()
+    finally:
+        for archive in archives:
+            lost.leave(archive)
+    assert status == 3, said
+    assert said.count("they are read instead") >= 2
+    assert f"2 buckets, {len(lost.site.objects)} objects" in said
+
+
+def test_what_others_have_in_the_space_is_left_alone(lost: Lost) -> None:
+    letters = [b"a letter", format.header()[:40], format.header(cids.of_structure(b"x"))]
+    for letter in letters:
+        lost.leave(letter)
+    try:
+        status, said = lost.look()
+    finally:
+        for letter in letters:
+            lost.remove(multihash.of(letter))
+    assert status == 0, said
+    assert "3 blobs of the space are not of this store's" in said
+
+
+def test_units_beyond_what_is_named_are_told_of_and_not_taken(lost: Lost) -> None:
+    record = record_of(lost)
+    units = [unit_of(record), unit_of(replace(record, sequence=2, previous=None))]
+    for unit in units:
+        lost.leave(unit)
+    try:
+        status, said = lost.look()
+    finally:
+        for unit in units:
+            lost.remove(multihash.of(unit))
+    assert status == 0, said
+    assert (
+        f"commits {record.sequence} to {record.sequence} of incarnation 1 are in the space, beyond"
+        in said
+    )
+    assert "commits 2 to 2 of incarnation 1 are in the space and do not lead" in said
+    assert f"commits up to {lost.newest} of" in said
+
+
+def test_of_several_stores_one_has_to_be_said(lost: Lost) -> None:
+    record = record_of(lost, store=b"o" * 16, previous=None, sequence=1)
+    unit = unit_of(record)
+    root = cids.of_structure(encode_commit(record))
+    lost.leave(unit)
+    lost.client(lambda client: client.uploads.add(root, None, [multihash.of(unit)]))
+    try:
+        with pytest.raises(ConfigError, match="--store") as told:
+            lost.look()
+        (ours,) = set(re.findall("[0-9a-f]{32}", str(told.value))) - {record.store.hex()}
+        status, said = lost.look(store=ours)
+        with pytest.raises(ConfigError, match="--store"):
+            lost.look(store="0" * 32)
+        with pytest.raises(ConfigError, match="32 hex"):
+            lost.look(store="x")
+    finally:
+        lost.client(lambda client: client.uploads.remove(root))
+        lost.remove(multihash.of(unit))
+    assert status == 3, said
+    assert f"is a unit of store {(b'o' * 16).hex()}: it is left alone" in said
+
+
+def test_what_is_in_use_is_refused(lost: Lost, tmp_path: Path) -> None:
+    segments = lost.data / "segments"
+    segments.mkdir()
+    for name in (format.file_name("log", 1), format.file_name("run", 1)):
+        (segments / name).touch()
+        with pytest.raises(ConfigError, match="holds segments"):
+            lost.look()
+        (segments / name).unlink()
+    segments.rmdir()
+    (lost.data / "STORE").write_text(
+        json.dumps({"format": 1, "store": "ab" * 16, "incarnation": 1})
+    )
+    with pytest.raises(ConfigError, match="STORE says store abab"):
+        lost.look()
+    (lost.data / "STORE").unlink()
+    data, lost.data = lost.data, tmp_path / "none"
+    try:
+        with pytest.raises(ConfigError, match="without its identity"):
+            lost.look()
+    finally:
+        lost.data = data
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_restore_that_is_cut_off_is_begun_again(
+    lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = lost.site
+
+    async def fails(*_: object) -> None:
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(from_forge, "fill", fails)
+        with pytest.raises(OSError, match="cut off"):
+            lost.look(dry_run=False)
+    with pytest.raises(AssertionError, match="was cut off: nothing is served"):
+        site.serve()
+    with monkeypatch.context() as patch:
+        patch.setattr(DataDirectory, "end_restore", lambda self: (_ for _ in ()).throw(OSError))
+        with pytest.raises(OSError):
+            lost.look(dry_run=False)
+    assert site.store.query("SELECT count(*) FROM ingot.heads")[0][0]
+    status, said = lost.look(dry_run=False)
+    assert status == 0, said
+    with site.serve() as gateway:
+        site.check(gateway.client())
+    with pytest.raises(ConfigError, match="holds segments"):
+        lost.look(dry_run=False)
+    # A new directory beside the database that is in use.
+    data, lost.data = lost.data, site.path / "another"
+    shutil.copytree(data / "forge", lost.data / "forge")
+    try:
+        with pytest.raises(ConfigError, match="the registry holds"):
+            lost.look(dry_run=False)
+    finally:
+        lost.data = data

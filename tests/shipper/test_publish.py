@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
@@ -233,3 +234,18 @@ async def test_without_the_right_to_name_it_ships_all_the_same(world: World) -> 
         (problem,) = (await world.shipper.standing()).problems
         assert "/upload/list" in problem
         await world.stop()
+
+
+async def test_a_root_that_cannot_be_read_now_keeps_ours_from_nothing(world: World) -> None:
+    other = await leave(world, replace(RECORD, store=b"o" * 16))
+    world.network.upload.faults.add("/upload/shard/list", Status(503), times=None)
+    world.log.unit()
+    await started(world)
+    await until(lambda: world.database.forge_watermark > 0, world.shipper)
+    newest = world.log.commits[-1][0]
+    async with asyncio.timeout(60):
+        while sorted(await named(world)) != sorted([newest, other]):
+            assert world.shipper.failed is None
+    await until(lambda: bool(world.shipper._problems), world.shipper)
+    world.network.upload.faults.clear()
+    await until(lambda: not world.shipper._problems, world.shipper)
