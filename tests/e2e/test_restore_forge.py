@@ -463,4 +463,6 @@ def test_a_restore_that_is_cut_off_is_begun_again(
         with pytest.raises(ConfigError, match="the registry holds"):
             lost.look(dry_run=False)
     finally:
+        shutil.rmtree(lost.data)
         lost.data = data
+        site.lose_everything()  # others look at this space too
