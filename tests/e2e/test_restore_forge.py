@@ -202,6 +202,37 @@ def test_all_comes_back_from_the_network_alone(site: Site) -> None:
         site.check(gateway.client())
 
 
+def test_an_old_disk_that_comes_back_ships_and_removes_nothing(site: Site) -> None:
+    with site.serve() as gateway:
+        site.fill(gateway.client(), 12)
+        site.until_shipped()
+    old = site.store
+    (site.path / "new").mkdir(mode=0o711)
+    site.store = Store(site.path / "new", site.server)
+    try:
+        site.store.data.mkdir(mode=0o700)
+        shutil.copytree(old.data / "forge", site.store.data / "forge")
+        status, said = site.restore()
+        assert status == 0, said
+        with site.serve() as gateway:
+            site.put(gateway.client(), "/one/new", 70_000)
+            site.until_shipped()
+            named = site.uploads()
+            before = old.query("SELECT commit FROM ingot.forge_watermark")
+            with old.serve(*site.settings) as another:
+                client = another.client()
+                assert client.put("/one/old", b"only here").status == 200
+                log = site.path / "data.log"
+                wait(lambda: "goes on elsewhere" in log.read_text())
+                assert client.get("/one/old").body == b"only here"
+            assert old.query("SELECT commit FROM ingot.forge_watermark") == before
+            assert site.uploads() == named
+            site.check(gateway.client())
+    finally:
+        site.store.close()
+        site.store = old
+
+
 # -- a space that is read again and again ----------------------------------------------------------
 
 
