@@ -38,6 +38,7 @@ _OTHER_VARIABLES = (
     *("PURE", "DEBUG", "TRACE", "ASAN", "BENCH_FULL"),
 )
 LOG_LEVELS = ("debug", "info", "warning", "error")
+OWNERSHIPS = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
 
 
 def parse_size(text: str) -> int:
@@ -67,6 +68,9 @@ class Config:
     postgres_statement_cache: int = _setting(100, "count", 0, 10_000)
     """0 behind pgbouncer in transaction mode."""
     region: str = _setting("us-east-1", "region")
+    default_object_ownership: str = _setting("BucketOwnerEnforced", "ownership")
+    """Of a bucket whose creation does not say: BucketOwnerEnforced, BucketOwnerPreferred or
+    ObjectWriter."""
     credentials: str | None = _setting(None, "path")
     tls_certificate: str | None = _setting(None, "path")
     tls_key: str | None = _setting(None, "path")
@@ -296,6 +300,8 @@ def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
         _check_dsn(value)
     elif kind == "region" and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", value):
         raise ValueError(f"{value!r} is not a region name such as us-east-1")
+    elif kind == "ownership" and value not in OWNERSHIPS:
+        raise ValueError(f"{value!r} is none of {', '.join(OWNERSHIPS)}")
     elif kind == "level":
         value = value.lower()
         if value not in LOG_LEVELS:

@@ -142,6 +142,7 @@ COMPLETE_TRIES: Final = 8  # of a Complete whose parts are replaced meanwhile; t
 CLOCK_SKEW_MS_MAX: Final = 15 * 60 * 1000  # of a signature's time, either way: S3's rule
 SIGNING_KEYS_MAX: Final = 1024  # derived keys held; one for each access key, day and region in use
 AUTHORIZATIONS_MAX: Final = 1024  # parsed forms of Authorization values held, of verified requests
+PARSED_DOCUMENTS_MAX: Final = 256  # of a kind, of buckets' configurations; 64 KiB each at worst
 AUTHORIZATION_BYTES_MAX: Final = 1 * KIB  # of one that is held; a longer one is parsed each time
 FRAMED_CHUNK_BYTES_MIN: Final = 8 * KIB  # of any chunk but the last, S3's own rule
 FRAMING_BUFFER_BYTES: Final = 16 * KIB  # a framed body's lines and the data read along with them

@@ -165,7 +165,8 @@ class Server:
         self, store: Store, accounts: CredentialStore, stack: contextlib.AsyncExitStack
     ) -> None:
         config = self.config
-        app = App(store, accounts, config.region, self.clock)
+        ownership = config.default_object_ownership
+        app = App(store, accounts, config.region, self.clock, default_ownership=ownership)
         http = self.http = HttpServer(
             app.handle,
             limits=config.http_limits(),

@@ -43,7 +43,9 @@ class ConfigTooLarge(RequestError):
 
 # Documents that change nothing for an everyday request. One that is not named here, such as one of
 # a later version, may.
-EVERYDAY: Final = frozenset(("tagging", "cors", "website", "ownership", "public-access"))
+EVERYDAY: Final = frozenset(
+    ("tagging", "cors", "website", "ownership", "public-access", "encryption")
+)
 
 
 @dataclass(frozen=True, slots=True)

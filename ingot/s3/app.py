@@ -17,7 +17,9 @@ from ingot.s3.auth import Accounts, Authenticator
 from ingot.s3.buckets import BucketOperations
 from ingot.s3.call import Call, Handler
 from ingot.s3.completing import CompleteOperations
+from ingot.s3.configuration import ConfigurationOperations
 from ingot.s3.copying import CopyOperations
+from ingot.s3.cross_origin import CrossOrigin
 from ingot.s3.deleting import DeleteOperations
 from ingot.s3.errors import ERRORS, S3Error
 from ingot.s3.express import ExpressLane
@@ -27,8 +29,8 @@ from ingot.s3.multipart import MultipartOperations
 from ingot.s3.names import split_query, split_target
 from ingot.s3.objects import ObjectOperations
 from ingot.s3.operations import REFUSED, Operation
-from ingot.s3.preflight import preflight_refusal
-from ingot.s3.route import PLAIN_OBJECT, UNROUTED, not_implemented, resolve
+from ingot.s3.ownership import ENFORCED
+from ingot.s3.route import PLAIN_OBJECT, PREFLIGHT, UNROUTED, not_implemented, resolve
 from ingot.s3.upload_listing import UploadListOperations
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class App:
     """S3 over one store. ``accounts`` are looked up by access key; ``region`` is the gateway's.
 
     ``recreate_own_bucket``: whether creating one's own bucket again is a success; None is AWS's
-    rule, which says so in us-east-1 alone. ``access_log`` is called once a request, when its head
+    rule, which says so in us-east-1 alone. ``default_ownership``: of buckets whose creation does
+    not say. ``access_log`` is called once a request, when its head
     has been decided.
     """
 
@@ -54,6 +57,7 @@ class App:
         clock: Clock,
         *,
         recreate_own_bucket: bool | None = None,
+        default_ownership: str = ENFORCED,
         access_log: AccessLog | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
@@ -63,10 +67,12 @@ class App:
         self.express = ExpressLane(store, self._authenticator, self._answers).take
         if recreate_own_bucket is None:
             recreate_own_bucket = region == "us-east-1"
+        self._cross_origin = CrossOrigin(store)
         self._handlers: dict[str, Handler] = {}
         for group in (
             ObjectOperations(store, clock),
-            BucketOperations(store, clock, region, recreate_own_bucket),
+            BucketOperations(store, clock, region, recreate_own_bucket, default_ownership),
+            ConfigurationOperations(store),
             ListOperations(store),
             DeleteOperations(store),
             CopyOperations(store, clock),
@@ -91,6 +97,8 @@ class App:
             refused = answers.refusal(error, asked)
             code = refused.code
             response = answers.error(refused, asked)
+        if request.index.get(b"origin"):
+            self._cross_origin.add_headers(call, response)
         answers.complete(response, call.request_id)
         if answers.logs_access:
             account = getattr(call, "account", None)
@@ -110,7 +118,8 @@ class App:
         if operation is None:
             call.query, bare = split_query(raw_query)
             if request.method == "OPTIONS":
-                raise preflight_refusal(request)
+                call.operation = PREFLIGHT
+                return self._cross_origin.preflight
             try:
                 operation = resolve(
                     request.method, call.bucket, call.key, call.query, bare, request.index

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from ingot.bucket.model import Bucket, BucketConfig, BucketExists
 from ingot.limits import KIB
 from ingot.messages import Header, Response
+from ingot.s3 import bucket_tagging, ownership
 from ingot.s3.call import Call, Handler, not_implemented_header, open_bucket, xml_response
+from ingot.s3.configuration import OWNERSHIP, TAGGING
 from ingot.s3.dates import iso
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
@@ -22,17 +24,20 @@ if TYPE_CHECKING:
 BUCKETS_MAX: Final = 10_000
 CREATE_BYTES_MAX: Final = 256 * KIB
 US_EAST_1: Final = "us-east-1"
-OWNERSHIPS: Final = (b"BucketOwnerEnforced", b"BucketOwnerPreferred", b"ObjectWriter")
 
 
 class BucketOperations:
-    """Operations on whole buckets. ``recreate``: creating one's own bucket again succeeds."""
+    """Operations on whole buckets. ``recreate``: creating one's own bucket again succeeds.
+    ``default_ownership``: of a bucket whose creation does not say."""
 
-    def __init__(self, store: Store, clock: Clock, region: str, recreate: bool) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, region: str, recreate: bool, default_ownership: str
+    ) -> None:
         self._store = store
         self._clock = clock
         self._region = region
         self._recreate = recreate
+        self._default_ownership = default_ownership
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -71,14 +76,17 @@ class BucketOperations:
         return xml_response(document("ListAllMyBucketsResult", content))
 
     async def create(self, call: Call) -> Response:
-        _check_create_headers(call)
+        owned = _check_create_headers(call, self._default_ownership)
         body = await read_document(call, CREATE_BYTES_MAX)
-        self._check_configuration(body)
+        documents = self._check_configuration(body)
+        if owned != ownership.ENFORCED:
+            documents[OWNERSHIP] = ownership.write(owned)
         config = BucketConfig(
             owner=call.account.id,
             owner_name=call.account.display_name,
             created_ms=self._clock.now_ms(),
             region=self._region,
+            documents=documents,
         )
         try:
             await self._store.create_bucket(call.bucket, config)
@@ -91,21 +99,22 @@ class BucketOperations:
         arn = b"arn:aws:s3:::" + call.bucket.encode()
         return Response(200, [(b"Location", location), (b"x-amz-bucket-arn", arn)])
 
-    def _check_configuration(self, body: bytes) -> None:
+    def _check_configuration(self, body: bytes) -> dict[str, bytes]:
+        """The documents that the new bucket begins with."""
         if not body:
-            return
+            return {}
         root = parse(body, "CreateBucketConfiguration")
         root.only(("LocationConstraint", "Location", "Bucket", "Tags"))
-        tags = root.child("Tags")
-        if tags is not None and tags.children:
-            raise S3Error("NotImplemented", "Tags of a bucket are not implemented")
+        listed = root.child("Tags")
+        tagging = None if listed is None else bucket_tagging.of_creation(listed)
+        documents = {} if tagging is None else {TAGGING: tagging}
         if root.child("Location") is not None or root.child("Bucket") is not None:
             raise S3Error("NotImplemented", "Directory buckets are not implemented")
         region = (root.value("LocationConstraint") or "").strip()
         if not region or (region == self._region and region != US_EAST_1):
-            return
+            return documents
         if region == "EU" and self._region == "eu-west-1":
-            return
+            return documents
         if region == US_EAST_1 or not _is_region(region):
             raise S3Error("InvalidLocationConstraint", LocationConstraint=region)
         raise S3Error(
@@ -139,15 +148,16 @@ class BucketOperations:
         return xml_response(document("LocationConstraint", "" if region == US_EAST_1 else region))
 
 
-def _check_create_headers(call: Call) -> None:
+def _check_create_headers(call: Call, default_ownership: str) -> str:
+    """The ownership that the new bucket has."""
     index = call.request.index
-    ownership = index.get(b"x-amz-object-ownership", OWNERSHIPS[0])
-    if ownership not in OWNERSHIPS:
+    owned = index.get(b"x-amz-object-ownership", default_ownership.encode()).decode("latin-1")
+    if owned not in ownership.OWNERSHIPS:
         raise S3Error(
             "InvalidArgument",
-            f"Invalid x-amz-object-ownership header: {ownership.decode('latin-1')}",
+            f"Invalid x-amz-object-ownership header: {owned}",
             ArgumentName="x-amz-object-ownership",
-            ArgumentValue=ownership.decode("latin-1"),
+            ArgumentValue=owned,
         )
     acl = index.get(b"x-amz-acl")
     if acl is not None and acl not in CANNED_ACLS:
@@ -158,11 +168,12 @@ def _check_create_headers(call: Call) -> None:
     if grants and acl is not None:
         raise S3Error("InvalidRequest", TWO_ACLS)
     if grants or (acl is not None and acl not in OWNER_ACLS):
-        raise S3Error("InvalidBucketAclWithObjectOwnership")
-    if ownership != OWNERSHIPS[0]:
-        raise not_implemented_header("x-amz-object-ownership")
+        if owned == ownership.ENFORCED:
+            raise S3Error("InvalidBucketAclWithObjectOwnership")
+        raise not_implemented_header("x-amz-grant-*" if grants else "x-amz-acl")
     if index.get(b"x-amz-bucket-object-lock-enabled", b"false").lower() != b"false":
         raise not_implemented_header("x-amz-bucket-object-lock-enabled")
+    return owned
 
 
 def _is_region(text: str) -> bool:

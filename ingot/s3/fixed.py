@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 CONFIGURATION_BYTES_MAX: Final = 256 * KIB
 XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _CONTENTS: Final = {
-    "OwnershipControls": "<Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule>",
     "RequestPaymentConfiguration": "<Payer>BucketOwner</Payer>",
     "Tagging": "<TagSet></TagSet>",
 }

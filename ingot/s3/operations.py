@@ -62,35 +62,34 @@ GET    versioning                 1 GetBucketVersioning <VersioningConfiguration
 GET    acl                        1 GetBucketAcl <AccessControlPolicy>
 PUT    versioning                 2 PutBucketVersioning 501
 PUT    acl                        2 PutBucketAcl built
-GET    tagging                    2 GetBucketTagging NoSuchTagSet
-PUT    tagging                    2 PutBucketTagging 501
-DELETE tagging                    2 DeleteBucketTagging 204
+GET    tagging                    2 GetBucketTagging built
+PUT    tagging                    2 PutBucketTagging built
+DELETE tagging                    2 DeleteBucketTagging built
 GET    policy                     2 GetBucketPolicy NoSuchBucketPolicy
 PUT    policy                     2 PutBucketPolicy 501
 DELETE policy                     2 DeleteBucketPolicy 204
 GET    policyStatus               2 GetBucketPolicyStatus NoSuchBucketPolicy
-GET    cors                       2 GetBucketCors NoSuchCORSConfiguration
-PUT    cors                       2 PutBucketCors 501
-DELETE cors                       2 DeleteBucketCors 204
+GET    cors                       2 GetBucketCors built
+PUT    cors                       2 PutBucketCors built
+DELETE cors                       2 DeleteBucketCors built
 GET    lifecycle                  2 GetBucketLifecycleConfiguration|GetBucketLifecycle
                                     NoSuchLifecycleConfiguration
 PUT    lifecycle                  2 PutBucketLifecycleConfiguration|PutBucketLifecycle 501
 DELETE lifecycle                  2 DeleteBucketLifecycle 204
 GET    object-lock                2 GetObjectLockConfiguration ObjectLockConfigurationNotFoundError
 PUT    object-lock                2 PutObjectLockConfiguration 501
-GET    ownershipControls          2 GetBucketOwnershipControls <OwnershipControls>
-PUT    ownershipControls          2 PutBucketOwnershipControls 501
-DELETE ownershipControls          2 DeleteBucketOwnershipControls 501
-GET    publicAccessBlock          2 GetPublicAccessBlock NoSuchPublicAccessBlockConfiguration
-PUT    publicAccessBlock          2 PutPublicAccessBlock 501
-DELETE publicAccessBlock          2 DeletePublicAccessBlock 204
-GET    encryption                 2 GetBucketEncryption
-                                    ServerSideEncryptionConfigurationNotFoundError
-PUT    encryption                 2 PutBucketEncryption 501
-DELETE encryption                 2 DeleteBucketEncryption 204
-GET    website                    2 GetBucketWebsite NoSuchWebsiteConfiguration
-PUT    website                    2 PutBucketWebsite 501
-DELETE website                    2 DeleteBucketWebsite 204
+GET    ownershipControls          2 GetBucketOwnershipControls built
+PUT    ownershipControls          2 PutBucketOwnershipControls built
+DELETE ownershipControls          2 DeleteBucketOwnershipControls built
+GET    publicAccessBlock          2 GetPublicAccessBlock built
+PUT    publicAccessBlock          2 PutPublicAccessBlock built
+DELETE publicAccessBlock          2 DeletePublicAccessBlock built
+GET    encryption                 2 GetBucketEncryption built
+PUT    encryption                 2 PutBucketEncryption built
+DELETE encryption                 2 DeleteBucketEncryption built
+GET    website                    2 GetBucketWebsite built
+PUT    website                    2 PutBucketWebsite built
+DELETE website                    2 DeleteBucketWebsite built
 GET    logging                    2 GetBucketLogging <BucketLoggingStatus>
 GET    requestPayment             2 GetBucketRequestPayment <RequestPaymentConfiguration>
 GET    accelerate                 2 GetBucketAccelerateConfiguration <AccelerateConfiguration>

@@ -1,5 +1,6 @@
-"""kill -9 rounds: 64 clients put and delete while the gateway is killed; then everything that was
-acknowledged must be there. ``python -m tests.e2e.crash --rounds 50 --seed 1``
+"""kill -9 rounds: 64 clients put and delete, and some tag a bucket of their own, while the gateway
+is killed; then everything that was acknowledged must be there.
+``python -m tests.e2e.crash --rounds 50 --seed 1``
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.support.client import Client
 from tests.support.process import Gateway
 
 CLIENTS = 64
+TAGGERS = 4
 KEYS_PER_CLIENT = 12
 SIZES = (0, 1, 100, 1024, 4096, 4097, 20_000, 65_536, 65_537, 300_000, 1_048_577)
 
@@ -25,12 +27,16 @@ State = bytes | None  # sha256 of the body, None: absent
 
 
 class Worker(threading.Thread):
-    """Owns its keys, so that their last acknowledged state and what is in flight are known."""
+    """Owns its keys, and the tags of a bucket where one is named, so that their last acknowledged
+    state and what is in flight are known. The state of ``?bucket`` is its tags'."""
 
-    def __init__(self, number: int, client: Client, states: dict[str, State], seed: int) -> None:
+    def __init__(
+        self, number: int, client: Client, states: dict[str, State], seed: int, tagged: str = ""
+    ) -> None:
         super().__init__(daemon=True)
         self.number, self.client, self.states = number, client, states
         self.random = random.Random(seed)
+        self.tagged = tagged
         self.in_flight: tuple[str, State] | None = None
         self.acknowledged = 0
         self.wrong = ""
@@ -46,7 +52,12 @@ class Worker(threading.Thread):
 
     def step(self) -> None:
         key = f"c{self.number:02}/k{self.random.randrange(KEYS_PER_CLIENT):02}"
-        if self.random.random() < 0.25:
+        if self.tagged and self.random.random() < 0.5:
+            key, value = f"?{self.tagged}", str(self.random.randrange(1 << 30))
+            self.in_flight = (key, value.encode())
+            answer = self.client.put_tag(self.tagged, value)
+            expected = 204
+        elif self.random.random() < 0.25:
             self.in_flight = (key, None)
             answer = self.client.delete(f"/crash/{key}")
             expected = 204
@@ -67,6 +78,12 @@ def verify(client: Client, states: dict[str, State], unsure: dict[str, State]) -
     """Every acknowledged state stands; a request in flight may have happened or not."""
     listed = client.list_all("crash")
     for key in sorted(set(states) | set(unsure) | set(listed)):
+        if key.startswith("?"):
+            tag = client.get_tag(key[1:])
+            found = None if tag is None else tag.encode()
+            assert found in (states.get(key), unsure.get(key, states.get(key))), f"{key}: {tag}"
+            states[key] = found
+            continue
         answer = client.get(f"/crash/{key}")
         assert answer.status in (200, 404), (key, answer)
         found = hashlib.sha256(answer.body).digest() if answer.status == 200 else None
@@ -84,10 +101,13 @@ def run(rounds: int, seed: int, directory: Path, say: bool = False) -> list[floa
     states: dict[str, State] = {}
     data, starts, acknowledged = directory / "data", [], 0
     gateway = Gateway(data)
-    assert gateway.client().put("/crash", b"").status == 200
+    tagged = [f"crash-{n}" if n < TAGGERS else "" for n in range(CLIENTS)]
+    for bucket in ("crash", *tagged[:TAGGERS]):
+        assert gateway.client().put(f"/{bucket}", b"").status == 200
     for number in range(rounds):
         workers = [
-            Worker(n, gateway.client(), states, rng.randrange(1 << 30)) for n in range(CLIENTS)
+            Worker(n, gateway.client(), states, rng.randrange(1 << 30), tagged[n])
+            for n in range(CLIENTS)
         ]
         for worker in workers:
             worker.start()

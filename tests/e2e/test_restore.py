@@ -55,6 +55,10 @@ class Worker(threading.Thread):
         bucket = self.random.choice(self.buckets)
         if bucket != "shared" and self.random.random() < 0.2:
             self.create_or_delete(bucket)
+        elif bucket != "shared" and self.states.get(f"/{bucket}") and self.random.random() < 0.1:
+            self.in_flight = {f"/{bucket}?tagging": str(self.random.randrange(1 << 30))}
+            tag = self.in_flight[f"/{bucket}?tagging"]
+            self.answered(self.in_flight, self.client.put_tag(bucket, str(tag)), 204)
         elif self.states.get(f"/{bucket}") or bucket == "shared":
             path = f"/{bucket}/c{self.number:02}/k{self.random.randrange(12):02}"
             self.random.choice([self.put, self.put, self.put, self.delete, self.multipart])(path)
@@ -67,8 +71,8 @@ class Worker(threading.Thread):
             return
         for key in [key for key in self.states if key.startswith(path + "/") and self.states[key]]:
             self.delete(key)
-        self.in_flight = {path: None}
-        self.answered({path: None}, self.client.delete(path), 204)
+        self.in_flight = {path: None, f"{path}?tagging": None}
+        self.answered(self.in_flight, self.client.delete(path), 204)
 
     def put(self, path: str) -> None:
         body = self.random.randbytes(self.random.choice(SIZES))
@@ -134,7 +138,9 @@ def check(client: Client, workers: list[Worker]) -> int:
     for worker in workers:
         for path in {**worker.states, **worker.in_flight}:
             allowed = {worker.states.get(path), worker.in_flight.get(path, worker.states.get(path))}
-            if path.count("/") == 1:
+            if path.endswith("?tagging"):
+                found = client.get_tag(path[1:].removesuffix("?tagging"))
+            elif path.count("/") == 1:
                 found = None
                 if client.request("HEAD", path).status == 200:
                     found = "there"

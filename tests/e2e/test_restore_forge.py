@@ -112,11 +112,14 @@ class Site:
             assert client.put(f"/{name}", b"").status in (200, 409)
         for number in range(count):
             self.put(client, f"/{('one', 'two')[number % 2]}/k{number:03}", SIZES[number % 6])
+        self.tag = str(count)
+        assert client.put_tag("one", "old").status == client.put_tag("one", self.tag).status == 204
         assert client.put("/gone/x", b"gone").status == 200
         assert client.delete("/gone/x").status == 204
         assert client.delete("/gone").status == 204
 
     def check(self, client: Client) -> None:
+        assert client.get_tag("one") == self.tag
         for path, data in self.objects.items():
             answer = client.get(path)
             assert answer.status == 200, (path, answer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -117,6 +117,25 @@ class FakeStore:
         if self.objects[name]:
             raise BucketNotEmpty(name)
         del self.rows[name], self.objects[name]
+
+    async def configure(
+        self,
+        name: str,
+        document_name: str,
+        document: bytes | None,
+        check: Callable[[BucketConfig], None] | None = None,
+    ) -> None:
+        self._fail()
+        if self.before_commit:
+            self.before_commit.pop(0)()
+        bucket = self.rows.get(name)
+        if bucket is None:
+            raise NoSuchBucket(name)
+        if check is not None:
+            check(bucket.config)
+        config = bucket.config.with_document(document_name, document)
+        self.rows[name] = replace(bucket, config=config)
+        self.commits.append((name, [document_name.encode()]))
 
     async def find(self, bucket: Bucket, key: bytes) -> Record | None:
         return self.objects[bucket.name].get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import hmac
@@ -62,6 +63,20 @@ class Client:
     def get(self, path: str, query: str = "", **headers: str) -> Answer:
         named = {k.replace("_", "-"): v for k, v in headers.items()}
         return self.request("GET", path, b"", named, query)
+
+    def put_tag(self, bucket: str, value: str) -> Answer:
+        """Give the bucket one tag."""
+        tag = f"<Tag><Key>tag</Key><Value>{value}</Value></Tag>"
+        body = f"<Tagging><TagSet>{tag}</TagSet></Tagging>".encode()
+        md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+        return self.request("PUT", f"/{bucket}", body, {"content-md5": md5}, "tagging")
+
+    def get_tag(self, bucket: str) -> str | None:
+        answer = self.get(f"/{bucket}", "tagging")
+        if answer.code in ("NoSuchTagSet", "NoSuchBucket"):
+            return None
+        assert answer.status == 200, answer
+        return answer.body.split(b"<Value>")[1].split(b"</Value>")[0].decode()
 
     def delete(self, path: str) -> Answer:
         return self.request("DELETE", path)

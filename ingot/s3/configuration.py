@@ -1,0 +1,170 @@
+"""A bucket's configuration: documents that a client puts, gets back and deletes.
+
+A document is validated when it is put and kept in a canonical form, which is what a reader gets: an
+equivalent of what was put, rules in its order. So the modules of the subjects (``bucket_tagging``,
+``cors``, ...) are pure, and read what they once wrote. Each change is one mutation of the bucket
+(``Store.configure``), as durable and as much in order as objects are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+
+from ingot.bucket.model import Bucket
+from ingot.limits import KIB, PARSED_DOCUMENTS_MAX
+from ingot.messages import Response
+from ingot.s3 import bucket_tagging, cors, encryption, ownership, public_access, website
+from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.documents import read_document, require_checksum
+from ingot.s3.errors import S3Error
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+
+T = TypeVar("T")
+
+TAGGING: Final = "tagging"
+CORS: Final = "cors"
+OWNERSHIP: Final = "ownership"
+PUBLIC_ACCESS: Final = "public-access"
+
+
+class Subject(NamedTuple):
+    """One document of the configuration and its three operations."""
+
+    document: str  # its name among the bucket's documents
+    get: str
+    put: str
+    delete: str
+    canonical: Callable[[bytes], bytes | None]  # of a request's body; None means none
+    absent: str  # error code where there is none
+    bytes_max: int = 256 * KIB  # of the body
+    checksum_required: bool = False
+    put_status: int = 200
+    default: bytes | None = None  # what is shown where nothing was ever set
+    deleted: bytes | None = None  # what is kept of one that was deleted, where that is not default
+
+
+SUBJECTS: Final = {
+    b"tagging": Subject(
+        TAGGING,
+        "GetBucketTagging",
+        "PutBucketTagging",
+        "DeleteBucketTagging",
+        bucket_tagging.canonical,
+        "NoSuchTagSet",
+        checksum_required=True,
+        put_status=204,
+    ),
+    b"cors": Subject(
+        CORS,
+        "GetBucketCors",
+        "PutBucketCors",
+        "DeleteBucketCors",
+        cors.canonical,
+        "NoSuchCORSConfiguration",
+        bytes_max=64 * KIB,
+        checksum_required=True,
+    ),
+    b"ownershipControls": Subject(
+        OWNERSHIP,
+        "GetBucketOwnershipControls",
+        "PutBucketOwnershipControls",
+        "DeleteBucketOwnershipControls",
+        ownership.canonical,
+        "OwnershipControlsNotFoundError",
+        default=ownership.write(ownership.ENFORCED),
+        deleted=ownership.DELETED,
+    ),
+    b"publicAccessBlock": Subject(
+        PUBLIC_ACCESS,
+        "GetPublicAccessBlock",
+        "PutPublicAccessBlock",
+        "DeletePublicAccessBlock",
+        public_access.canonical,
+        "NoSuchPublicAccessBlockConfiguration",
+    ),
+    b"encryption": Subject(
+        "encryption",
+        "GetBucketEncryption",
+        "PutBucketEncryption",
+        "DeleteBucketEncryption",
+        encryption.canonical,
+        "ServerSideEncryptionConfigurationNotFoundError",
+    ),
+    b"website": Subject(
+        "website",
+        "GetBucketWebsite",
+        "PutBucketWebsite",
+        "DeleteBucketWebsite",
+        website.canonical,
+        "NoSuchWebsiteConfiguration",
+    ),
+}
+
+
+class ConfigurationOperations:
+    """Get, put and delete of every subject. Called by way of the table of operations."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handlers(self) -> dict[str, Handler]:
+        found: dict[str, Handler] = {}
+        for subject in SUBJECTS.values():
+            found |= {
+                subject.get: self.get,
+                subject.put: self.put,
+                subject.delete: self.delete,
+            }
+        return found
+
+    async def get(self, call: Call) -> Response:
+        subject = SUBJECTS[call.operation.resource]
+        document = document_of(open_bucket(self._store, call), subject)
+        return xml_response(document)
+
+    async def put(self, call: Call) -> Response:
+        subject = SUBJECTS[call.operation.resource]
+        if subject.checksum_required:
+            require_checksum(call)
+        open_bucket(self._store, call)
+        body = await read_document(call, subject.bytes_max)
+        if not body:
+            raise S3Error("MissingRequestBodyError")
+        await self._store.configure(call.bucket, subject.document, subject.canonical(body))
+        return Response(subject.put_status)
+
+    async def delete(self, call: Call) -> Response:
+        """Succeeds where there is none, too."""
+        subject = SUBJECTS[call.operation.resource]
+        open_bucket(self._store, call)
+        await self._store.configure(call.bucket, subject.document, subject.deleted)
+        return Response(204)
+
+
+class Parsed(Generic[T]):
+    """What documents say, by their bytes: read once, and not with every request. Belongs to one
+    server."""
+
+    def __init__(self, read: Callable[[bytes], T]) -> None:
+        self._read = read
+        self._held: dict[bytes, T] = {}
+
+    def __call__(self, document: bytes) -> T:
+        found = self._held.get(document)
+        if found is None:
+            found = self._read(document)
+            if len(self._held) >= PARSED_DOCUMENTS_MAX:
+                self._held.clear()
+            self._held[document] = found
+        return found
+
+
+def document_of(bucket: Bucket, subject: Subject) -> bytes:
+    """The bucket's document; the subject's error where there is none."""
+    document = bucket.config.documents.get(subject.document, subject.default)
+    if not document:
+        raise S3Error(subject.absent, BucketName=bucket.name)
+    return document
