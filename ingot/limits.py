@@ -52,6 +52,8 @@ SEGMENT_SEAL_BYTES: Final = 64 * MIB
 BATCH_MUTATIONS_MAX: Final = 128
 BATCH_BYTES_MAX: Final = 16 * MIB
 QUEUE_MUTATIONS_MAX: Final = 4096  # waiting for a batch; over it: 503 SlowDown
+VALUES_HELD_MAX: Final = 4 * 1000 * BATCH_MUTATIONS_MAX  # what cold blocks say, for batches: as
+# many as a batch of DeleteObjects may ask for, or it would never have them all; 100 MB at worst
 SEAL_AGE_S: Final = 5.0  # of an open segment that holds something, where there is a network
 UNIT_SOURCE_BYTES: Final = 2 * SEGMENT_SEAL_BYTES  # of segments that become one unit, if possible
 UNIT_SOURCE_BYTES_MAX: Final = SEGMENT_BYTES_MAX  # so that even what is all live makes a unit

@@ -24,7 +24,8 @@ from ingot.bucket.nodes import Nodes, Published
 from ingot.bucket.pins import Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.reconcile import reconcile
-from ingot.bucket.store import EtagReader, Store
+from ingot.bucket.store import Store
+from ingot.bucket.values import Values
 from ingot.clock import SystemClock
 from ingot.config import Config, parse_address
 from ingot.credentials import Account, CredentialStore
@@ -318,7 +319,7 @@ class Server:
             self.segments,
             registry,
             self.clock,
-            EtagReader(blocks),
+            Values(blocks),
             pins,
             checkpoints,
             config.batch_mutations,

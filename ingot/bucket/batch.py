@@ -7,19 +7,21 @@ a block which is not in memory leaves the batch together with its bucket's other
 in order.
 
 A write puts and deletes keys of the objects tree, each change for itself. One that also concerns an
-upload (``UploadChange``) takes effect as a whole or not at all, in both trees. A change of a
-bucket's configuration (``Configure``) is judged in order with them: what comes behind it in the
-batch meets the new configuration.
+upload (``UploadChange``) takes effect as a whole or not at all, in both trees. Changes of versions
+and their state, and all changes of a bucket with versions, are worked out in ``bucket/versioned``.
+A change of a bucket's configuration (``Configure``) is judged in order with them: what comes behind
+it in the batch meets the new configuration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ingot import mst
 from ingot.bucket.config_block import encode_config
+from ingot.bucket.leaf import Leaf, State
 from ingot.bucket.model import (
     Bucket,
     BucketConfig,
@@ -29,15 +31,20 @@ from ingot.bucket.model import (
     ConfigTooLarge,
     KeyRefused,
     NoSuchBucket,
+    Outcome,
 )
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.part import BEYOND, NoSuchUpload, PartsChanged
+from ingot.bucket.values import Fact
+from ingot.bucket.versioned import Histories, TokenOf, ValueOf, Written
+from ingot.bucket.versions import NewState
 from ingot.codec.cid import of_structure
-from ingot.errors import IngotError, Missing
+from ingot.errors import Corruption, FormatError, IngotError, Missing
 from ingot.limits import BUCKET_CONFIG_BYTES_MAX, PARTS_MAX
 from ingot.messages import BodyPosition, Cid, Head, HeadMove
 
-Answer = IngotError | None
+Answer: TypeAlias = IngotError | Outcome | None
+"""A refusal, or what was done: None in a bucket without versions."""
 
 
 class Waiter(Protocol):
@@ -69,9 +76,12 @@ class Mutation:
 
 
 class Change:
-    """One key's new value. ``etag`` is the new record's, for conditions later in the batch."""
+    """A put: one key's new record. ``etag`` is the record's, for conditions later in the batch."""
 
     __slots__ = ("condition", "etag", "key", "value")
+
+    plain = True
+    """Whether it can be made without a look at the old value, where there are no versions."""
 
     def __init__(
         self, key: bytes, value: Cid | None, etag: str | None, condition: Condition | None
@@ -80,6 +90,70 @@ class Change:
         self.value = value
         self.etag = etag
         self.condition = condition
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        """Do it to the versions of the key. IngotError where it is refused."""
+        return histories.put(self, State(), versioning)
+
+
+class StatedPut(Change):
+    """A put whose version begins with tags or a lock."""
+
+    __slots__ = ("state",)
+
+    plain = False
+
+    def __init__(
+        self, key: bytes, value: Cid, etag: str, condition: Condition | None, state: State
+    ) -> None:
+        super().__init__(key, value, etag, condition)
+        self.state = state
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        return histories.put(self, self.state, versioning)
+
+
+class Removal(Change):
+    """A deletion at ``now_ms``: of the object, or of one version of it for good. ``bypass``: also
+    of one that governance retains."""
+
+    __slots__ = ("bypass", "now_ms", "plain", "version")
+
+    def __init__(
+        self,
+        key: bytes,
+        condition: Condition | None,
+        now_ms: int,
+        version: str | None = None,
+        bypass: bool = False,
+    ) -> None:
+        super().__init__(key, None, None, condition)
+        self.now_ms = now_ms
+        self.version = version
+        self.bypass = bypass
+        self.plain = version is None
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        if self.version is None:
+            return histories.delete(self.key, self.now_ms, versioning)
+        return histories.remove(self.key, self.version, self.now_ms, self.bypass)
+
+
+class Restating(Change):
+    """A change of the state of a version, None: of the current one. The record stays."""
+
+    __slots__ = ("new", "now_ms", "version")
+
+    plain = False
+
+    def __init__(self, key: bytes, version: str | None, new: NewState, now_ms: int) -> None:
+        super().__init__(key, None, None, None)
+        self.version = version
+        self.new = new
+        self.now_ms = now_ms
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        return histories.restate(self.key, self.version, self.new, self.now_ms, versioning)
 
 
 class UploadChange:
@@ -196,11 +270,12 @@ class Plan:
 
 
 class Planner:
-    """``etag_of`` gives the ETag of a record by its CID and raises Missing where it must wait."""
+    """``values`` says what a block holds by its CID and raises Missing where it must wait."""
 
-    def __init__(self, nodes: Nodes, etag_of: Callable[[Cid], str]) -> None:
+    def __init__(self, nodes: Nodes, values: ValueOf, token: TokenOf) -> None:
         self.nodes = nodes
-        self.etag_of = etag_of
+        self.values = values
+        self.token = token
 
     def plan(
         self, mutations: list[Mutation], working: dict[bytes, Bucket], names: dict[str, bytes]
@@ -257,8 +332,8 @@ class Planner:
         while True:
             judged = len(refused)
             fold = _Fold(self, bucket, refused)
-            answers = [fold.take(change) for change in changes]
-            objects = sorted([(key, state[0]) for key, state in fold.objects.items()])
+            answers = fold.take_all(changes)
+            objects, written = fold.close()
             of_objects = self._apply(bucket, head.objects, objects, refused)
             of_uploads = self._apply(bucket, head.uploads, sorted(fold.uploads.items()), refused)
             if len(refused) == judged:
@@ -266,7 +341,7 @@ class Planner:
             # Whoever comes after a key that the tree does not admit is judged again, without it.
         for change, results in zip(changes, answers, strict=True):
             plan.answers.append((change, results))
-            if None in results and type(change) is Write:
+            if type(change) is Write and (None in results or not _all_refused(results)):
                 plan.blocks += change.blocks
                 for position in change.bodies:
                     end = plan.bodies.get(position.segment, 0)
@@ -286,6 +361,9 @@ class Planner:
             head.uploads if of_uploads is None else of_uploads.root,
             named,
         )
+        if of_objects is not None and written is not None:
+            plan.blocks += written.blocks
+            plan.removed += written.removed
         for applied in (of_objects, of_uploads):
             if applied is not None:
                 plan.blocks += applied.blocks
@@ -322,32 +400,93 @@ class _Fold:
     ``refused`` are keys that the trees do not admit. No key of one tree can be one of the other.
     """
 
-    __slots__ = ("_bucket", "_etag_of", "_nodes", "_refused", "config", "objects", "uploads")
+    __slots__ = ("_bucket", "_histories", "_planner", "_refused", "config", "objects", "uploads")
 
     def __init__(self, planner: Planner, bucket: Bucket, refused: set[bytes]) -> None:
         self.objects: dict[bytes, tuple[Cid | None, str | None]] = {}
         self.uploads: dict[bytes, Cid | None] = {}
         self.config = bucket.config  # as the changes up to here leave it
         self._bucket = bucket
-        self._nodes = planner.nodes
-        self._etag_of = planner.etag_of
+        self._planner = planner
         self._refused = refused
+        self._histories: Histories | None = None  # of keys whose versions were looked at
 
-    def take(self, write: Write | Configure) -> list[Answer]:
+    def take_all(self, changes: list[Write | Configure]) -> list[list[Answer]]:
+        """The answers of each. Missing names what any of them lacks, so that it is all there at
+        the next try."""
+        answers: list[list[Answer]] = []
+        missing: dict[Cid, None] = {}
+        for change in changes:
+            try:
+                answers.append(self.take(change, missing))
+            except Missing as lacks:
+                missing.update(dict.fromkeys(lacks.cids))
+        if missing:
+            raise Missing(list(missing))
+        return answers
+
+    def take(self, write: Write | Configure, missing: dict[Cid, None]) -> list[Answer]:
         """Its answers; what is not refused counts for those behind it."""
         if isinstance(write, Configure):
             return [self._configure(write)]
         if write.uploads is not None:
             return [self._take_whole(write, write.uploads)]
         results: list[Answer] = []
+        versioning = self.config.versioning
         for change in write.changes:
-            refusal = None
-            if change.condition is not None or self._refused:
-                refusal = self._judge(change)
-            if refusal is None:
-                self.objects[change.key] = (change.value, change.etag)
-            results.append(refusal)
+            try:
+                refusal = None
+                if change.condition is not None or self._refused:
+                    refusal = self._judge(change)
+                if refusal is None:
+                    if versioning is None and change.plain and self._histories is None:
+                        self.objects[change.key] = (change.value, change.etag)  # nearly all
+                    elif versioning is None and change.plain:
+                        self._replace(change)
+                    else:
+                        refusal = self._make(change, versioning)
+                results.append(refusal)
+            except Missing as lacks:
+                missing.update(dict.fromkeys(lacks.cids))
         return results
+
+    def close(self) -> tuple[list[tuple[bytes, Cid | None]], Written | None]:
+        """The new values, by key, and what was written for them beside the records."""
+        values = [(key, state[0]) for key, state in self.objects.items()]
+        if self._histories is None:
+            return sorted(values), None
+        values += self._histories.close()
+        return sorted(values), self._histories.written
+
+    def _replace(self, change: Change) -> None:
+        """A put or a deletion that does not look at the old value."""
+        self.objects[change.key] = (change.value, change.etag)
+        if self._histories is not None:
+            self._histories.forget(change.key)
+
+    def _make(self, change: Change, versioning: bytes | None) -> Answer:
+        """A change of a key's versions, or of the state of one."""
+        key = change.key
+        if self._histories is None:
+            planner = self._planner
+            self._histories = Histories(self._bucket, planner.nodes, planner.values, planner.token)
+        histories = self._histories
+        if key not in histories:
+            here = self.objects.get(key)
+            if here is None:
+                histories.open(key, self._value(key))
+            else:
+                value, etag = here
+                if value is not None and etag is not None:
+                    histories.written.know(value, Fact(etag, False))
+                histories.open(key, value)
+                del self.objects[key]
+        try:
+            return change.make(histories, versioning)
+        except (Missing, Corruption, FormatError):
+            raise
+        except IngotError as refusal:
+            return refusal
 
     def _take_whole(self, write: Write, of_upload: UploadChange) -> Answer:
         removed: Iterable[bytes] = ()
@@ -368,11 +507,18 @@ class _Fold:
             refusal = self._judge(change)
             if refusal is not None:
                 return refusal
+        answer: Answer = None
+        versioning = self.config.versioning
         for change in write.changes:
-            self.objects[change.key] = (change.value, change.etag)
+            if versioning is None and change.plain:
+                self._replace(change)
+            else:
+                answer = self._make(change, versioning)
+                if isinstance(answer, IngotError):
+                    return answer
         self.uploads.update(dict.fromkeys(removed))
         self.uploads.update(of_upload.puts)
-        return None
+        return answer
 
     def _configure(self, change: Configure) -> Answer:
         try:
@@ -390,34 +536,46 @@ class _Fold:
         if change.key in self._refused:
             return _key_refused()
         if change.condition is not None:
+            etag = self._etag(change.key)
             try:
-                change.condition.check(self._etag(change.key))
-            except Missing:
-                raise
+                change.condition.check(etag)
             except IngotError as refusal:
                 return refusal
         return None
 
     def _etag(self, key: bytes) -> str | None:
         """Of the object as it stands here."""
+        if self._histories is not None and key in self._histories:
+            return self._histories.etag(key)
         if key in self.objects:
             return self.objects[key][1]
-        cache, root = self._nodes.cache, self._bucket.head.objects
-        value = self._nodes.run_now(lambda: mst.get(cache, root, key))
-        return None if value is None else self._etag_of(value)
+        value = self._value(key)
+        if value is None:
+            return None
+        said = self._planner.values(value)
+        if isinstance(said, Leaf):
+            said = self._planner.values(said.current)
+        if not isinstance(said, Fact):
+            raise Corruption(f"value of key {key!r}", "a record", type(said).__name__)
+        return None if said.marker else said.etag
+
+    def _value(self, key: bytes) -> Cid | None:
+        """Of a key of the objects tree that nothing in this batch has changed."""
+        nodes, root = self._planner.nodes, self._bucket.head.objects
+        return nodes.run_now(lambda: mst.get(nodes.cache, root, key))
 
     def _standing(self, key: bytes) -> Cid | None:
         """The value of a key of the uploads tree as it stands here."""
         if key in self.uploads:
             return self.uploads[key]
-        cache, root = self._nodes.cache, self._bucket.head.uploads
-        return self._nodes.run_now(lambda: mst.get(cache, root, key))
+        nodes, root = self._planner.nodes, self._bucket.head.uploads
+        return nodes.run_now(lambda: mst.get(nodes.cache, root, key))
 
     def _under(self, upload: bytes) -> dict[bytes, Cid | None]:
         """An upload and all of its parts as they stand here."""
-        cache, root = self._nodes.cache, self._bucket.head.uploads
-        entries = self._nodes.run_now(
-            lambda: mst.scan(cache, root, upload, upload + BEYOND, PARTS_MAX + 1)
+        nodes, root = self._planner.nodes, self._bucket.head.uploads
+        entries = nodes.run_now(
+            lambda: mst.scan(nodes.cache, root, upload, upload + BEYOND, PARTS_MAX + 1)
         )
         found: dict[bytes, Cid | None] = dict(entries)
         found |= {k: v for k, v in self.uploads.items() if k.startswith(upload)}
@@ -426,6 +584,10 @@ class _Fold:
 
 def _key_refused() -> KeyRefused:
     return KeyRefused("the key would unbalance the bucket's tree")
+
+
+def _all_refused(answers: list[Answer]) -> bool:
+    return all([isinstance(answer, IngotError) for answer in answers])
 
 
 def check_size(config: BucketConfig) -> None:

@@ -3,7 +3,7 @@
 Reads only. A finding says which bucket, which key where one is affected, which block, and where
 that block should lie. It finds missing and damaged blocks, nodes that break the tree's rules,
 records whose key contradicts the tree, and bodies whose bytes do not give the recorded sizes and
-digests; of objects and of the parts of open uploads alike.
+digests; of objects, all their versions and the parts of open uploads alike.
 
 What is in a cold segment and cannot be fetched is no finding: it is counted, and what lies below it
 is not looked at.
@@ -23,6 +23,7 @@ from typing import Protocol
 from ingot import mst
 from ingot.body.reader import read_range
 from ingot.bucket.config_block import decode_config
+from ingot.bucket.leaf import LEAF_PREFIX, Leaf, decode_leaf, decode_state, order_of
 from ingot.bucket.model import Bucket
 from ingot.bucket.part import decode_completed, decode_part, decode_upload, id_fits, split_key
 from ingot.bucket.record import decode_record
@@ -153,9 +154,7 @@ class Fsck:
             if self.found.keys % KEYS_PER_REPORT == 0:
                 self._say(f"bucket {bucket.name}: {self.found.keys} keys so far")
             place = f"bucket {bucket.name}, key {key.decode('utf-8', 'replace')!r}"
-            block = await self._block(value, f"{place}: record")
-            if block is not None:
-                await self._check_record(key, block, place)
+            await self._check_value(bucket, key, value, place)
         async for key, value in self._entries(bucket, head.uploads, "uploads"):
             place = f"bucket {bucket.name}, upload {key!r}"
             block = await self._block(value, place)
@@ -169,6 +168,57 @@ class Fsck:
                 decode_config(block)
             except IngotError as error:
                 self._damaged(f"{place} cannot be read: {error}")
+
+    async def _check_value(self, bucket: Bucket, key: bytes, value: Cid, place: str) -> None:
+        """A key's record, or its leaf with all that this leads to."""
+        block = await self._block(value, f"{place}: record")
+        if block is None:
+            return
+        if not block.startswith(LEAF_PREFIX):
+            await self._check_record(key, block, place)
+            return
+        try:
+            leaf = decode_leaf(block)
+        except IngotError as error:
+            self._damaged(f"{place}: its leaf cannot be read: {error}")
+            return
+        await self._check_version(key, leaf, place)
+        null = None
+        tree = f"versions of {key!r}"
+        async for order, each in self._entries(bucket, leaf.older, tree):
+            older = f"{place}, older version {order!r}"
+            block = await self._block(each, f"{older}: record")
+            if block is None:
+                continue
+            one = Leaf(each)
+            try:
+                if block.startswith(LEAF_PREFIX):
+                    one = decode_leaf(block)
+            except IngotError as error:
+                self._damaged(f"{older}: its leaf cannot be read: {error}")
+                continue
+            if one.version is None:
+                null = order.decode("ascii", "replace")
+            elif order_of(one.version).encode() != order:
+                self._damaged(f"{older}: its id is {one.version}, which leads elsewhere")
+            if one.older is not None:
+                self._damaged(f"{older}: it has older versions of its own")
+            await self._check_version(key, one, older)
+        if null != leaf.null:
+            self._damaged(f"{place}: its null version is at {null}, its leaf says {leaf.null}")
+
+    async def _check_version(self, key: bytes, leaf: Leaf, place: str) -> None:
+        """The record and the state of one version."""
+        block = await self._block(leaf.current, f"{place}: record")
+        if block is not None:
+            await self._check_record(key, block, place)
+        if leaf.state is not None:
+            block = await self._block(leaf.state, f"{place}: state")
+            try:
+                if block is not None:
+                    decode_state(block)
+            except IngotError as error:
+                self._damaged(f"{place}: its state cannot be read: {error}")
 
     async def _entries(
         self, bucket: Bucket, root: Cid | None, name: str

@@ -48,6 +48,33 @@ EVERYDAY: Final = frozenset(
 )
 
 
+class NoSuchVersion(NotFound):
+    """The key has no version with this id."""
+
+
+class IsDeleteMarker(RequestError):
+    """The version is a delete marker, which has neither bytes nor state."""
+
+
+class Locked(RequestError):
+    """A legal hold or retention keeps the version as it is."""
+
+
+VERSIONING: Final = "versioning"  # the document of a bucket that has versions, or had
+ENABLED: Final = b"enabled"  # every write makes a version
+SUSPENDED: Final = b"suspended"  # every write replaces the null version
+NULL_VERSION: Final = "null"  # how the version without an id is called
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a change did in a bucket with versions: the version that it made or removed, and whether
+    that is a delete marker. A change of a bucket without versions has None for it."""
+
+    version: str  # an id, or NULL_VERSION
+    marker: bool
+
+
 @dataclass(frozen=True, slots=True)
 class BucketConfig:
     """``ingot/bucket@1``, the head's configuration block; a value, its documents too."""
@@ -69,6 +96,11 @@ class BucketConfig:
         if document is not None:
             documents[name] = document
         return replace(self, documents=documents)
+
+    @property
+    def versioning(self) -> bytes | None:
+        """ENABLED, SUSPENDED, or None for a bucket that never had versions."""
+        return self.documents.get(VERSIONING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
@@ -31,6 +32,7 @@ from ingot.bucket.checkpoint import Checkpoints
 from ingot.bucket.model import Bucket
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pins
+from ingot.bucket.values import Value
 from ingot.errors import FormatError, IngotError, LeaseLost, RootMoved, Unavailable
 from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, Registry
@@ -54,10 +56,10 @@ class CommitLog(Protocol):
     ) -> tuple[Cid, CommitRecord]: ...
 
 
-class Etags(Protocol):
-    """The ETag of a record by its CID; Missing where it must be waited for, then ``hold``."""
+class Values(Protocol):
+    """What a block says by its CID; Missing where it must be waited for, then ``hold``."""
 
-    def __call__(self, cid: Cid) -> str: ...
+    def __call__(self, cid: Cid) -> Value: ...
     def hold(self, cid: Cid, block: bytes) -> None: ...
 
 
@@ -70,7 +72,7 @@ class Pipeline:
         commits: CommitLog,
         registry: Registry,
         clock: Clock,
-        etag_of: Etags,
+        values: Values,
         pins: Pins,
         checkpoints: Checkpoints,
         batch_mutations: int = limits.BATCH_MUTATIONS_MAX,
@@ -82,8 +84,8 @@ class Pipeline:
         self.mutations = 0
         self.failed: IngotError | None = None
         self._nodes = nodes
-        self._etag_of = etag_of
-        self._planner = Planner(nodes, etag_of)
+        self._values = values
+        self._planner = Planner(nodes, values, secrets.token_bytes)
         self._log = commits
         self._registry = registry
         self._clock = clock
@@ -333,15 +335,15 @@ class Pipeline:
 
     async def _load(self, number: int, group: list[Mutation], cids: list[Cid]) -> None:
         """Read what the group lacks and keep it, for it may never be readable without waiting: a
-        node goes into the cache, a record's ETag is remembered. Then back to the head of the queue,
-        but for those whose waiters have their answer."""
+        node goes into the cache, of others is remembered what they say. Then back to the head of
+        the queue, but for those whose waiters have their answer."""
         try:
             for cid in cids:
                 block = await self._nodes.blocks.read(cid)
                 try:
                     self._nodes.cache.add(cid, block)
                 except FormatError:
-                    self._etag_of.hold(cid, block)
+                    self._values.hold(cid, block)
         except IngotError as error:
             for mutation in group:
                 _refuse(mutation, error)

@@ -64,6 +64,7 @@ SUMMARY = layout.Layout(
 )
 """What a listing shows of a record, read past the rest: a damaged rest is not noticed there."""
 _ETAG = layout.Layout(OBJECT, (("etag", "text?"),))
+_STANDING = layout.Layout(OBJECT, (("etag", "text?"), ("deleted", "true?")))
 
 
 @dataclass(slots=True)
@@ -202,6 +203,12 @@ def etag_of(block: bytes) -> str:
     """The ETag alone, for a precondition; read past the rest."""
     (etag,) = _ETAG.pick(block)
     return etag or ""
+
+
+def standing_of(block: bytes) -> tuple[str, bool]:
+    """The ETag, and whether it is a delete marker; read past the rest."""
+    etag, deleted = _STANDING.pick(block)
+    return etag or "", deleted or False
 
 
 def cid_of(block: bytes) -> Cid:

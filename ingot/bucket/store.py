@@ -24,12 +24,16 @@ from ingot.bucket.batch import (
     Configure,
     Create,
     Drop,
+    Removal,
+    Restating,
+    StatedPut,
     Waiter,
     Write,
     check_size,
     created_head,
 )
 from ingot.bucket.config_block import encode_config
+from ingot.bucket.leaf import State
 from ingot.bucket.model import (
     Bucket,
     BucketConfig,
@@ -38,19 +42,21 @@ from ingot.bucket.model import (
     Condition,
     KeyRefused,
     NoSuchBucket,
+    Outcome,
     Page,
     PreconditionFailed,
 )
-from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Lost, Nodes, Published, lost
 from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
-from ingot.bucket.record import Record, cid_of, decode_record, encode_record, etag_of
+from ingot.bucket.reading import Found, Reading, VersionPage
+from ingot.bucket.record import Record, cid_of, decode_record, encode_record
 from ingot.bucket.slices import StoredBody, Unwritten, parts_of, whole_chunks
 from ingot.bucket.uploads import Uploads
-from ingot.errors import Corruption, Missing, Unavailable
+from ingot.bucket.versions import NewState
+from ingot.errors import Corruption, FormatError, IngotError, Missing, Unavailable
 from ingot.messages import Body, BodyPosition, BodyStream, Cid
-from ingot.ports import BlockSource, Clock
+from ingot.ports import Clock
 
 __all__ = [
     "Bucket",
@@ -104,6 +110,7 @@ class Store:
         self._segments = segments
         self._blocks = Published(segments)
         self._nodes = nodes
+        self._reading = Reading(nodes, self._blocks, segments, self.tips)
         self._ingest = ingest
         self._pins = pins
         self._clock = clock
@@ -172,7 +179,8 @@ class Store:
     # -- reading -----------------------------------------------------------------------------------
 
     def find_now(self, bucket: Bucket, key: bytes) -> Record | None:
-        """The record of ``key`` where its blocks are at hand, else Missing."""
+        """The record of ``key`` where its blocks are at hand, else Missing. FormatError where its
+        value is a leaf: whoever shows versions or state asks ``look``."""
         root = bucket.head.objects
         if root is None:
             return None
@@ -182,55 +190,51 @@ class Store:
         block = self._blocks.read_now(value)
         if block is None:
             raise Missing([value])
-        return decode_record(block)
+        record = decode_record(block)
+        return None if record.delete_marker else record
 
     async def find(self, bucket: Bucket, key: bytes) -> Record | None:
-        """The record of ``key``; does not suspend where its blocks are at hand."""
+        """The record of ``key``, None where its current version is a delete marker; does not
+        suspend where its blocks are at hand and it has neither versions nor state."""
         try:
             return self.find_now(bucket, key)
-        except (Missing, Lost):
-            return await self._find(bucket, key)
+        except (Missing, Lost, FormatError):
+            found = await self.look(bucket, key)
+            return None if found is None or found.record.delete_marker else found.record
 
-    @at_newest
-    async def _find(self, bucket: Bucket, key: bytes) -> Record | None:
-        root, cache = bucket.head.objects, self._nodes.cache
-        value = await self._nodes.run(lambda: mst.get(cache, root, key))
-        if value is None:
-            return None
-        record = decode_record(await self._blocks.read(value))
-        if self.tips.get(bucket.name) is not bucket and record.body.inline is None:
-            # While this was on its way back from the disk a unit may have dropped the rest. What
-            # is there now stays: our caller pins it before anybody else has a turn.
-            for cid, _ in record.body.chunks:
-                if cid not in self._segments:
-                    raise lost(cid)
-        return record
+    async def look(self, bucket: Bucket, key: bytes, version: str | None = None) -> Found | None:
+        """A version of ``key`` by its id (or NULL_VERSION), or the current one, even where that is
+        a delete marker; with its state."""
+        return await self._reading.look(bucket, key, version)
 
     async def page(
         self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int
     ) -> Page:
         """At most ``limit`` items greater than ``after``. A group is skipped whole when ``after``
         lies in it (mst.md section 10)."""
+        if bucket.config.versioning is not None:
+            return await self._reading.current_page(bucket, prefix, delimiter, after, limit)
         root, cache = bucket.head.objects, self._nodes.cache
         items, truncated = await self._nodes.run(
             lambda: mst.page(cache, root, prefix, delimiter, after, limit)
         )
         return Page(items, truncated)
 
-    async def records(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
-        """The blocks of records, in order and some at a time, so that a long page neither holds
-        the loop nor is held in memory."""
-        coming = False
-        while cids:
-            found = self._blocks.read_many_now(cids)
-            if None in found and not coming:
-                self._blocks.prefetch(cids)
-                coming = True
-            pairs = zip(cids, found, strict=False)
-            yield [block or await self._blocks.read(cid) for cid, block in pairs]
-            cids = cids[len(found) :]
-            if cids:
-                await asyncio.sleep(0)  # others' turn
+    async def versions(
+        self,
+        bucket: Bucket,
+        prefix: bytes,
+        delimiter: bytes,
+        after: tuple[bytes, str] | None,
+        limit: int,
+    ) -> VersionPage:
+        """At most ``limit`` versions and groups behind ``after``: a key, and a version of it ("":
+        all of them)."""
+        return await self._reading.versions(bucket, prefix, delimiter, after, limit)
+
+    def records(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
+        """The blocks of the records that a page names, in order and some at a time."""
+        return self._reading.records(cids)
 
     def read(self, body: Body, start: int, stop: int) -> AsyncGenerator[memoryview | bytes, None]:
         """The bytes [start, stop) in pieces; each valid until the next step."""
@@ -304,19 +308,27 @@ class Store:
             raise Corruption("slice of a body", f"{size} bytes", f"{made.size} bytes")
         return made
 
-    async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> Cid:
-        """Commit ``record`` at its key. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
-        absent key), KeyRefused."""
+    async def put(
+        self,
+        bucket: str,
+        record: Record,
+        condition: Condition | None = None,
+        state: State | None = None,
+    ) -> Outcome | None:
+        """Commit ``record`` at its key, with tags or a lock of its own. NoSuchBucket,
+        PreconditionFailed, NotFound (If-Match on an absent key), KeyRefused."""
         target = self.writable(bucket)
         block = encode_record(record)
         cid = cid_of(block)
         body = record.body
-        change = Change(record.key, cid, record.etag, condition)
+        if state:
+            change: Change = StatedPut(record.key, cid, record.etag, condition, state)
+        else:
+            change = Change(record.key, cid, record.etag, condition)
         waiter = self._waiter()
         blocks = [*body.blocks, (cid, block)]
         self.submit_put(target, change, blocks, waiter, body.positions)
-        _answer(await waiter)
-        return cid
+        return _answer(await waiter)
 
     def submit_put(
         self,
@@ -337,16 +349,33 @@ class Store:
         keys: list[bytes],
         conditions: list[Condition | None] | None = None,
     ) -> list[Answer]:
-        """Remove keys in one commit; absent keys succeed. One result a key, in order."""
-        target = self.writable(bucket)
+        """Remove keys in one commit; absent keys succeed. One answer a key, in order."""
         judged = conditions if conditions is not None else [None] * len(keys)
-        changes = [Change(k, None, None, c) for k, c in zip(keys, judged, strict=True)]
+        now_ms = self._clock.now_ms()
+        pairs = zip(keys, judged, strict=True)
+        return await self.remove(bucket, [Removal(key, c, now_ms) for key, c in pairs])
+
+    async def remove(self, bucket: str, removals: Sequence[Removal]) -> list[Answer]:
+        """Remove keys, or versions of them, in one commit. One answer each, in order."""
+        target = self.writable(bucket)
         waiter = self._waiter()
-        self.pipeline.submit(Write(target.id, waiter, self.pipeline.deadline(), changes, []))
+        deadline = self.pipeline.deadline()
+        self.pipeline.submit(Write(target.id, waiter, deadline, list(removals), []))
         answers = await waiter
         if answers and isinstance(answers[0], NoSuchBucket):
             raise answers[0]
         return answers
+
+    async def set_state(
+        self, bucket: str, key: bytes, version: str | None, new: NewState, now_ms: int
+    ) -> Outcome | None:
+        """Change the state of a version, or of the current one. NotFound, NoSuchVersion,
+        IsDeleteMarker, Locked."""
+        target = self.writable(bucket)
+        waiter = self._waiter()
+        changes: list[Change] = [Restating(key, version, new, now_ms)]
+        self.pipeline.submit(Write(target.id, waiter, self.pipeline.deadline(), changes, []))
+        return _answer(await waiter)
 
     def judge_room(self, used: int, most: int, reserve: int) -> None:
         """From ``most`` bytes of segments on nothing is taken that adds more than tree nodes. What
@@ -373,28 +402,6 @@ class Store:
         return asyncio.get_running_loop().create_future()
 
 
-class EtagReader:
-    """The ETag of a record by its CID, for conditions; Missing where it must be waited for."""
-
-    def __init__(self, blocks: BlockSource) -> None:
-        self._blocks = blocks
-        self._held: dict[Cid, str] = {}  # of records that could not be read without waiting
-
-    def hold(self, cid: Cid, block: bytes) -> None:
-        while len(self._held) >= limits.QUEUE_MUTATIONS_MAX:
-            del self._held[next(iter(self._held))]
-        self._held[cid] = etag_of(block)
-
-    def __call__(self, cid: Cid) -> str:
-        held = self._held.get(cid)
-        if held is not None:
-            return held
-        block = self._blocks.read_now(cid)
-        if block is None:
-            raise Missing([cid])
-        return etag_of(block)
-
-
 class _PinningSink:
     """Pins each chunk before it is appended."""
 
@@ -410,6 +417,7 @@ class _PinningSink:
         await self._segments.sync_bodies(positions)
 
 
-def _answer(answers: list[Answer]) -> None:
-    if answers[0] is not None:
+def _answer(answers: list[Answer]) -> Outcome | None:
+    if isinstance(answers[0], IngotError):
         raise answers[0]
+    return answers[0]

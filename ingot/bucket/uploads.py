@@ -26,7 +26,7 @@ from typing import Final
 from ingot import limits, mst
 from ingot.bucket.assembly import compact
 from ingot.bucket.batch import Answer, Change, UploadChange, Write
-from ingot.bucket.model import Bucket, Condition
+from ingot.bucket.model import Bucket, Condition, Outcome
 from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.part import (
@@ -56,7 +56,7 @@ from ingot.bucket.pins import Pin, Pins
 from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.record import Record, encode_record
 from ingot.codec.cid import of_structure
-from ingot.errors import Corruption, FormatError, NotFound
+from ingot.errors import Corruption, FormatError, IngotError, NotFound
 from ingot.messages import BodyPosition, Cid
 
 log = logging.getLogger("ingot.uploads")
@@ -281,7 +281,7 @@ class Uploads:
         blocks: list[tuple[Cid, bytes]],
         bodies: Sequence[BodyPosition] = (),
         changes: Sequence[Change] = (),
-    ) -> None:
+    ) -> Outcome | None:
         waiter: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         write = Write(
             target.id,
@@ -294,8 +294,9 @@ class Uploads:
         )
         self._pipeline.submit(write)
         answers = await waiter
-        if answers[0] is not None:
+        if isinstance(answers[0], IngotError):
             raise answers[0]
+        return answers[0]
 
 
 def _behind(after: tuple[bytes, str], prefix: bytes, delimiter: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.bucket.model import Bucket, Condition
+from ingot.errors import IngotError
 from ingot.messages import Response
 from ingot.s3 import conditions
 from ingot.s3.call import (
@@ -71,7 +72,7 @@ class DeleteOperations:
             keys = [entries[place].key.encode() for place in places]
             answers = await self._store.delete(call.bucket, keys, wanted)
             for place, answer in zip(places, answers, strict=True):
-                if answer is not None:
+                if isinstance(answer, IngotError):
                     results[place] = translate(answer, call.bucket, entries[place].key)
         content = "".join(
             _failed(entry, error) if error is not None else "" if quiet else _deleted(entry)

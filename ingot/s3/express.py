@@ -155,10 +155,13 @@ class _Commit:
         return self._done
 
     def set_result(self, result: list[Answer], /) -> None:
-        refused = result[0]
-        if refused is not None:
-            self.set_exception(refused)
-        else:
+        outcome = result[0]
+        if outcome is None:
+            self._answer(Response(200, self._headers), "")
+        elif isinstance(outcome, IngotError):
+            self.set_exception(outcome)
+        else:  # the bucket got versions while this was queued
+            self._headers.append((b"x-amz-version-id", outcome.version.encode()))
             self._answer(Response(200, self._headers), "")
 
     def set_exception(self, exception: IngotError, /) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ingot.bucket.model import Condition
 from ingot.bucket.record import Record
+from ingot.errors import IngotError
 from ingot.messages import Body, Header, Response
 from ingot.s3 import conditions
 from ingot.s3.call import (
@@ -147,7 +148,7 @@ class ObjectOperations:
         results = await self._store.delete(
             call.bucket, [call.key], None if condition is None else [condition]
         )
-        if results[0] is not None:
+        if isinstance(results[0], IngotError):
             raise results[0]
         return Response(204)
 

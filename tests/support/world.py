@@ -12,7 +12,8 @@ from ingot.bucket.model import BucketConfig
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pins
 from ingot.bucket.pipeline import Pipeline
-from ingot.bucket.store import EtagReader, Store
+from ingot.bucket.store import Store
+from ingot.bucket.values import Values
 from ingot.clock import SystemClock
 from ingot.errors import NotFound
 from ingot.messages import BodyPosition, Cid
@@ -74,7 +75,7 @@ class World:
             self.log,
             self.registry,
             self.clock,
-            EtagReader(self.log),
+            Values(self.log),
             self.pins,
             Checkpoints(self.nodes, bytes(16), 1, self.clock),
         )
