@@ -319,6 +319,11 @@ class Registry(Protocol):
         sequence."""
         ...
 
+    async def claim_forge(self, token: bytes, service: str, space: str) -> tuple[str, str]:
+        """Whom the shipments went to, by DIDs: these, unless there are some that went to others.
+        Fenced."""
+        ...
+
     async def forge_watermark(self) -> int:
         """The commit up to which Forge has everything; 0 at first."""
         ...

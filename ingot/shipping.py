@@ -20,6 +20,7 @@ from ingot.bucket.compaction import Compaction
 from ingot.bucket.pins import Pins
 from ingot.bucket.reach import Reach
 from ingot.cold import NetworkSource, Shipments
+from ingot.errors import ConfigError
 from ingot.forge.breaker import State
 from ingot.forge.client import ForgeClient
 from ingot.ports import Clock, Registry
@@ -73,6 +74,7 @@ class Shipping:
     ) -> None:
         self._client = client
         self._segments = segments
+        self._registry, self._token = registry, token
         self._settings = settings
         self._cache = os.path.join(directory, "cache")
         shipments = Shipments(registry, INDEXED)
@@ -96,7 +98,17 @@ class Shipping:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def attach(self) -> None:
-        """Have blocks of cold segments read from the network; a start may need some."""
+        """Have blocks of cold segments read from the network; a start may need some. ConfigError
+        where another network has them."""
+        ours = self._client.service, self._client.identity.space
+        theirs = await self._registry.claim_forge(self._token, *ours)
+        if theirs != ours:
+            raise ConfigError(
+                f"what was shipped from here is in space {theirs[1]} of the upload service "
+                f"{theirs[0]}, and now space {ours[1]} of {ours[0]} is named: nothing is served. "
+                "Name the ones of before; for another network begin with an empty data directory "
+                "and database, and copy with an S3 client"
+            )
         await self._client.open()
         await self._segments.open_cache(self._cache, self._settings.cache_bytes)
         self._segments.fetch = self._source

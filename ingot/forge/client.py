@@ -100,6 +100,7 @@ class ForgeClient:
         if providers is None:
             providers = HomeNode(settings.home) if settings.home else AnyNode()
         self.identity = identity
+        self.service = settings.upload.did
         self._http = Http(clock.monotonic, settings.http)
         resolver = Resolver(self._http, clock.monotonic, documents)
         ask = Invoker(self._http, resolver, identity, clock.now_ms, random)

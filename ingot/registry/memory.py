@@ -44,6 +44,7 @@ class Database:
     segments: dict[tuple[str, int], SegmentRow] = field(default_factory=dict)
     shipments: dict[tuple[str, int], Shipment] = field(default_factory=dict)
     forge_watermark: int = 0
+    forge_network: tuple[str, str] | None = None  # service and space
     forge_roots: dict[bytes, ForgeRoot] = field(default_factory=dict)
     forge_held: dict[bytes, ForgeRoot] = field(default_factory=dict)
     damage: dict[tuple[str, int], Damage] = field(default_factory=dict)
@@ -296,6 +297,15 @@ class MemoryRegistry:
             database.forge_held.pop(root.bucket, None)
         database.forge_held |= {root.bucket: root for root in held}
         await self._leave("advance_forge")
+
+    async def claim_forge(self, token: bytes, service: str, space: str) -> tuple[str, str]:
+        database = await self._enter("claim_forge")
+        self._fence(token)
+        if database.forge_network is None or not database.shipments:
+            database.forge_network = service, space
+        standing = database.forge_network
+        await self._leave("claim_forge")
+        return standing
 
     async def forge_watermark(self) -> int:
         database = await self._enter("forge_watermark")

@@ -401,6 +401,12 @@ class Postgres:
         if not moved:
             raise not_advanced(commit)
 
+    async def claim_forge(self, token: bytes, service: str, space: str) -> tuple[str, str]:
+        fenced, *standing = (await self._fetch(statements.CLAIM_FORGE, token, service, space))[0]
+        if not fenced:
+            raise LeaseLost("the lease was taken by another gateway")
+        return standing[0], standing[1]
+
     async def forge_watermark(self) -> int:
         rows = await self._fetch(statements.FORGE_WATERMARK)
         return int(rows[0][0])

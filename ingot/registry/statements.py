@@ -290,6 +290,14 @@ ADVANCE_FORGE: Final = f"""{_FENCE_ONLY}, root AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
+CLAIM_FORGE: Final = f"""{_FENCE_ONLY}, claimed AS (
+    UPDATE ingot.forge_watermark AS w SET service = $2, space = $3 FROM fence
+    WHERE w.service IS NULL OR NOT EXISTS (SELECT FROM ingot.shipments)
+    RETURNING w.service, w.space
+)
+SELECT (SELECT count(*) FROM fence), coalesce(c.service, w.service), coalesce(c.space, w.space)
+FROM ingot.forge_watermark w LEFT JOIN claimed c ON true
+"""
 FORGE_WATERMARK: Final = "SELECT commit FROM ingot.forge_watermark"
 FORGE_ROOTS: Final = """
 SELECT bucket, sequence, objects, uploads, config, commit FROM ingot.forge_roots ORDER BY bucket

@@ -609,6 +609,17 @@ async def test_a_forge_root_never_goes_back(registry: Any, token: bytes, sequenc
     assert await registry.forge_watermark() == 5 and await registry.forge_roots() == [root]
 
 
+async def test_what_one_network_has_another_has_not(
+    world: Any, registry: Any, token: bytes
+) -> None:
+    assert await registry.claim_forge(token, "did:a", "did:s") == ("did:a", "did:s")
+    assert await registry.claim_forge(token, "did:b", "did:s") == ("did:b", "did:s")
+    await registry.put_shipment(token, shipment("unit", 1))
+    again = await world.gateway()
+    for other in (("did:a", "did:s"), ("did:b", "did:t"), ("did:b", "did:s")):
+        assert await again.claim_forge(token, *other) == ("did:b", "did:s")
+
+
 async def test_nobody_ships_without_the_lease(world: Any, registry: Any, token: bytes) -> None:
     row, root = shipment("unit", 1), ForgeRoot(A, head(1), 5)
     await registry.put_shipment(token, row)
@@ -620,6 +631,7 @@ async def test_nobody_ships_without_the_lease(world: Any, registry: Any, token: 
         registry.put_shipment(token, shipment("unit", 2)),
         registry.advance_forge(token, 6, [ForgeRoot(A, head(2), 6)]),
         registry.put_damage(token, Damage("unit", 1, ())),
+        registry.claim_forge(token, "did:a", "did:s"),
     ):
         with pytest.raises(LeaseLost):
             await call

@@ -18,7 +18,7 @@ from ingot.clock import SystemClock
 from ingot.cold import locations_of
 from ingot.config import Config
 from ingot.credentials import Account, CredentialStore
-from ingot.errors import Corruption, LeaseLost, NotFound, Unavailable
+from ingot.errors import ConfigError, Corruption, LeaseLost, NotFound, Unavailable
 from ingot.forge.blob import BlobRef, BytesSource
 from ingot.forge.client import ForgeClient
 from ingot.forge.keystore import KeyStore
@@ -137,7 +137,7 @@ async def test_everything_ships_goes_and_is_read_back(site: Site) -> None:
     segments = site.server.segments
     await until(lambda: segments.bytes_here() <= WARM)
     assert [row for row in segments.rows() if row.state == "cold"]
-    assert segment_bytes(site.directory / "data") <= WARM
+    await until(lambda: segment_bytes(site.directory / "data") <= WARM)
     await site.check()
     await site.server.stop()
     await site.start()
@@ -196,6 +196,19 @@ async def test_writes_go_on_while_the_network_is_away(site: Site) -> None:
     for service in site.network.services:
         await service.listen()
     await site.until_shipped()
+    await site.check()
+
+
+async def test_another_network_is_not_taken_for_the_one_that_has_it_all(site: Site) -> None:
+    await site.fill(3)
+    await site.until_shipped()
+    await site.server.stop()
+    first = site.network
+    async with Network(site.directory / "another") as site.network:
+        with pytest.raises(ConfigError, match=f"{first.upload.did}.*Name the ones of before"):
+            await site.start()
+    site.network = first
+    await site.start()
     await site.check()
 
 

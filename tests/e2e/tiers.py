@@ -1,12 +1,15 @@
 """Much more than the local disk may hold goes through a gateway into a Forge network, and comes
-back byte for byte. ``python -m tests.e2e.tiers --bytes 2GiB --budget 64MiB``
+back byte for byte; also once disk and database are lost.
+``python -m tests.e2e.tiers --bytes 2GiB --budget 64MiB``
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -18,7 +21,7 @@ from ingot.config import parse_size
 from ingot.limits import MIB
 from tests.support import forge
 from tests.support.client import Client
-from tests.support.process import DevNetwork, Gateway, make_space
+from tests.support.process import INGOT, DevNetwork, Gateway, make_space
 
 CLIENTS = 8
 SIZES = (0, 1, 1000, 4096, 4097, 20_000, 65_536, 65_537, 300_000, MIB, MIB + 1, 3_000_000)
@@ -112,6 +115,28 @@ class Run:
         assert self.gateway.stop() == 0
         self.gateway = Gateway(self.data, **self.settings)
 
+    def lose_and_restore(self) -> tuple[float, str]:
+        """Delete data directory and database, all but the identity, and bring them back from the
+        network; seconds it took, and the last thing that was said."""
+        assert self.gateway.stop() == 0
+        keys = self.data.parent / "keys"
+        shutil.move(self.data / "forge", keys)
+        shutil.rmtree(self.data)
+        self.data.mkdir(mode=0o700)
+        shutil.move(keys, self.data / "forge")
+        began = time.monotonic()
+        done = subprocess.run(
+            [*INGOT, "restore", "--from-forge", "--data-dir", str(self.data)],
+            env={**os.environ, **self.settings},
+            capture_output=True,
+            text=True,
+        )
+        took = time.monotonic() - began
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.gateway = Gateway(self.data, **self.settings)
+        (said,) = [line for line in done.stdout.splitlines() if line.startswith("restored: ")]
+        return took, said
+
     def close(self) -> None:
         self.gateway.stop()
         self.network.kill()
@@ -154,6 +179,12 @@ def main() -> None:
         )
         if when == "from the network":
             run.restart()
+    took, said = run.lose_and_restore()
+    print(
+        f"disk and database deleted, restored from the network in {took:.1f} s: {said}", flush=True
+    )
+    took = run.check()
+    print(f"every object read back equal after that: {took:.0f} s, {mib(written / took)}/s")
     assert forge.segment_bytes(run.data) <= options.budget
     run.close()
     shutil.rmtree(directory)

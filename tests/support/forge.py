@@ -88,9 +88,9 @@ def until_shipped(data_dir: Path, limit_s: float) -> Standing:
 def segment_bytes(data_dir: Path) -> int:
     """What the files of the segments take, by their sizes: the open and the next one too."""
     total = 0
-    for path in (data_dir / "segments").iterdir():
+    for path in (data_dir / "segments").glob("*.car"):
         try:
-            total += path.stat().st_blocks * 512
+            total += path.stat().st_size
         except FileNotFoundError:
             pass
     return total
