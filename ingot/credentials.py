@@ -29,6 +29,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ingot.errors import ConfigError
 
@@ -49,6 +50,11 @@ class Account:
     secret_key: str = field(repr=False)
     id: str
     display_name: str
+
+
+# Nobody in particular: whoever sent a request without a signature. It owns nothing, and no other
+# account has this id.
+ANONYMOUS: Final = Account("", "", "anonymous", "anonymous")
 
 
 def canonical_id(access_key: str) -> str:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from ingot.bucket.model import NoSuchBucket
+from ingot.credentials import ANONYMOUS
 from ingot.messages import Request, Response
+from ingot.s3.access import Access
 from ingot.s3.answers import AccessLog, Answers, Asked
 from ingot.s3.auth import Accounts, Authenticator
 from ingot.s3.buckets import BucketOperations
 from ingot.s3.call import Call, Handler
 from ingot.s3.completing import CompleteOperations
-from ingot.s3.configuration import ConfigurationOperations
+from ingot.s3.configuration import POLICY, ConfigurationOperations
 from ingot.s3.copying import CopyOperations
 from ingot.s3.cross_origin import CrossOrigin
 from ingot.s3.deleting import DeleteOperations
@@ -30,6 +33,7 @@ from ingot.s3.names import split_query, split_target
 from ingot.s3.objects import ObjectOperations
 from ingot.s3.operations import REFUSED, Operation
 from ingot.s3.ownership import ENFORCED
+from ingot.s3.policy_operations import PolicyOperations
 from ingot.s3.route import PLAIN_OBJECT, PREFLIGHT, UNROUTED, not_implemented, resolve
 from ingot.s3.upload_listing import UploadListOperations
 
@@ -38,6 +42,16 @@ if TYPE_CHECKING:
     from ingot.ports import Clock
 
 SOURCE: Final = b"x-amz-copy-source"
+OF_ACCOUNTS: Final = ("ListBuckets", "CreateBucket")  # there is no bucket that could allow them
+NO_COPY: Final = "Anonymous users cannot copy objects. Please authenticate"
+NOT_ANONYMOUS: Final = {
+    "CopyObject": NO_COPY,
+    "UploadPartCopy": NO_COPY,
+    "CreateMultipartUpload": "Anonymous users cannot initiate multipart uploads. Please "
+    "authenticate.",
+    "PutBucketOwnershipControls": "s3:PutBucketOwnershipControls does not support Anonymous "
+    "requests!",
+}
 
 
 class App:
@@ -62,17 +76,20 @@ class App:
         logger: logging.Logger | None = None,
     ) -> None:
         self._clock = clock
+        self._store = store
         self._authenticator = Authenticator(accounts, region)
         self._answers = Answers(access_log, logger or logging.getLogger("ingot.s3"))
         self.express = ExpressLane(store, self._authenticator, self._answers).take
         if recreate_own_bucket is None:
             recreate_own_bucket = region == "us-east-1"
+        self._access = Access(accounts)
         self._cross_origin = CrossOrigin(store)
         self._handlers: dict[str, Handler] = {}
         for group in (
             ObjectOperations(store, clock),
             BucketOperations(store, clock, region, recreate_own_bucket, default_ownership),
             ConfigurationOperations(store),
+            PolicyOperations(store, self._access),
             ListOperations(store),
             DeleteOperations(store),
             CopyOperations(store, clock),
@@ -103,7 +120,7 @@ class App:
         if answers.logs_access:
             account = getattr(call, "account", None)
             operation = getattr(call, "operation", UNROUTED)
-            owner = "" if account is None else account.id
+            owner = "" if account is None or account is ANONYMOUS else account.id
             answers.note(_asked(call), request.peer, owner, operation.name, response, code)
         return response
 
@@ -147,9 +164,24 @@ class App:
             # A request for nothing that could be granted may hear so without a signature.
             if refused is not None and refused.status == ERRORS["MethodNotAllowed"][0]:
                 raise refused
-            raise S3Error("AccessDenied")
+            if refused is not None or operation.kind == REFUSED or operation.name in OF_ACCOUNTS:
+                raise S3Error("AccessDenied")
+            if operation.name in NOT_ANONYMOUS:
+                raise S3Error("AccessDenied", NOT_ANONYMOUS[operation.name])
+            if not self._is_open(call.bucket):
+                raise S3Error("AccessDenied")
+            account = ANONYMOUS
         call.account = account
         call.authenticated = passed
+        call.access = self._access
+
+    def _is_open(self, bucket: str) -> bool:
+        """Whether the bucket's policy may let somebody in who has no signature. Of a bucket that is
+        not there such a client hears no more than of one that is closed."""
+        try:
+            return POLICY in self._store.bucket(bucket).config.documents
+        except NoSuchBucket:
+            return False
 
     def bad_request(self, kind: str, detail: str) -> Response:
         """The answer to what is no request: ``kind`` is an error code, ``detail`` says why."""

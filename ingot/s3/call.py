@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ingot.bucket.model import Bucket
 from ingot.bucket.record import Record
 from ingot.messages import Header, Request, Response
+from ingot.s3.actions import action_of
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import Operation
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
     from ingot.credentials import Account
+    from ingot.s3.access import Access
     from ingot.s3.auth import Authenticated
     from ingot.s3.names import Query
 
@@ -30,13 +32,14 @@ OWNER_LOST: Final = (
 
 
 class Call:
-    """An authenticated request. ``account`` is set before an operation sees it."""
+    """An authenticated request. ``account`` is set before an operation sees it, and ``access``."""
 
     __slots__ = (
-        *("account", "authenticated", "bucket", "key", "now_ms", "operation"),
+        *("access", "account", "authenticated", "bucket", "key", "now_ms", "operation"),
         *("query", "request", "request_id"),
     )
 
+    access: Access
     account: Account
     authenticated: Authenticated
     operation: Operation
@@ -68,20 +71,43 @@ class Operations(Protocol):
 
 def open_bucket(store: Store, call: Call) -> Bucket:
     """The request's bucket: NoSuchBucket, then the expected owner, then the right to use it."""
-    bucket = store.bucket(call.bucket)
-    check_owner(bucket, call, b"x-amz-expected-bucket-owner")
+    bucket = named_bucket(store, call)
+    config = bucket.config
+    if not config.plain or config.owner != call.account.id:
+        versioned = bool(call.query) and call.parameter(b"versionId") is not None
+        require(call, bucket, action_of(call.operation, versioned), call.key)
     return bucket
 
 
-def check_owner(bucket: Bucket, call: Call, expected_by: bytes) -> None:
-    """The header ``expected_by`` and the account have to name the owner. Of a bucket whose
-    configuration is lost nobody can be told that it is not his."""
+def named_bucket(store: Store, call: Call) -> Bucket:
+    """The request's bucket, before it is known whether the request may do what it asks for."""
+    bucket = store.bucket(call.bucket)
+    check_expected(bucket, call, b"x-amz-expected-bucket-owner")
+    return bucket
+
+
+def check_expected(bucket: Bucket, call: Call, expected_by: bytes) -> None:
+    """The header ``expected_by`` has to name the owner. Of a bucket whose configuration is lost
+    nobody can be told that it is not his."""
     owner = bucket.config.owner
     if not owner:
         raise S3Error("InternalError", OWNER_LOST)
     expected = call.request.index.get(expected_by)
-    if (expected is not None and expected.decode("latin-1") != owner) or call.account.id != owner:
+    if expected is not None and expected.decode("latin-1") != owner:
         raise S3Error("AccessDenied")
+
+
+def require(call: Call, bucket: Bucket, action: str, key: bytes) -> None:
+    """AccessDenied unless the request may do ``action`` to the bucket, or to ``key`` in it."""
+    if not call.access.allows(call, bucket, action, key):
+        raise S3Error("AccessDenied")
+
+
+def no_such_key(call: Call, bucket: Bucket, key: bytes) -> S3Error:
+    """That there is no such object: told to those only who may list the bucket."""
+    if not call.access.allows(call, bucket, "ListBucket", b""):
+        return S3Error("AccessDenied")
+    return S3Error("NoSuchKey", headers=((b"x-amz-delete-marker", b"false"),), Key=key.decode())
 
 
 async def find_record(store: Store, bucket: Bucket, call: Call) -> Record:
@@ -94,7 +120,7 @@ async def find_record(store: Store, bucket: Bucket, call: Call) -> Record:
             raise no_such_version(key, version.decode("latin-1"))
     record = await store.find(bucket, key)
     if record is None:
-        raise S3Error("NoSuchKey", headers=((b"x-amz-delete-marker", b"false"),), Key=key.decode())
+        raise no_such_key(call, bucket, key)
     return record
 
 

@@ -8,7 +8,7 @@ equivalent of what was put, rules in its order. So the modules of the subjects (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ingot.bucket.model import Bucket
@@ -22,12 +22,14 @@ from ingot.s3.errors import S3Error
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 TAGGING: Final = "tagging"
 CORS: Final = "cors"
 OWNERSHIP: Final = "ownership"
 PUBLIC_ACCESS: Final = "public-access"
+POLICY: Final = "policy"
 
 
 class Subject(NamedTuple):
@@ -144,15 +146,15 @@ class ConfigurationOperations:
         return Response(204)
 
 
-class Parsed(Generic[T]):
+class Parsed(Generic[K, T]):
     """What documents say, by their bytes: read once, and not with every request. Belongs to one
     server."""
 
-    def __init__(self, read: Callable[[bytes], T]) -> None:
+    def __init__(self, read: Callable[[K], T]) -> None:
         self._read = read
-        self._held: dict[bytes, T] = {}
+        self._held: dict[K, T] = {}
 
-    def __call__(self, document: bytes) -> T:
+    def __call__(self, document: K) -> T:
         found = self._held.get(document)
         if found is None:
             found = self._read(document)

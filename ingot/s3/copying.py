@@ -14,7 +14,15 @@ from ingot.errors import Corruption
 from ingot.limits import PUT_BYTES_MAX
 from ingot.messages import Response
 from ingot.s3 import conditions
-from ingot.s3.call import Call, Handler, check_owner, no_such_version, open_bucket
+from ingot.s3.call import (
+    Call,
+    Handler,
+    check_expected,
+    no_such_key,
+    no_such_version,
+    open_bucket,
+    require,
+)
 from ingot.s3.copy_source import CopySource, parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
@@ -118,12 +126,14 @@ async def find_source(store: Store, call: Call, source: CopySource) -> Record:
     body is pinned for as long as it is held."""
     index = call.request.index
     bucket = store.bucket(source.bucket)
-    check_owner(bucket, call, b"x-amz-source-expected-bucket-owner")
+    check_expected(bucket, call, b"x-amz-source-expected-bucket-owner")
+    action = "GetObject" if source.version is None else "GetObjectVersion"
+    require(call, bucket, action, source.key)
     if source.version is not None and source.version != "null":
         raise no_such_version(source.key, source.version)
     found = await store.find(bucket, source.key)
     if found is None:
-        raise S3Error("NoSuchKey", Key=source.key.decode())
+        raise no_such_key(call, bucket, source.key)
     store.pin(found.body)
     asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
     if asked:

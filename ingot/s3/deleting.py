@@ -11,8 +11,9 @@ from ingot.s3 import conditions
 from ingot.s3.call import (
     Call,
     Handler,
+    named_bucket,
     no_such_version,
-    open_bucket,
+    require,
     version_is_well_formed,
     xml_response,
 )
@@ -54,14 +55,16 @@ class DeleteOperations:
     async def delete_objects(self, call: Call) -> Response:
         """One failing entry fails alone: the others are committed, together."""
         require_checksum(call)
-        bucket = open_bucket(self._store, call)
+        bucket = named_bucket(self._store, call)
+        if not call.access.may_allow(call, bucket):  # else each key has its own answer
+            raise S3Error("AccessDenied")
         entries, quiet = _parse(await read_document(call))
         results: list[S3Error | None] = [None] * len(entries)
         places: list[int] = []
         wanted: list[Condition | None] = []
         for place, entry in enumerate(entries):
             try:
-                condition = await self._judge(bucket, entry)
+                condition = await self._judge(call, bucket, entry)
             except S3Error as error:
                 results[place] = error
                 continue
@@ -80,10 +83,11 @@ class DeleteOperations:
         )
         return xml_response(document("DeleteResult", content))
 
-    async def _judge(self, bucket: Bucket, entry: Entry) -> Condition | None:
+    async def _judge(self, call: Call, bucket: Bucket, entry: Entry) -> Condition | None:
         """The condition of the entry's delete; S3Error when it cannot be carried out."""
         key = entry.key.encode()
         check_key(key)
+        require(call, bucket, "DeleteObject" + ("Version" if entry.version else ""), key)
         if not entry.is_current:
             assert entry.version is not None
             if not version_is_well_formed(entry.version):

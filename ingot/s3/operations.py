@@ -65,10 +65,10 @@ PUT    acl                        2 PutBucketAcl built
 GET    tagging                    2 GetBucketTagging built
 PUT    tagging                    2 PutBucketTagging built
 DELETE tagging                    2 DeleteBucketTagging built
-GET    policy                     2 GetBucketPolicy NoSuchBucketPolicy
-PUT    policy                     2 PutBucketPolicy 501
-DELETE policy                     2 DeleteBucketPolicy 204
-GET    policyStatus               2 GetBucketPolicyStatus NoSuchBucketPolicy
+GET    policy                     2 GetBucketPolicy built
+PUT    policy                     2 PutBucketPolicy built
+DELETE policy                     2 DeleteBucketPolicy built
+GET    policyStatus               2 GetBucketPolicyStatus built
 GET    cors                       2 GetBucketCors built
 PUT    cors                       2 PutBucketCors built
 DELETE cors                       2 DeleteBucketCors built

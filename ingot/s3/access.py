@@ -1,0 +1,143 @@
+"""Who may do what with a bucket: its owner everything, others what its policy allows.
+
+A Deny holds for the owner too, but for operations on the policy itself, so that nobody is locked
+out for good. Without a policy nobody but the owner gets in. Where the public access block restricts
+a bucket, a policy that is public allows others nothing. A policy that cannot be read any more
+refuses all that it would have been asked about. Called by way of ``ingot.s3.call`` for every
+request but an owner's on a plain bucket; a policy is read once. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ingot._speedups import sigv4
+from ingot.bucket.model import Bucket
+from ingot.credentials import ANONYMOUS
+from ingot.s3 import public_access
+from ingot.s3.configuration import POLICY, PUBLIC_ACCESS, Parsed
+from ingot.s3.copy_source import parse_copy_source
+from ingot.s3.dates import iso
+from ingot.s3.policy import Asked, Policy, read
+
+if TYPE_CHECKING:
+    from ingot.s3.auth import Accounts
+    from ingot.s3.call import Call
+
+OWN_POLICY: Final = ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy")
+_ID_CHARS: Final = 64
+
+
+class Access:
+    """Belongs to one server. ``accounts`` are those whose access keys policies may name."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._policies: Parsed[tuple[bytes, str], Policy] = Parsed(
+            lambda of: read(of[0], of[1], self.who)
+        )
+        self._blocks = Parsed(public_access.read)
+
+    def allows(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool:
+        """Whether the request may do ``action`` to the bucket, or to ``key`` in it."""
+        account, config = call.account, bucket.config
+        is_owner = account.id == config.owner
+        document = config.documents.get(POLICY)
+        if document is None or (is_owner and action in OWN_POLICY):
+            return is_owner
+        policy = self._policies((document, bucket.name))
+        resource = bucket.name + (f"/{key.decode('utf-8', 'replace')}" if key else "")
+        who = None if account is ANONYMOUS else account.id
+        verdict = policy.verdict(Asked(who, action, resource, Facts(call)))
+        if is_owner:
+            return verdict is not False
+        if policy.is_public and self._restricts(bucket):
+            return False
+        return verdict is True
+
+    def may_allow(self, call: Call, bucket: Bucket) -> bool:
+        """Whether the request may be allowed to do anything at all."""
+        return call.account.id == bucket.config.owner or POLICY in bucket.config.documents
+
+    def who(self, name: str) -> str | None:
+        """The canonical id that a name in a policy stands for."""
+        if len(name) == _ID_CHARS and set(name) <= set("0123456789abcdef"):
+            return name
+        account = self._accounts.get(name)
+        return None if account is None else account.id
+
+    def is_public(self, bucket: Bucket, document: bytes) -> bool:
+        """Whether a policy of the bucket grants something to whoever comes."""
+        return self._policies((document, bucket.name)).is_public
+
+    def _restricts(self, bucket: Bucket) -> bool:
+        document = bucket.config.documents.get(PUBLIC_ACCESS)
+        return document is not None and self._blocks(document).RestrictPublicBuckets
+
+
+class Facts:
+    """What a request says under condition keys (``policy_conditions.KEYS``)."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self, key: str) -> Sequence[str]:
+        call = self._call
+        found = _FACTS.get(key)
+        if found is not None:
+            value = found(call)
+        elif key in _PARAMETERS:
+            value = _text(call.parameter(_PARAMETERS[key]))
+        else:
+            value = _text(call.request.index.get(_HEADERS.get(key, key[3:].encode())))
+        return () if value is None else (value,)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _copy_source(call: Call) -> str | None:
+    header = call.request.index.get(b"x-amz-copy-source")
+    if header is None:
+        return None
+    source = parse_copy_source(header)
+    return f"{source.bucket}/{source.key.decode('utf-8', 'replace')}"
+
+
+def _auth_type(call: Call) -> str | None:
+    if call.account is ANONYMOUS:
+        return None
+    return "REST-QUERY-STRING" if call.authenticated.presigned else "REST-HEADER"
+
+
+def _signature_age(call: Call) -> str | None:
+    if call.account is ANONYMOUS:
+        return None
+    return str(call.now_ms - sigv4.parse_stamp(call.authenticated.stamp))
+
+
+_FACTS: Final[dict[str, Callable[[Call], str | None]]] = {
+    "aws:sourceip": lambda call: call.request.peer or None,
+    "aws:securetransport": lambda call: "true" if call.request.secure else "false",
+    "aws:currenttime": lambda call: iso(call.now_ms),
+    "aws:epochtime": lambda call: str(call.now_ms // 1000),
+    "aws:userid": lambda call: None if call.account is ANONYMOUS else call.account.id,
+    "aws:principaltype": lambda call: "Anonymous" if call.account is ANONYMOUS else "Account",
+    "s3:x-amz-copy-source": _copy_source,
+    "s3:authtype": _auth_type,
+    "s3:signatureversion": lambda call: (
+        None if call.account is ANONYMOUS else sigv4.ALGORITHM.decode()
+    ),
+    "s3:signatureage": _signature_age,
+}
+_PARAMETERS: Final = {
+    "s3:prefix": b"prefix",
+    "s3:delimiter": b"delimiter",
+    "s3:max-keys": b"max-keys",
+    "s3:versionid": b"versionId",
+}
+_HEADERS: Final = {"aws:referer": b"referer", "aws:useragent": b"user-agent"}  # else as they stand

@@ -1,0 +1,316 @@
+"""A bucket's policy: read strictly, and what it says of a request. Pure.
+
+    Policy    = { Version?, Id?, Statement: one or several }
+    Statement = { Sid?, Effect: Allow | Deny, Principal | NotPrincipal, Action | NotAction,
+                  Resource | NotResource, Condition? }
+
+A policy that has anything else in it is refused: what is not understood would grant or deny what
+nobody meant. A Deny that fits outweighs every Allow; where nothing fits the policy says nothing. A
+principal is a canonical id, an access key, an ARN with one of these, or ``*``, which is everybody
+and nobody in particular; ``Who`` tells the canonical id that a name stands for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from ingot.limits import KIB
+from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
+from ingot.s3.errors import S3Error
+from ingot.s3.pattern import Pattern
+from ingot.s3.policy_conditions import Condition, Context, network_is_narrow
+
+POLICY_BYTES_MAX: Final = 20 * KIB
+VERSIONS: Final = ("2012-10-17", "2008-10-17")
+ARN: Final = "arn:aws:s3:::"
+EVERYBODY: Final = "*"
+
+NOT_JSON: Final = "This policy contains invalid Json"
+NOT_A_POLICY: Final = "Policies must be valid JSON and the first byte must be '{'"
+TOO_LARGE: Final = (
+    f"Normalized policy document exceeds the maximum allowed size of {POLICY_BYTES_MAX} bytes"
+)
+BAD_VERSION: Final = "The policy must contain a valid version string"
+NO_STATEMENT: Final = "Missing required field Statement"
+EMPTY: Final = "Could not parse the policy: Statement is empty!"
+BAD_PRINCIPAL: Final = "Invalid principal in policy"
+BAD_ACTION: Final = "Policy has invalid action"
+BAD_RESOURCE: Final = "Policy has invalid resource"
+MISMATCH: Final = "Action does not apply to any resource(s) in statement"
+
+Who = Callable[[str], str | None]
+
+_POLICY: Final = ("Version", "Id", "Statement")
+_STATEMENT: Final = (
+    *("Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource"),
+    *("NotResource", "Condition"),
+)
+_IDENTITY: Final = re.compile(r"arn:aws:iam::([^:]*):(?:root|user/(?:[^:]*/)?([^:/]+))")
+
+
+def malformed(message: str) -> S3Error:
+    return S3Error("MalformedPolicy", message)
+
+
+class Asked(NamedTuple):
+    """What a policy is asked about. ``who`` is a canonical id, None for nobody in particular."""
+
+    who: str | None
+    action: str  # without s3:
+    resource: str  # bucket, or bucket/key
+    context: Context
+
+
+class Statement:
+    """One statement; patterns are of lower-case actions and of resources without their ARN."""
+
+    __slots__ = (
+        *("actions", "allow", "conditions", "not_action", "not_principal", "not_resource"),
+        *("principals", "resources"),
+    )
+
+    def __init__(
+        self,
+        allow: bool,
+        principals: frozenset[str],
+        not_principal: bool,
+        actions: Sequence[Pattern],
+        not_action: bool,
+        resources: Sequence[Pattern],
+        not_resource: bool,
+        conditions: Sequence[Condition],
+    ) -> None:
+        self.allow = allow
+        self.principals, self.not_principal = principals, not_principal
+        self.actions, self.not_action = actions, not_action
+        self.resources, self.not_resource = resources, not_resource
+        self.conditions = conditions
+
+    def fits(self, asked: Asked) -> bool:
+        named = EVERYBODY in self.principals or asked.who in self.principals
+        action = asked.action.lower()
+        return (
+            named is not self.not_principal
+            and any(one.fits(action) for one in self.actions) is not self.not_action
+            and any(one.fits(asked.resource) for one in self.resources) is not self.not_resource
+            and all(condition.holds(asked.context) for condition in self.conditions)
+        )
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it grants something to whoever comes."""
+        if not self.allow or not (self.not_principal or EVERYBODY in self.principals):
+            return False
+        return not any(map(_is_fixed, self.conditions))
+
+
+def _is_fixed(condition: Condition) -> bool:
+    """Whether a condition leaves only some that are written down."""
+    if not condition.restricts:
+        return False
+    if condition.key == "aws:sourceip":
+        return all(map(network_is_narrow, condition.values))
+    return condition.key == "aws:userid" and all(Pattern(v).fixed for v in condition.values)
+
+
+class Policy:
+    """A bucket's policy, ready to be asked."""
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.statements = statements
+        self.is_public = any(one.is_public for one in statements)
+
+    def verdict(self, asked: Asked) -> bool | None:
+        """True: allowed; False: denied; None: nothing is said."""
+        allowed: bool | None = None
+        for statement in self.statements:
+            if (statement.allow and allowed) or not statement.fits(asked):
+                continue
+            if not statement.allow:
+                return False
+            allowed = True
+        return allowed
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read(document: bytes, bucket: str, who: Who, strict: bool = False) -> Policy:
+    """The policy in ``document``; MalformedPolicy. ``strict``: a principal that stands for nobody
+    is refused too; else it fits nobody, for accounts come and go."""
+    if len(document) > POLICY_BYTES_MAX:
+        raise malformed(TOO_LARGE)
+    policy = _parsed(document)
+    _only(policy, _POLICY)
+    if policy.get("Version", VERSIONS[1]) not in VERSIONS:
+        raise malformed(BAD_VERSION)
+    if "Statement" not in policy:
+        raise malformed(NO_STATEMENT)
+    listed = policy["Statement"]
+    if isinstance(listed, dict):
+        listed = [listed]
+    if not isinstance(listed, list) or not listed:
+        raise malformed(EMPTY)
+    return Policy([_statement(one, bucket, who, strict) for one in listed])
+
+
+def _parsed(document: bytes) -> dict[str, Any]:
+    if document.lstrip()[:1] != b"{":
+        raise malformed(NOT_A_POLICY)
+    try:
+        found = json.loads(document.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        raise malformed(NOT_JSON) from None
+    assert isinstance(found, dict)
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice")  # which of the two holds nobody could say
+    return found
+
+
+def _only(found: dict[str, Any], names: Iterable[str]) -> None:
+    for name in found:
+        if name not in names:
+            raise malformed(f"Unknown field {name[:100]}")
+
+
+def _statement(found: Any, bucket: str, who: Who, strict: bool) -> Statement:
+    if not isinstance(found, dict):
+        raise malformed(NOT_JSON)
+    if not found:
+        raise malformed(EMPTY)
+    _only(found, _STATEMENT)
+    effect = found.get("Effect")
+    if effect is None:
+        raise malformed("Missing required field Effect")
+    if effect not in ("Allow", "Deny"):
+        raise malformed(f"Invalid effect : {str(effect)[:100]}")
+    if not isinstance(found.get("Sid", ""), str):
+        raise malformed(NOT_JSON)
+    named, not_principal = _either(found, "Principal")
+    wanted, not_action = _either(found, "Action")
+    places, not_resource = _either(found, "Resource")
+    actions = [_action(text) for text in _texts(wanted, BAD_ACTION)]
+    resources = [_resource(text, bucket) for text in _texts(places, BAD_RESOURCE)]
+    if not not_action and not not_resource:
+        for action in actions:
+            if not any(_applies(action, resource, bucket) for resource in resources):
+                raise malformed(MISMATCH)
+    return Statement(
+        effect == "Allow",
+        _principals(named, who, strict),
+        not_principal,
+        actions,
+        not_action,
+        resources,
+        not_resource,
+        _conditions(found.get("Condition", {})),
+    )
+
+
+def _either(found: dict[str, Any], name: str) -> tuple[Any, bool]:
+    """The value of a field or of its negation, of which there is one; whether it is the latter."""
+    if (name in found) is (f"Not{name}" in found):
+        raise malformed(f"Missing required field {name}" if name not in found else NOT_JSON)
+    return (found[name], False) if name in found else (found[f"Not{name}"], True)
+
+
+def _texts(found: Any, message: str) -> list[str]:
+    listed = [found] if isinstance(found, str) else found
+    if not isinstance(listed, list) or not listed or not all(isinstance(x, str) for x in listed):
+        raise malformed(message)
+    return listed
+
+
+def _principals(found: Any, who: Who, strict: bool) -> frozenset[str]:
+    if found == EVERYBODY:
+        return frozenset((EVERYBODY,))
+    if not isinstance(found, dict) or not found or not found.keys() <= {"AWS", "CanonicalUser"}:
+        raise malformed(BAD_PRINCIPAL)
+    names = set()
+    for listed in found.values():
+        for text in _texts(listed, BAD_PRINCIPAL):
+            name = EVERYBODY if text == EVERYBODY else _identity(text, who)
+            if name is not None:
+                names.add(name)
+            elif strict:
+                raise malformed(BAD_PRINCIPAL)
+    return frozenset(names)
+
+
+def _identity(text: str, who: Who) -> str | None:
+    """The canonical id that a principal stands for. In an ARN a user's name is an access key of the
+    account before it, which may be left out."""
+    match = _IDENTITY.fullmatch(text)
+    if match is None:
+        return who(text)
+    account, user = match.groups()
+    if user is None:
+        return who(account)
+    found = who(user)
+    return found if not account or who(account) == found else None
+
+
+def _action(text: str) -> Pattern:
+    service, colon, name = text.partition(":")
+    if text == "*":
+        name = "*"
+    elif not colon or service.lower() != "s3" or not name:
+        raise malformed(BAD_ACTION)
+    pattern = Pattern(name.lower())
+    if not any(pattern.fits(action) for action in _LOWER):
+        raise malformed(BAD_ACTION)
+    return pattern
+
+
+_LOWER: Final = {name.lower(): name for name in OF_BUCKETS | OF_OBJECTS}
+
+
+def _resource(text: str, bucket: str) -> Pattern:
+    """Of this bucket or what is in it. Variables (``${...}``) are not known here."""
+    place = text.removeprefix(ARN)
+    if place == text or "${" in place or not Pattern(place.partition("/")[0]).fits(bucket):
+        raise malformed(BAD_RESOURCE)
+    return Pattern(place)
+
+
+def _applies(action: Pattern, resource: Pattern, bucket: str) -> bool:
+    names = {name for lower, name in _LOWER.items() if action.fits(lower)}
+    if not names.isdisjoint(OF_BUCKETS) and resource.fits(bucket):
+        return True
+    of_objects = "/" in resource.text or "*" in resource.text
+    return of_objects and not names.isdisjoint(OF_OBJECTS)
+
+
+def _conditions(found: Any) -> list[Condition]:
+    if not isinstance(found, dict):
+        raise malformed(NOT_JSON)
+    made = []
+    for operator, keys in found.items():
+        if not isinstance(keys, dict) or not keys:
+            raise malformed(NOT_JSON)
+        for key, values in keys.items():
+            made.append(Condition(operator, key, _values(values)))
+    return made
+
+
+def _values(found: Any) -> list[str]:
+    listed = found if isinstance(found, list) else [found]
+    texts = []
+    for value in listed:
+        if isinstance(value, bool):
+            texts.append("true" if value else "false")
+        elif isinstance(value, str | int | float) and "${" not in str(value):
+            texts.append(str(value))
+        else:
+            raise malformed("Policy has an invalid condition value")
+    if not texts:
+        raise malformed("Policy has an invalid condition value")
+    return texts

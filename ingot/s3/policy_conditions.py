@@ -1,0 +1,206 @@
+"""Conditions of a policy's statement: operators, and the keys of a request that they look at. Pure.
+
+``{operator: {key: values}}``; all of them have to hold, of the values of one any. What is not known
+here is refused when the policy is put, because a condition that is passed over would grant or deny
+what nobody meant. ``Context`` gives a request's values, none for a key that the request lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, Protocol
+
+from ingot.s3.errors import S3Error
+from ingot.s3.pattern import Pattern
+
+BAD_KEY: Final = "Policy has an invalid condition key"
+BAD_VALUE: Final = "Policy has an invalid condition value"
+
+# Keys are compared in lower case. Each has a way to be answered in ``ingot.s3.access``.
+KEYS: Final = frozenset(
+    (
+        *("aws:sourceip", "aws:securetransport", "aws:referer", "aws:useragent"),
+        *("aws:currenttime", "aws:epochtime", "aws:userid", "aws:principaltype"),
+        *("s3:prefix", "s3:delimiter", "s3:max-keys", "s3:versionid"),
+        *("s3:x-amz-acl", "s3:x-amz-grant-read", "s3:x-amz-grant-write", "s3:x-amz-grant-read-acp"),
+        *("s3:x-amz-grant-write-acp", "s3:x-amz-grant-full-control", "s3:x-amz-copy-source"),
+        *("s3:x-amz-metadata-directive", "s3:x-amz-server-side-encryption"),
+        *("s3:x-amz-server-side-encryption-aws-kms-key-id", "s3:x-amz-storage-class"),
+        *("s3:x-amz-content-sha256", "s3:x-amz-website-redirect-location"),
+        *("s3:if-match", "s3:if-none-match"),
+        *("s3:authtype", "s3:signatureversion", "s3:signatureage"),
+    )
+)
+
+
+class Context(Protocol):
+    """What a request says under a condition key (lower case)."""
+
+    def __call__(self, key: str) -> Sequence[str]: ...
+
+
+class Condition:
+    """One operator on one key."""
+
+    __slots__ = ("_absent", "_every", "_fits", "_negated", "_null", "key", "operator", "values")
+
+    def __init__(self, operator: str, key: str, values: list[str]) -> None:
+        """S3Error (MalformedPolicy) for an operator, key or value that is not known."""
+        self.operator, self.key, self.values = operator, key.lower(), values
+        if self.key not in KEYS:
+            raise _malformed(BAD_KEY)
+        quantifier, colon, plain = operator.rpartition(":")
+        if colon and quantifier not in ("ForAllValues", "ForAnyValue"):
+            raise _unknown(operator)
+        self._every = quantifier == "ForAllValues"
+        if_exists = plain.endswith("IfExists") and plain != "NullIfExists"
+        plain = plain.removesuffix("IfExists") if if_exists else plain
+        self._null: bool | None = None
+        if plain == "Null":
+            if colon or not set(values) <= {"true", "false"} or len(values) != 1:
+                raise _malformed(BAD_VALUE)
+            self._null = values[0] == "true"
+            self._negated = self._absent = False
+            self._fits: Sequence[Callable[[str], bool]] = ()
+            return
+        found = _OPERATORS.get(plain)
+        if found is None:
+            raise _unknown(operator)
+        make, self._negated = found
+        try:
+            self._fits = [make(value) for value in values]
+        except ValueError:
+            raise _malformed(BAD_VALUE) from None
+        # What a request does not say is no match; so a negation holds, and what may be absent.
+        self._absent = self._every or if_exists or (self._negated and not colon)
+
+    @property
+    def restricts(self) -> bool:
+        """Whether only so many values that are written down can fulfil it."""
+        return self._null is None and not (self._negated or self._absent)
+
+    def holds(self, context: Context) -> bool:
+        found = context(self.key)
+        if self._null is not None:
+            return self._null is (not found)
+        if not found:
+            return self._absent
+        verdicts = [any(fits(value) for fits in self._fits) for value in found]
+        if self._negated:
+            plain = ":" not in self.operator
+            verdicts = [not verdict for verdict in verdicts]
+            return all(verdicts) if plain or self._every else any(verdicts)
+        return all(verdicts) if self._every else any(verdicts)
+
+
+def _malformed(message: str) -> S3Error:
+    return S3Error("MalformedPolicy", message)
+
+
+def _unknown(operator: str) -> S3Error:
+    return _malformed(f"Invalid Condition type : {operator}")
+
+
+# -- operators: from a policy's value to what a request's value has to pass ------------------------
+
+Fits = Callable[[str], bool]
+
+
+def _equals(wanted: str) -> Fits:
+    return lambda found: found == wanted
+
+
+def _equals_ignoring_case(wanted: str) -> Fits:
+    folded = wanted.casefold()
+    return lambda found: found.casefold() == folded
+
+
+def _like(wanted: str) -> Fits:
+    return Pattern(wanted).fits
+
+
+def _bool(wanted: str) -> Fits:
+    if wanted not in ("true", "false"):
+        raise ValueError(wanted)
+    return lambda found: found == wanted
+
+
+def _network(wanted: str) -> Fits:
+    network = ip_network(wanted, strict=False)
+
+    def fits(found: str) -> bool:
+        address = _address(found)
+        return address is not None and address.version == network.version and address in network
+
+    return fits
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def network_is_narrow(text: str) -> bool:
+    """Whether so small a part of all addresses that it is not the public."""
+    network: IPv4Network | IPv6Network = ip_network(text, strict=False)
+    return network.prefixlen >= (8 if network.version == 4 else 32)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
+
+
+def _time(text: str) -> float:
+    """Seconds since 1970 of a time in ISO 8601 or in such seconds."""
+    try:
+        return _number(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+def _compared(read: Callable[[str], float], verdict: Callable[[float, float], bool]) -> Any:
+    def make(wanted: str) -> Fits:
+        limit = read(wanted)
+
+        def fits(found: str) -> bool:
+            try:
+                return verdict(read(found), limit)
+            except ValueError:
+                return False
+
+        return fits
+
+    return make
+
+
+_OPERATORS: Final[dict[str, tuple[Callable[[str], Fits], bool]]] = {
+    "StringEquals": (_equals, False),
+    "StringNotEquals": (_equals, True),
+    "StringEqualsIgnoreCase": (_equals_ignoring_case, False),
+    "StringNotEqualsIgnoreCase": (_equals_ignoring_case, True),
+    "StringLike": (_like, False),
+    "StringNotLike": (_like, True),
+    "Bool": (_bool, False),
+    "IpAddress": (_network, False),
+    "NotIpAddress": (_network, True),
+}
+for _kind, _read in (("Numeric", _number), ("Date", _time)):
+    for _name, _verdict, _not in (
+        ("Equals", lambda found, limit: found == limit, False),
+        ("NotEquals", lambda found, limit: found == limit, True),
+        ("LessThan", lambda found, limit: found < limit, False),
+        ("LessThanEquals", lambda found, limit: found <= limit, False),
+        ("GreaterThan", lambda found, limit: found > limit, False),
+        ("GreaterThanEquals", lambda found, limit: found >= limit, False),
+    ):
+        _OPERATORS[_kind + _name] = (_compared(_read, _verdict), _not)

@@ -1,0 +1,76 @@
+"""PutBucketPolicy, GetBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus.
+
+A policy is kept and given back byte for byte. What it allows is decided by ``ingot.s3.access``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ingot.bucket.model import BucketConfig
+from ingot.limits import KIB
+from ingot.messages import Response
+from ingot.s3 import public_access
+from ingot.s3.access import Access
+from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.configuration import POLICY, PUBLIC_ACCESS
+from ingot.s3.documents import read_document
+from ingot.s3.errors import S3Error
+from ingot.s3.policy import read
+from ingot.s3.xml import boolean, document
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+
+BODY_BYTES_MAX = 256 * KIB  # of what is read at all; a policy may be less
+
+
+class PolicyOperations:
+    """Operations on a bucket's policy."""
+
+    def __init__(self, store: Store, access: Access) -> None:
+        self._store = store
+        self._access = access
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "GetBucketPolicy": self.get,
+            "PutBucketPolicy": self.put,
+            "DeleteBucketPolicy": self.delete,
+            "GetBucketPolicyStatus": self.status,
+        }
+
+    async def get(self, call: Call) -> Response:
+        return Response(200, [(b"Content-Type", b"application/json")], self._policy(call))
+
+    async def status(self, call: Call) -> Response:
+        policy = self._policy(call)
+        public = self._access.is_public(self._store.bucket(call.bucket), policy)
+        return xml_response(document("PolicyStatus", f"<IsPublic>{boolean(public)}</IsPublic>"))
+
+    async def put(self, call: Call) -> Response:
+        open_bucket(self._store, call)
+        body = await read_document(call, BODY_BYTES_MAX)
+        if not body:
+            raise S3Error("MissingRequestBodyError")
+        policy = read(body, call.bucket, self._access.who, strict=True)
+
+        def check(config: BucketConfig) -> None:
+            block = config.documents.get(PUBLIC_ACCESS)
+            if policy.is_public and block and public_access.read(block).BlockPublicPolicy:
+                raise S3Error("AccessDenied")
+
+        await self._store.configure(call.bucket, POLICY, body, check)
+        return Response(204)
+
+    async def delete(self, call: Call) -> Response:
+        open_bucket(self._store, call)
+        await self._store.configure(call.bucket, POLICY, None)
+        return Response(204)
+
+    def _policy(self, call: Call) -> bytes:
+        bucket = open_bucket(self._store, call)
+        found = bucket.config.documents.get(POLICY)
+        if found is None:
+            raise S3Error("NoSuchBucketPolicy", BucketName=call.bucket)
+        return found

@@ -1,0 +1,644 @@
+"""Policies: what is refused when one is put, what one says of a request, and that it is enforced:
+POL-1 to POL-4, ANON-1 to ANON-3, ACL-6."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import time
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS, action_of
+from ingot.s3.errors import S3Error
+from ingot.s3.operations import OPERATIONS
+from ingot.s3.pattern import Pattern
+from ingot.s3.policy import POLICY_BYTES_MAX, Asked, read
+from ingot.s3.policy_conditions import Condition
+from tests.s3.driver import OTHER, OWNER, Driver
+from tests.s3.test_configuration import BLOCK, put
+
+ALL = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::bucket/*"}
+KNOWN = {account.access_key: account.id for account in (OWNER, OTHER)}
+
+
+def who(name):
+    return name if re.fullmatch("[0-9a-f]{64}", name) else KNOWN.get(name)
+
+
+def policy(*statements):
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)}).encode()
+
+
+def said(*statements, who_asks=OTHER.id, action="GetObject", resource="bucket/key", **context):
+    found = {key.replace("__", ":").replace("_", "-"): v for key, v in context.items()}
+
+    def values(key):
+        value = found.get(key, ())
+        return (value,) if isinstance(value, str) else value
+
+    made = read(policy(*statements), "bucket", who)
+    return made.verdict(Asked(who_asks, action, resource, values))
+
+
+# -- patterns --------------------------------------------------------------------------------------
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab\n", max_size=8))
+def test_patterns_fit_as_fnmatch_says(pattern, text):
+    assert Pattern(pattern).fits(text) == fnmatch.fnmatchcase(text, pattern)
+
+
+def test_a_pattern_costs_no_power_of_its_stars():
+    began = time.process_time()
+    assert not Pattern("*a" * 5000 + "b").fits("a" * 4000)
+    assert not Pattern("*a?" * 300 + "b").fits("a" * 1024)
+    assert time.process_time() - began < 0.5
+
+
+# -- POL-1: what is refused ------------------------------------------------------------------------
+
+BAD = [
+    (b"[]", "first byte must be '{'"),
+    (b"nonsense", "first byte must be '{'"),
+    (b"{", "invalid Json"),
+    (b'{"Statement": [], "Statement": []}', "invalid Json"),
+    (b'{"a":' * 2000, "invalid Json"),
+    (b"{\xff}", "invalid Json"),
+    (b"{}", "Missing required field Statement"),
+    (b'{"Statement": []}', "Statement is empty"),
+    (b'{"Statement": "x"}', "Statement is empty"),
+    (b'{"Statement": [{}]}', "Statement is empty"),
+    (b'{"Statement": [1]}', "invalid Json"),
+    (b'{"Version": "2020-01-01", "Statement": [{}]}', "valid version string"),
+    (b'{"Other": 1, "Statement": [{}]}', "Unknown field Other"),
+]
+BAD_FIELDS = [
+    ({"Effect": None}, "Missing required field Effect"),
+    ({"Effect": "allow"}, "Invalid effect : allow"),
+    ({"Principal": None}, "Missing required field Principal"),
+    ({"Principal": "somebody"}, "Invalid principal in policy"),
+    ({"Principal": {"AWS": []}}, "Invalid principal in policy"),
+    ({"Principal": {"AWS": "AKIANOBODY"}}, "Invalid principal in policy"),
+    ({"Principal": {"AWS": "arn:aws:iam::AKIANOBODY:root"}}, "Invalid principal in policy"),
+    ({"Principal": {"Service": "s3.amazonaws.com"}}, "Invalid principal in policy"),
+    ({"Principal": {"AWS": ["*", 1]}}, "Invalid principal in policy"),
+    ({"NotPrincipal": "*"}, "invalid Json"),
+    ({"Action": None}, "Missing required field Action"),
+    ({"Action": "s3:Nothing"}, "Policy has invalid action"),
+    ({"Action": "ec2:GetObject"}, "Policy has invalid action"),
+    ({"Action": "GetObject"}, "Policy has invalid action"),
+    ({"Action": []}, "Policy has invalid action"),
+    ({"Resource": None}, "Missing required field Resource"),
+    ({"Resource": "bucket/*"}, "Policy has invalid resource"),
+    ({"Resource": "arn:aws:s3:::other/*"}, "Policy has invalid resource"),
+    ({"Resource": "arn:aws:s3:::bucket2"}, "Policy has invalid resource"),
+    ({"Resource": "arn:aws:s3:::bucket/${aws:username}"}, "Policy has invalid resource"),
+    ({"Action": "s3:ListBucket"}, "Action does not apply to any resource"),
+    ({"Resource": "arn:aws:s3:::bucket", "Action": "s3:GetObject"}, "does not apply to any"),
+    ({"Extra": 1}, "Unknown field Extra"),
+    ({"Sid": 1}, "invalid Json"),
+    ({"Condition": []}, "invalid Json"),
+    ({"Condition": {"StringEquals": {}}}, "invalid Json"),
+    ({"Condition": {"StringEqual": {"s3:prefix": "a"}}}, "Invalid Condition type : StringEqual"),
+    ({"Condition": {"All:StringEquals": {"s3:prefix": "a"}}}, "Invalid Condition type"),
+    ({"Condition": {"StringEquals": {"s3:nothing": "a"}}}, "invalid condition key"),
+    ({"Condition": {"StringEquals": {"aws:SourceVpc": "a"}}}, "invalid condition key"),
+    ({"Condition": {"IpAddress": {"aws:SourceIp": "here"}}}, "invalid condition value"),
+    ({"Condition": {"NumericEquals": {"s3:max-keys": "nan"}}}, "invalid condition value"),
+    ({"Condition": {"Bool": {"aws:SecureTransport": "yes"}}}, "invalid condition value"),
+    ({"Condition": {"Null": {"s3:prefix": "yes"}}}, "invalid condition value"),
+    ({"Condition": {"StringEquals": {"s3:prefix": []}}}, "invalid condition value"),
+    ({"Condition": {"StringEquals": {"s3:prefix": {}}}}, "invalid condition value"),
+    ({"Condition": {"StringEquals": {"s3:prefix": "${aws:username}"}}}, "invalid condition value"),
+]
+
+
+@pytest.fixture
+def driver():
+    made = Driver()
+    made.bucket()
+    made.put("key", b"bytes")
+    return made
+
+
+@pytest.mark.parametrize(("body", "text"), BAD)
+def test_pol_1_malformed(driver, body, text):
+    answer = put(driver, "policy", body)
+    assert (answer.status, answer.code) == (400, "MalformedPolicy")
+    assert text in answer.xml.findtext("Message")
+    assert driver.ask("GET", "/bucket", "policy").code == "NoSuchBucketPolicy"
+
+
+@pytest.mark.parametrize(("fields", "text"), BAD_FIELDS)
+def test_pol_1_malformed_statements(driver, fields, text):
+    statement = {name: v for name, v in (ALL | fields).items() if v is not None}
+    answer = put(driver, "policy", policy(ALL, statement))
+    assert (answer.status, answer.code) == (400, "MalformedPolicy")
+    assert text in answer.xml.findtext("Message")
+
+
+def test_pol_1_size(driver):
+    body = policy(ALL)
+    largest = body + b" " * (POLICY_BYTES_MAX - len(body))
+    assert put(driver, "policy", largest).status == 204
+    assert put(driver, "policy", largest + b" ").code == "MalformedPolicy"
+    assert put(driver, "policy", b"").code == "MissingRequestBodyError"
+
+
+def test_pol_1_byte_identical(driver):
+    body = b'\n{ "Statement":' + json.dumps(ALL).encode() + b', "Id":"\xc3\xa9"}\n'
+    assert put(driver, "policy", body).status == 204
+    answer = driver.ask("GET", "/bucket", "policy")
+    assert (answer.body, answer.headers["content-type"]) == (body, "application/json")
+    assert driver.ask("DELETE", "/bucket", "policy").status == 204
+    assert driver.ask("GET", "/bucket", "policy").code == "NoSuchBucketPolicy"
+    assert driver.ask("DELETE", "/bucket", "policy").status == 204
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from([*ALL, "Statement", "Version", "Condition", "AWS", "StringLike"]),
+                inner,
+                max_size=5,
+            )
+        ),
+    )
+)
+def test_pol_1_anything_is_read_or_malformed(found):
+    for document in (found, {"Statement": found}, {"Statement": [{**ALL, "Condition": found}]}):
+        try:
+            read(json.dumps(document).encode(), "bucket", who)
+        except S3Error as error:
+            assert error.code == "MalformedPolicy"
+
+
+# -- POL-2: what it says ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "verdict"),
+    [
+        ({}, {}, True),
+        ({"Effect": "Deny"}, {}, False),
+        ({"Principal": {"AWS": "*"}}, {"who_asks": None}, True),
+        ({"Principal": {"AWS": OTHER.id}}, {}, True),
+        ({"Principal": {"AWS": [OTHER.access_key]}}, {}, True),
+        ({"Principal": {"CanonicalUser": OTHER.id}}, {}, True),
+        ({"Principal": {"AWS": f"arn:aws:iam::{OTHER.id}:root"}}, {}, True),
+        ({"Principal": {"AWS": f"arn:aws:iam:::user/{OTHER.access_key}"}}, {}, True),
+        ({"Principal": {"AWS": f"arn:aws:iam::{OTHER.id}:user/x/{OTHER.access_key}"}}, {}, True),
+        ({"Principal": {"AWS": f"arn:aws:iam::{OWNER.id}:user/{OTHER.access_key}"}}, {}, None),
+        ({"Principal": {"AWS": OWNER.id}}, {}, None),
+        ({"Principal": {"AWS": OTHER.id}}, {"who_asks": None}, None),
+        ({"Principal": None, "NotPrincipal": {"AWS": OWNER.id}}, {}, True),
+        ({"Principal": None, "NotPrincipal": {"AWS": OTHER.id}}, {}, None),
+        ({"Action": "s3:Get*"}, {}, True),
+        ({"Action": "S3:getobject"}, {}, True),
+        ({"Action": "*"}, {}, True),
+        ({"Action": "s3:?etObject"}, {}, True),
+        ({"Action": ["s3:PutObject", "s3:GetObject"]}, {}, True),
+        ({"Action": "s3:PutObject"}, {}, None),
+        ({"Action": None, "NotAction": "s3:PutObject"}, {}, True),
+        ({"Action": None, "NotAction": "s3:Get*"}, {}, None),
+        ({"Resource": "arn:aws:s3:::bucket/k?y"}, {}, True),
+        ({"Resource": "arn:aws:s3:::bucket/other*"}, {}, None),
+        ({"Resource": ["arn:aws:s3:::bucket", "arn:aws:s3:::bucket/key"]}, {}, True),
+        ({"Resource": "arn:aws:s3:::*"}, {}, True),
+        ({"Resource": "arn:aws:s3:::bucket*"}, {"resource": "bucket", "action": "X"}, True),
+        ({}, {"resource": "bucket"}, None),
+        ({"Resource": None, "NotResource": "arn:aws:s3:::bucket/x*"}, {}, True),
+        ({"Resource": None, "NotResource": "arn:aws:s3:::bucket/k*"}, {}, None),
+    ],
+)
+def test_pol_2_one_statement(fields, asked, verdict):
+    statement = {name: v for name, v in (ALL | fields).items() if v is not None}
+    assert said(statement, **asked) is verdict
+
+
+STATEMENTS = st.fixed_dictionaries(
+    {
+        "Effect": st.sampled_from(["Allow", "Deny"]),
+        "Principal": st.sampled_from(["*", {"AWS": OTHER.id}, {"AWS": OWNER.id}]),
+        "Action": st.sampled_from(["s3:GetObject", "s3:Get*", "s3:PutObject", "s3:*"]),
+        "Resource": st.sampled_from(["arn:aws:s3:::bucket/*", "arn:aws:s3:::bucket/k*"]),
+    }
+)
+
+
+@given(st.lists(STATEMENTS, min_size=1, max_size=5), st.sampled_from([OTHER.id, None]))
+def test_pol_2_deny_over_allow_over_nothing(statements, asking):
+    alone = [said(statement, who_asks=asking) for statement in statements]
+    expected = False if False in alone else True if True in alone else None
+    assert said(*statements, who_asks=asking) is expected
+
+
+def test_every_operation_has_an_action():
+    for row in OPERATIONS:
+        action = action_of(row)
+        if row.level != "service" and row.name not in ("CreateBucket", "DeleteObjects"):
+            assert action in (OF_BUCKETS if row.level == "bucket" else OF_OBJECTS), row.name
+    assert not OF_BUCKETS & OF_OBJECTS
+    names = {row.name: row for row in OPERATIONS}
+    assert action_of(names["HeadObject"]) == "GetObject"
+    assert action_of(names["HeadObject"], of_version=True) == "GetObjectVersion"
+    assert action_of(names["ListParts"], of_version=True) == "ListMultipartUploadParts"
+
+
+# -- POL-3: conditions -----------------------------------------------------------------------------
+
+PREFIX = "s3:prefix"
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "fits", "not_", "absent"),
+    [
+        ("StringEquals", ["a", "b"], ["a", "b"], ["A", "c", ""], False),
+        ("StringNotEquals", ["a", "b"], ["c", "A"], ["a", "b"], True),
+        ("StringEqualsIgnoreCase", ["a"], ["a", "A"], ["b"], False),
+        ("StringNotEqualsIgnoreCase", ["a"], ["b"], ["a", "A"], True),
+        ("StringLike", ["a*", "?b"], ["a", "ax", "cb"], ["b", "ccb"], False),
+        ("StringNotLike", ["a*"], ["b"], ["a", "ax"], True),
+        ("StringEqualsIfExists", ["a"], ["a"], ["b"], True),
+        ("StringNotEqualsIfExists", ["a"], ["b"], ["a"], True),
+        ("NumericEquals", ["5"], ["5", "5.0"], ["6", "x"], False),
+        ("NumericNotEquals", ["5"], ["6", "x"], ["5"], True),
+        ("NumericLessThan", ["5"], ["4", "-1"], ["5", "x"], False),
+        ("NumericLessThanEquals", [5], ["5"], ["6"], False),
+        ("NumericGreaterThan", ["5"], ["6"], ["5"], False),
+        ("NumericGreaterThanEquals", ["5"], ["5"], ["4"], False),
+        ("DateLessThan", ["2026-01-02T00:00:00Z"], ["2026-01-01T23:59:59.000Z"], ["x"], False),
+        ("DateGreaterThan", ["2026-01-02"], ["2026-01-02T00:00:01Z"], ["2026-01-02"], False),
+        ("Bool", [True], ["true"], ["false"], False),
+        ("IpAddress", ["10.0.0.0/8", "2001:db8::/32"], ["10.1.2.3", "2001:db8::1"], ["1.1.1.1"], 0),
+        ("IpAddress", ["10.1.2.3"], ["10.1.2.3", "::ffff:10.1.2.3"], ["x", "::1"], False),
+        ("NotIpAddress", ["10.0.0.0/8"], ["1.1.1.1"], ["10.0.0.1"], True),
+        ("Null", ["true"], [], ["a", "b"], True),
+        ("Null", [False], ["a"], [], False),
+        ("ForAnyValue:StringEquals", ["a"], ["a"], ["b"], False),
+        ("ForAllValues:StringEquals", ["a"], ["a"], ["b"], True),
+        ("ForAnyValue:StringNotEquals", ["a"], ["b"], ["a"], False),
+    ],
+)
+def test_pol_3_operators(operator, values, fits, not_, absent):
+    statement = {**ALL, "Condition": {operator: {PREFIX: values}}}
+    for value in fits:
+        assert said(statement, s3__prefix=value) is True, value
+    for value in not_:
+        assert said(statement, s3__prefix=value) is None, value
+    assert (said(statement) is True) is bool(absent)
+
+
+@pytest.mark.parametrize(
+    ("operator", "found", "holds"),
+    [
+        ("ForAnyValue:StringEquals", ("a", "x"), True),
+        ("ForAnyValue:StringEquals", ("x", "y"), False),
+        ("ForAllValues:StringEquals", ("a", "b"), True),
+        ("ForAllValues:StringEquals", ("a", "x"), False),
+        ("ForAnyValue:StringNotEquals", ("a", "x"), True),
+        ("ForAnyValue:StringNotEquals", ("a", "b"), False),
+        ("ForAllValues:StringNotEquals", ("a", "x"), False),
+        ("ForAllValues:StringNotEquals", ("x", "y"), True),
+        ("StringEquals", ("x", "a"), True),
+        ("StringNotEquals", ("x", "a"), False),
+    ],
+)
+def test_pol_3_several_values(operator, found, holds):
+    assert Condition(operator, PREFIX, ["a", "b"]).holds(lambda key: found) is holds
+
+
+def test_pol_3_all_conditions_have_to_hold():
+    condition = {
+        "StringEquals": {"s3:PREFIX": "a", "s3:delimiter": "/"},
+        "Bool": {"aws:SecureTransport": "false"},
+    }
+    good = {"s3__prefix": "a", "s3__delimiter": "/", "aws__securetransport": "false"}
+    statement = {**ALL, "Condition": condition}
+    assert said(statement, **good) is True
+    for name in good:
+        assert said(statement, **{**good, name: "other"}) is None
+
+
+# -- POL-4: public ---------------------------------------------------------------------------------
+
+IP = {"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "2001:db8::/32"]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "public"),
+    [
+        ({}, True),
+        ({"Principal": {"AWS": ["*", OTHER.id]}}, True),
+        ({"Principal": None, "NotPrincipal": {"AWS": OTHER.id}}, True),
+        ({"Principal": {"AWS": OTHER.id}}, False),
+        ({"Effect": "Deny"}, False),
+        ({"Condition": IP}, False),
+        ({"Condition": {"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "0.0.0.0/0"]}}}, True),
+        ({"Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}, True),
+        ({"Condition": {"IpAddressIfExists": {"aws:SourceIp": "10.0.0.0/8"}}}, True),
+        ({"Condition": {"StringLike": {"aws:Referer": "http://here/*"}}}, True),
+        ({"Condition": {"StringEquals": {"aws:userid": OTHER.id}}}, False),
+        ({"Condition": {"StringLike": {"aws:userid": "*"}}}, True),
+    ],
+)
+def test_pol_4_status(driver, fields, public):
+    statement = {name: v for name, v in (ALL | fields).items() if v is not None}
+    assert put(driver, "policy", policy(statement)).status == 204
+    answer = driver.ask("GET", "/bucket", "policyStatus")
+    assert answer.text("IsPublic") == ("true" if public else "false")
+
+
+def test_pol_4_without_a_policy(driver):
+    assert driver.ask("GET", "/bucket", "policyStatus").code == "NoSuchBucketPolicy"
+
+
+# -- enforced --------------------------------------------------------------------------------------
+
+
+def allow(*actions, resource="/*", principal="*", effect="Allow", **fields):
+    return {
+        **{"Effect": effect, "Principal": principal, "Action": [f"s3:{a}" for a in actions]},
+        "Resource": [f"arn:aws:s3:::bucket{one}" for one in resource.split(",")],
+        **fields,
+    }
+
+
+def set_policy(driver, *statements):
+    answer = put(driver, "policy", policy(*statements))
+    assert answer.status == 204, answer.body
+
+
+READERS = pytest.mark.parametrize("account", [OTHER, None], ids=["other", "nobody"])
+
+
+@READERS
+def test_anon_1_nothing_without_a_policy(driver, account):
+    for row in OPERATIONS:
+        if row.level == "service" or row.name == "CreateBucket":
+            continue
+        path = "/bucket" if row.level == "bucket" else "/bucket/key"
+        query = (
+            row.resource.decode()
+            .replace("list-type", "list-type=2")
+            .replace("+id", "&id=1")
+            .replace("+x-amz-copy-source", "")
+        )
+        query = query.replace(
+            "uploadId", "partNumber=1&uploadId=u" if row.method == "PUT" else "uploadId=u"
+        )
+        headers = {"content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}
+        if row.resource.endswith(b"x-amz-copy-source"):
+            headers["x-amz-copy-source"] = "/bucket/key"
+        answer = driver.ask(row.method, path, query, headers, account=account)
+        wanted = (501, 403) if row.kind == "refused" and account else (403,)
+        assert answer.status in wanted, (row.name, answer.body)
+    assert driver.keys() == [b"key"]
+
+
+@READERS
+def test_anon_3_reading(driver, account):
+    set_policy(driver, allow("GetObject"))
+    assert driver.ask("GET", "/bucket/key", account=account).body == b"bytes"
+    assert driver.ask("HEAD", "/bucket/key", account=account).status == 200
+    for method, path, query in (
+        *(("PUT", "/bucket/key", ""), ("DELETE", "/bucket/key", ""), ("GET", "/bucket", "")),
+        *(("GET", "/bucket", "policy"), ("DELETE", "/bucket", ""), ("GET", "/", "")),
+        *(("PUT", "/bucket/key", "uploadId=u&partNumber=1"), ("HEAD", "/bucket", "")),
+        *(("GET", "/bucket/key", "versionId=null"), ("DELETE", "/bucket", "policy")),
+    ):
+        if (path, account) != ("/", OTHER):
+            assert driver.ask(method, path, query, account=account).status == 403, (method, path)
+    assert driver.keys() == [b"key"]
+
+
+@READERS
+def test_anon_3_a_missing_object_is_told_to_those_who_may_list(driver, account):
+    set_policy(driver, allow("GetObject"))
+    assert driver.ask("GET", "/bucket/none", account=account).code == "AccessDenied"
+    set_policy(driver, allow("GetObject"), allow("ListBucket", resource=""))
+    assert driver.ask("GET", "/bucket/none", account=account).code == "NoSuchKey"
+    assert driver.ask("GET", "/bucket", account=account).texts("Contents/Key") == ["key"]
+    assert driver.ask("HEAD", "/bucket", account=account).status == 200
+
+
+@READERS
+def test_anon_4_writing(driver, account):
+    set_policy(driver, allow("PutObject", "DeleteObject", resource="/in/*"))
+    assert driver.ask("PUT", "/bucket/in/a", body=b"new", account=account).status == 200
+    assert driver.ask("GET", "/bucket/in/a").body == b"new", "it belongs to the bucket's owner"
+    assert driver.ask("PUT", "/bucket/out", body=b"new", account=account).status == 403
+    assert driver.ask("DELETE", "/bucket/in/a", account=account).status == 204
+    assert driver.ask("DELETE", "/bucket/key", account=account).status == 403
+    assert driver.keys() == [b"key"]
+
+
+def test_nothing_of_a_body_is_read_for_whom_the_policy_denies(driver):
+    set_policy(driver, allow("GetObject"))
+    for account in (OTHER, None):
+        driver.ask("PUT", "/bucket/key", body=b"new", account=account)
+        assert driver.body.reads == 0
+        body = b"<Delete><Object><Key>key</Key></Object></Delete>"
+        driver.ask("PUT", "/bucket", "policy", body=body, account=account)
+        assert driver.body.reads == 0
+
+
+@READERS
+def test_anon_2_what_nobody_may_do_anonymously(driver, account):
+    set_policy(driver, allow("*", resource=",/*"))
+    copied = driver.ask("PUT", "/bucket/b", "", {"x-amz-copy-source": "bucket/key"}, b"", account)
+    begun = driver.ask("POST", "/bucket/b", "uploads", account=account)
+    if account is None:
+        assert (copied.code, begun.code) == ("AccessDenied", "AccessDenied")
+        assert "copy objects" in copied.xml.findtext("Message")
+        assert "multipart" in begun.xml.findtext("Message")
+        assert driver.ask("PUT", "/new", account=None).code == "AccessDenied"
+        assert driver.ask("GET", "/", account=None).code == "AccessDenied"
+    else:
+        assert copied.status == 200
+
+
+@READERS
+def test_delete_objects_asks_for_each_key(driver, account):
+    driver.put("mine")
+    set_policy(driver, allow("DeleteObject", resource="/mine"))
+    listed = "".join(f"<Object><Key>{key}</Key></Object>" for key in ("key", "mine"))
+    answer = put_delete(driver, f"<Delete>{listed}</Delete>", account)
+    assert answer.texts("Deleted/Key") == ["mine"]
+    assert answer.texts("Error/Key") == ["key"]
+    assert answer.texts("Error/Code") == ["AccessDenied"]
+    assert driver.keys() == [b"key"]
+
+
+def put_delete(driver, text, account):
+    import base64
+    import hashlib
+
+    body = text.encode()
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    return driver.ask("POST", "/bucket", "delete", {"content-md5": md5}, body, account)
+
+
+def test_a_copy_needs_both_rights(driver):
+    driver.bucket("theirs", OTHER)
+    copy = {"x-amz-copy-source": "bucket/key"}
+    assert driver.ask("PUT", "/theirs/copy", "", copy, account=OTHER).code == "AccessDenied"
+    set_policy(driver, allow("GetObject", principal={"AWS": OTHER.id}))
+    assert driver.ask("PUT", "/theirs/copy", "", copy, account=OTHER).status == 200
+    none = {"x-amz-copy-source": "bucket/none"}
+    assert driver.ask("PUT", "/theirs/copy", "", none, account=OTHER).code == "AccessDenied"
+    back = {"x-amz-copy-source": "theirs/copy"}
+    assert driver.ask("PUT", "/bucket/back", "", back, account=OTHER).code == "AccessDenied"
+    set_policy(
+        driver,
+        allow("PutObject", Condition={"StringLike": {"s3:x-amz-copy-source": "theirs/*"}}),
+    )
+    assert driver.ask("PUT", "/bucket/back", "", back, account=OTHER).status == 200
+    assert driver.ask("PUT", "/bucket/other", "", copy, account=OTHER).code == "AccessDenied"
+    assert driver.ask("PUT", "/bucket/other", body=b"x", account=OTHER).code == "AccessDenied"
+
+
+def test_pol_2_a_denial_holds_for_the_owner_but_not_about_the_policy(driver):
+    set_policy(driver, allow("*", resource=",/*", effect="Deny"))
+    for method, path in (("GET", "/bucket/key"), ("PUT", "/bucket/key"), ("GET", "/bucket")):
+        assert driver.ask(method, path).code == "AccessDenied"
+    assert driver.ask("GET", "/bucket", "policyStatus").code == "AccessDenied"
+    assert driver.ask("GET", "/bucket", "policy").status == 200
+    assert driver.ask("DELETE", "/bucket", "policy").status == 204
+    assert driver.ask("GET", "/bucket/key").status == 200
+
+
+def test_a_policy_says_nothing_to_the_owner_that_it_allows_others(driver):
+    set_policy(driver, allow("GetObject", principal={"AWS": OTHER.id}))
+    assert driver.ask("PUT", "/bucket/key", body=b"new").status == 200
+    assert driver.ask("GET", "/bucket", "policy", account=OTHER).code == "AccessDenied"
+    assert driver.ask("GET", "/bucket/key", account=None).code == "AccessDenied"
+    set_policy(driver, allow("*Policy*", resource=",/*", principal={"AWS": OTHER.id}))
+    assert driver.ask("GET", "/bucket", "policy", account=OTHER).status == 200
+
+
+CONDITIONS = [
+    ({"StringEquals": {"s3:prefix": "a/"}}, {"query": "prefix=a%2F"}, {"query": "prefix=b%2F"}),
+    ({"StringEquals": {"s3:delimiter": "/"}}, {"query": "delimiter=%2F"}, {}),
+    ({"NumericLessThanEquals": {"s3:max-keys": 10}}, {"query": "max-keys=10"}, {"query": ""}),
+    ({"StringLike": {"aws:Referer": "http://a/*"}}, {"referer": "http://a/x"}, {"referer": "b"}),
+    ({"StringLike": {"aws:UserAgent": "x*"}}, {"user-agent": "xyz"}, {"user-agent": "y"}),
+    ({"Bool": {"aws:SecureTransport": "false"}}, {}, None),
+    ({"Bool": {"aws:SecureTransport": "true"}}, None, {}),
+    ({"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}, {"peer": "192.0.2.7"}, {"peer": "::1"}),
+    ({"StringEquals": {"aws:PrincipalType": "Account"}}, {}, None),
+    ({"StringEquals": {"aws:userid": OTHER.id}}, {}, None),
+    ({"StringEquals": {"s3:authType": "REST-HEADER"}}, {}, None),
+    ({"StringEquals": {"s3:signatureversion": "AWS4-HMAC-SHA256"}}, {}, None),
+    ({"NumericLessThan": {"s3:signatureAge": 60000}}, {}, None),
+    ({"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, {}, None),
+    ({"NumericLessThan": {"aws:EpochTime": "1000"}}, None, {}),
+    ({"Null": {"s3:x-amz-acl": "true"}}, {}, {"x-amz-acl": "private"}),
+]
+
+
+@pytest.mark.parametrize(("condition", "good", "bad"), CONDITIONS, ids=lambda v: str(v)[:40])
+def test_pol_3_keys_of_a_request(driver, condition, good, bad):
+    set_policy(driver, allow("ListBucket", resource="", Condition=condition))
+    for asked, status in ((good, 200), (bad, 403)):
+        if asked is not None:
+            headers = {k: v for k, v in asked.items() if k not in ("query", "peer")}
+            assert listing(driver, asked, headers).status == status, asked
+
+
+def listing(driver, asked, headers):
+    send = driver.send
+
+    def from_there(request):
+        request.peer = asked.get("peer", "-")
+        return send(request)
+
+    driver.send = from_there
+    try:
+        return driver.ask("GET", "/bucket", asked.get("query", ""), headers, account=OTHER)
+    finally:
+        driver.send = send
+
+
+@pytest.mark.parametrize(
+    ("key", "header", "value"),
+    [
+        ("s3:x-amz-acl", "x-amz-acl", "bucket-owner-full-control"),
+        ("s3:x-amz-server-side-encryption", "x-amz-server-side-encryption", "AES256"),
+        ("s3:x-amz-storage-class", "x-amz-storage-class", "STANDARD"),
+        ("s3:if-none-match", "if-none-match", "*"),
+    ],
+)
+def test_pol_3_headers_of_a_put(driver, key, header, value):
+    set_policy(driver, allow("PutObject", Condition={"StringEquals": {key: value}}))
+    assert driver.ask("PUT", "/bucket/a", body=b"x", account=OTHER).code == "AccessDenied"
+    answer = driver.ask("PUT", "/bucket/a", "", {header: value}, b"x", OTHER)
+    assert answer.status == 200
+
+
+def test_pol_3_puts_without_encryption_are_denied(driver):
+    """The two statements that everybody copies."""
+    key = "s3:x-amz-server-side-encryption"
+    set_policy(
+        driver,
+        allow("PutObject", effect="Deny", Condition={"StringNotEquals": {key: "AES256"}}),
+        allow("PutObject", effect="Deny", Condition={"Null": {key: "true"}}),
+    )
+    assert driver.ask("PUT", "/bucket/a", body=b"x").code == "AccessDenied"
+    encrypted = {"x-amz-server-side-encryption": "AES256"}
+    assert driver.ask("PUT", "/bucket/a", "", encrypted, b"x").status == 200
+
+
+def test_presigned_urls_are_judged_too(driver):
+    client = driver.client(OTHER, signature_version="s3v4")
+    url = client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+    path, query = url.split("s3.test", 1)[1].split("?")
+    assert dict(parse_qsl(query))["X-Amz-Signature"]
+    assert driver.ask("GET", path, query, account=None).code == "AccessDenied"
+    age = {"NumericLessThan": {"s3:signatureAge": 600_000}}
+    presigned = {"StringEquals": {"s3:authType": "REST-QUERY-STRING"}, **age}
+    set_policy(driver, allow("GetObject", principal={"AWS": OTHER.id}, Condition=presigned))
+    assert driver.ask("GET", path, query, account=None).body == b"bytes"
+    assert driver.ask("GET", "/bucket/key", account=OTHER).code == "AccessDenied"
+
+
+# -- ACL-6: the public access block ----------------------------------------------------------------
+
+
+def test_acl_6_block_public_policy(driver):
+    put(driver, "publicAccessBlock", BLOCK.format("<BlockPublicPolicy>true</BlockPublicPolicy>"))
+    answer = put(driver, "policy", policy(ALL))
+    assert (answer.status, answer.code) == (403, "AccessDenied")
+    set_policy(driver, allow("GetObject", principal={"AWS": OTHER.id}))
+    driver.ask("DELETE", "/bucket", "publicAccessBlock")
+    set_policy(driver, ALL)
+
+
+def test_acl_6_restrict_public_buckets(driver):
+    flag = "<RestrictPublicBuckets>true</RestrictPublicBuckets>"
+    set_policy(driver, ALL)
+    put(driver, "publicAccessBlock", BLOCK.format(flag))
+    for account, status in ((OWNER, 200), (OTHER, 403), (None, 403)):
+        assert driver.ask("GET", "/bucket/key", account=account).status == status
+    set_policy(driver, allow("GetObject", principal={"AWS": OTHER.id}))
+    assert driver.ask("GET", "/bucket/key", account=OTHER).status == 200
+
+
+def test_a_policy_that_cannot_be_read_refuses(driver):
+    """As one that a later version wrote."""
+    later = json.dumps({"Statement": [ALL], "Later": 1}).encode()
+    from tests.s3.fake_store import run_now
+
+    run_now(driver.store.configure("bucket", "policy", later))
+    for account in (OWNER, OTHER, None):
+        assert driver.ask("GET", "/bucket/key", account=account).status in (400, 403)
+    assert driver.ask("DELETE", "/bucket", "policy").status == 204
+    assert driver.ask("GET", "/bucket/key").status == 200
