@@ -29,7 +29,7 @@ from typing import Final
 
 from ingot._speedups import layout
 from ingot.codec import dag_cbor
-from ingot.codec.fields import offset_of, open_envelope
+from ingot.codec.fields import Fields, offset_of, open_envelope
 from ingot.errors import FormatError
 from ingot.messages import Cid
 
@@ -113,6 +113,14 @@ def decode_leaf(block: bytes) -> Leaf:
 
 def encode_state(state: State) -> bytes:
     """The state's block; ValueError for one that ``decode_state`` would not give back."""
+    fields = state_fields(state)
+    if not fields:
+        raise ValueError("a state that says nothing has no block")
+    return dag_cbor.wrap(STATE, fields)
+
+
+def state_fields(state: State) -> dict[str, object]:
+    """What a block says of a state, none where that is nothing; ValueError."""
     fields: dict[str, object] = {}
     if state.tags:
         if "" in state.tags:
@@ -125,14 +133,19 @@ def encode_state(state: State) -> bytes:
         fields["retention"] = {"mode": mode, "until": until}
     if state.hold:
         fields["hold"] = True
-    if not fields:
-        raise ValueError("a state that says nothing has no block")
-    return dag_cbor.wrap(STATE, fields)
+    return fields
 
 
 def decode_state(block: bytes) -> State:
     """FormatError for anything that ``encode_state`` would not write."""
-    fields = open_envelope(block, STATE)
+    state = read_state(open_envelope(block, STATE))
+    if not state:
+        raise FormatError(offset_of(block, (STATE,)), "a field", "none")
+    return state
+
+
+def read_state(fields: Fields) -> State:
+    """What ``state_fields`` said."""
     tags: dict[str, object] | None = fields.get("tags", dict)
     checked: dict[str, str] = {}
     for name, value in (tags or {}).items():
@@ -153,10 +166,7 @@ def decode_state(block: bytes) -> State:
         retention = Retention(mode, inner.need_uint("until"))
         inner.done()
     fields.done()
-    state = State(checked, retention, hold or False)
-    if not state:
-        raise FormatError(offset_of(block, (STATE,)), "a field", "none")
-    return state
+    return State(checked, retention, hold or False)
 
 
 def order_key(sequence: int, position: int) -> str:

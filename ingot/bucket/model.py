@@ -51,9 +51,17 @@ EVERYDAY: Final = frozenset(
 class NoSuchVersion(NotFound):
     """The key has no version with this id."""
 
+    def __init__(self, version: str) -> None:
+        super().__init__(f"no version {version}")
+        self.version = version
+
 
 class IsDeleteMarker(RequestError):
     """The version is a delete marker, which has neither bytes nor state."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"version {version} is a delete marker")
+        self.version = version
 
 
 class Locked(RequestError):

@@ -11,7 +11,7 @@ stands. Absent means left out. Pure.
 
     ingot/upload@1 = { key: text, id: text, created: uint (unix ms), initiator: text (canonical id),
                        initiator_name: text, headers: {text: text}, metadata: {text: text},
-                       algorithm: text, composite: true }
+                       algorithm: text, composite: true, state: {...} (as in ingot/state@1) }
     ingot/part@1 = { etag: text, size: uint, created: uint, sha256: 32 bytes,
                      checksums: {algorithm: digest},
                      inline: bytes  or  chunks: [[link, byte length]], depth: uint }
@@ -31,6 +31,7 @@ from hashlib import sha256
 from typing import Final
 
 from ingot.body.checksums import SIZES
+from ingot.bucket.leaf import State, read_state, state_fields
 from ingot.codec import dag_cbor
 from ingot.codec.cid import RAW_PREFIX, Cid, of_structure
 from ingot.codec.fields import Fields, open_envelope
@@ -160,6 +161,7 @@ class Upload:
     metadata: dict[str, str] = field(default_factory=dict)
     algorithm: str = ""  # declared for its checksums; "" where none was
     composite: bool = False  # the object's checksum is to be one over those of the parts
+    state: State = field(default_factory=State)
     cid: bytes = b""  # of its block, where it was read from the tree
 
     @property
@@ -179,6 +181,7 @@ def encode_upload(upload: Upload) -> bytes:
     _put(fields, "metadata", upload.metadata)
     _put(fields, "algorithm", upload.algorithm)
     _put(fields, "composite", upload.composite)
+    _put(fields, "state", state_fields(upload.state))
     return dag_cbor.wrap(UPLOAD, fields)
 
 
@@ -195,12 +198,23 @@ def decode_upload(block: bytes) -> Upload:
         metadata=_texts(fields, "metadata"),
         algorithm=_algorithm(fields),
         composite=_flag(fields, "composite"),
+        state=_state(fields),
         cid=of_structure(block),
     )
     fields.done()
     if upload.composite and not upload.algorithm:
         fields.refuse("composite", "an algorithm with it", "none")
     return upload
+
+
+def _state(fields: Fields) -> State:
+    inner = fields.get_fields("state")
+    if inner is None:
+        return State()
+    state = read_state(inner)
+    if not state:
+        fields.refuse("state", "fields, or no field", "an empty map")
+    return state
 
 
 # -- a part -------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class Reading:
         value = await self._nodes.run(lambda: mst.get(cache, root, key))
         if value is None:
             return None
-        block = await self._blocks.read(value)
+        block = await self._block(value)
         leaf = decode_leaf(block) if block.startswith(LEAF_PREFIX) else None
         if version is not None and version != _name(leaf):
             leaf = None if leaf is None else await self._older(leaf, version)
@@ -96,9 +96,9 @@ class Reading:
                 return None
         state = State()
         if leaf is not None:
-            block = await self._blocks.read(leaf.current)
+            block = await self._block(leaf.current)
             if leaf.state is not None:
-                state = decode_state(await self._blocks.read(leaf.state))
+                state = decode_state(await self._block(leaf.state))
         record = decode_record(block)
         if self.tips.get(bucket.name) is not bucket and record.body.inline is None:
             # While this was on its way back from the disk a unit may have dropped the rest. What
@@ -117,7 +117,7 @@ class Reading:
         value = await self._nodes.run(lambda: mst.get(cache, root, order.encode()))
         if value is None:
             return None
-        found = _leaf_of(value, await self._blocks.read(value))
+        found = _leaf_of(value, await self._block(value))
         return found if _name(found) == version else None
 
     # -- a page of current versions ----------------------------------------------------------------
@@ -236,7 +236,7 @@ class Reading:
     async def _leaf(self, root: Cid | None, key: bytes) -> Leaf | None:
         cache = self._nodes.cache
         value = await self._nodes.run(lambda: mst.get(cache, root, key))
-        return None if value is None else _leaf_of(value, await self._blocks.read(value))
+        return None if value is None else _leaf_of(value, await self._block(value))
 
     async def _marker(self, root: Cid | None, last: Listed) -> str:
         """How the next page finds its place among the versions of a key. An id tells that even when
@@ -303,6 +303,11 @@ class Reading:
             cids = cids[len(found) :]
             if cids:
                 await asyncio.sleep(0)  # others' turn
+
+    async def _block(self, cid: Cid) -> bytes:
+        """Does not suspend where the block is at hand."""
+        block = self._blocks.read_now(cid)
+        return await self._blocks.read(cid) if block is None else block
 
     async def _slices(self, cids: Sequence[Cid]) -> AsyncGenerator[list[tuple[Cid, bytes]], None]:
         """CIDs and their blocks, as ``records`` gives them, leaves as they are."""

@@ -35,6 +35,7 @@ from ingot.bucket.batch import (
 from ingot.bucket.config_block import encode_config
 from ingot.bucket.leaf import State
 from ingot.bucket.model import (
+    NULL_VERSION,
     Bucket,
     BucketConfig,
     BucketExists,
@@ -181,6 +182,10 @@ class Store:
     def find_now(self, bucket: Bucket, key: bytes) -> Record | None:
         """The record of ``key`` where its blocks are at hand, else Missing. FormatError where its
         value is a leaf: whoever shows versions or state asks ``look``."""
+        record = self._record_now(bucket, key)
+        return None if record is None or record.delete_marker else record
+
+    def _record_now(self, bucket: Bucket, key: bytes) -> Record | None:
         root = bucket.head.objects
         if root is None:
             return None
@@ -190,8 +195,7 @@ class Store:
         block = self._blocks.read_now(value)
         if block is None:
             raise Missing([value])
-        record = decode_record(block)
-        return None if record.delete_marker else record
+        return decode_record(block)
 
     async def find(self, bucket: Bucket, key: bytes) -> Record | None:
         """The record of ``key``, None where its current version is a delete marker; does not
@@ -204,7 +208,13 @@ class Store:
 
     async def look(self, bucket: Bucket, key: bytes, version: str | None = None) -> Found | None:
         """A version of ``key`` by its id (or NULL_VERSION), or the current one, even where that is
-        a delete marker; with its state."""
+        a delete marker; with its state. Does not suspend where a bare record is at hand."""
+        if version is None or version == NULL_VERSION:
+            try:
+                record = self._record_now(bucket, key)
+                return None if record is None else Found(record, NULL_VERSION)
+            except (Missing, Lost, FormatError):
+                pass
         return await self._reading.look(bucket, key, version)
 
     async def page(

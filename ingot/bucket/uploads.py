@@ -25,7 +25,7 @@ from typing import Final
 
 from ingot import limits, mst
 from ingot.bucket.assembly import compact
-from ingot.bucket.batch import Answer, Change, UploadChange, Write
+from ingot.bucket.batch import Answer, Change, StatedPut, UploadChange, Write
 from ingot.bucket.model import Bucket, Condition, Outcome
 from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Nodes
@@ -213,7 +213,7 @@ class Uploads:
         record: Record,
         asked: bytes,
         condition: Condition | None = None,
-    ) -> Completed:
+    ) -> tuple[Completed, Outcome | None]:
         """Make ``record``, which was assembled from the ``chosen`` parts, the object at the
         upload's key, and end the upload. NoSuchUpload, PreconditionFailed, NotFound (If-Match on an
         absent key); PartsChanged when a chosen part was replaced meanwhile; Corruption where a
@@ -245,9 +245,11 @@ class Uploads:
             ends=True,
         )
         blocks = [*record.body.blocks, (cid, block), (marker_cid, marker)]
-        changes = [Change(record.key, cid, record.etag, condition)]
-        await self._submit(target, change, blocks, changes=changes)
-        return completed
+        put = Change(record.key, cid, record.etag, condition)
+        if upload.state:
+            put = StatedPut(record.key, cid, record.etag, condition, upload.state)
+        outcome = await self._submit(target, change, blocks, changes=[put])
+        return completed, outcome
 
     async def abort(self, bucket: str, upload: Upload) -> None:
         """End an upload and forget its parts; NoSuchUpload when another was first."""

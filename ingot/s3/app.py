@@ -30,12 +30,14 @@ from ingot.s3.fixed import FixedOperations
 from ingot.s3.listing import ListOperations
 from ingot.s3.multipart import MultipartOperations
 from ingot.s3.names import split_query, split_target
+from ingot.s3.object_tagging import ObjectTaggingOperations
 from ingot.s3.objects import ObjectOperations
 from ingot.s3.operations import REFUSED, Operation
 from ingot.s3.ownership import ENFORCED
 from ingot.s3.policy_operations import PolicyOperations
 from ingot.s3.route import PLAIN_OBJECT, PREFLIGHT, UNROUTED, not_implemented, resolve
 from ingot.s3.upload_listing import UploadListOperations
+from ingot.s3.versioning import VersioningOperations
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -90,6 +92,8 @@ class App:
             BucketOperations(store, clock, region, recreate_own_bucket, default_ownership),
             ConfigurationOperations(store),
             PolicyOperations(store, self._access),
+            VersioningOperations(store),
+            ObjectTaggingOperations(store),
             ListOperations(store),
             DeleteOperations(store),
             CopyOperations(store, clock),

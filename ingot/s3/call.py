@@ -7,17 +7,19 @@ only then the body. Called by the operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ingot.bucket.model import Bucket
+from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.bucket.record import Record
 from ingot.messages import Header, Request, Response
 from ingot.s3.actions import action_of
+from ingot.s3.dates import http_date
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import Operation
 
 if TYPE_CHECKING:
+    from ingot.bucket.reading import Found
     from ingot.bucket.store import Store
     from ingot.credentials import Account
     from ingot.s3.access import Access
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ingot.s3.names import Query
 
 XML: Final[Header] = (b"Content-Type", b"application/xml")
+NO_MARKER: Final[tuple[Header, ...]] = ((b"x-amz-delete-marker", b"false"),)
 OWNER_LOST: Final = (
     "The configuration of this bucket is damaged, so that whose it is cannot be told. Its objects "
     "are kept; its configuration has to be restored by whoever runs this service."
@@ -103,35 +106,68 @@ def require(call: Call, bucket: Bucket, action: str, key: bytes) -> None:
         raise S3Error("AccessDenied")
 
 
-def no_such_key(call: Call, bucket: Bucket, key: bytes) -> S3Error:
+def no_such_key(
+    call: Call, bucket: Bucket, key: bytes, headers: Sequence[Header] = NO_MARKER
+) -> S3Error:
     """That there is no such object: told to those only who may list the bucket."""
     if not call.access.allows(call, bucket, "ListBucket", b""):
         return S3Error("AccessDenied")
-    return S3Error("NoSuchKey", headers=((b"x-amz-delete-marker", b"false"),), Key=key.decode())
+    return S3Error("NoSuchKey", headers=headers, Key=key.decode())
 
 
-async def find_record(store: Store, bucket: Bucket, call: Call) -> Record:
-    """The record of the request's object. ``versionId=null`` is the object of an unversioned
-    bucket; any other id names a version that does not exist."""
-    key = call.key
-    if call.query:
-        version = call.parameter(b"versionId")
-        if version is not None and version != b"null":
-            raise no_such_version(key, version.decode("latin-1"))
-    record = await store.find(bucket, key)
-    if record is None:
-        raise no_such_key(call, bucket, key)
-    return record
+def asked_version(call: Call) -> str | None:
+    """The version that ``versionId`` names; None where the current one is meant."""
+    if not call.query:
+        return None
+    value = call.parameter(b"versionId")
+    if value is None:
+        return None
+    version = value.decode("latin-1")
+    if not version_is_well_formed(version):
+        raise no_such_version(call.key, version)
+    return version
+
+
+async def find_object(store: Store, bucket: Bucket, call: Call) -> Found:
+    """The version of the request's object that is asked for, which is no delete marker."""
+    version = asked_version(call)
+    found = await store.look(bucket, call.key, version)
+    if found is None or found.record.delete_marker:
+        raise _not_there(call, bucket, version, found)
+    return found
+
+
+def _not_there(call: Call, bucket: Bucket, version: str | None, found: Found | None) -> S3Error:
+    """A delete marker answers for the object, or stands in the place of the version."""
+    if found is None:
+        if version is not None:
+            return no_such_version(call.key, version)
+        return no_such_key(call, bucket, call.key)
+    marker = ((b"x-amz-delete-marker", b"true"), (b"x-amz-version-id", found.version.encode()))
+    if version is None:
+        return no_such_key(call, bucket, call.key, marker)
+    allowed = ((b"Allow", b"DELETE"), (b"Last-Modified", modified(found.record)))
+    return S3Error(
+        "MethodNotAllowed",
+        headers=(*marker, *allowed),
+        Method=call.request.method,
+        ResourceType="DeleteMarker",
+    )
+
+
+def modified(record: Record) -> bytes:
+    return http_date(record.created_ms).encode()
 
 
 def version_is_well_formed(version: str) -> bool:
     """Version ids are opaque words of letters and digits."""
-    return version == "null" or (
+    return version == NULL_VERSION or (
         16 <= len(version) <= 64 and version.isascii() and version.isalnum()
     )
 
 
 def no_such_version(key: bytes, version: str) -> S3Error:
+    """The error for an id that names no version, or cannot name one."""
     if not version_is_well_formed(version):
         return S3Error(
             "InvalidArgument",

@@ -33,6 +33,7 @@ from ingot.s3.payload import (
     algorithm_of,
     parse_checksum,
 )
+from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import Element, document, element, malformed, parse, url_encode
 
 if TYPE_CHECKING:
@@ -118,10 +119,14 @@ class CompleteOperations:
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
             try:
-                done = await uploads.complete(call.bucket, upload, chosen, record, asked, condition)
+                done, outcome = await uploads.complete(
+                    call.bucket, upload, chosen, record, asked, condition
+                )
             except (NoSuchUpload, PartsChanged):
                 continue  # another request was first: see what it left
-            return _answer(call, done)
+            response = _answer(call, done)
+            response.headers += outcome_headers(outcome)
+            return response
         raise Unavailable("the parts of the upload are being replaced again and again")
 
     async def _choose(

@@ -6,13 +6,15 @@ as an upload of itself, because only that reads all of it, with bounded memory a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from ingot.bucket.leaf import State
 from ingot.bucket.record import Record
 from ingot.bucket.slices import StoredBody
 from ingot.errors import Corruption
 from ingot.limits import PUT_BYTES_MAX
-from ingot.messages import Response
+from ingot.messages import Header, Response
 from ingot.s3 import conditions
 from ingot.s3.call import (
     Call,
@@ -22,6 +24,7 @@ from ingot.s3.call import (
     no_such_version,
     open_bucket,
     require,
+    version_is_well_formed,
 )
 from ingot.s3.copy_source import CopySource, parse_copy_source
 from ingot.s3.dates import iso
@@ -35,9 +38,11 @@ from ingot.s3.headers import (
     checksum_type,
     write_headers,
 )
+from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import document
 
 if TYPE_CHECKING:
+    from ingot.bucket.reading import Found
     from ingot.bucket.store import Store
     from ingot.ports import Clock
 
@@ -45,6 +50,9 @@ TO_ITSELF: Final = (
     "This copy request is illegal because it is trying to copy an object to itself without "
     "changing the object's metadata, storage class, website redirect location or encryption "
     "attributes."
+)
+OF_A_MARKER: Final = (
+    "The source of a copy request may not specifically refer to a delete marker by version id."
 )
 TOO_LARGE: Final = (
     f"The specified copy source is larger than the maximum allowable size for a copy source: "
@@ -73,12 +81,13 @@ class CopyOperations:
         bucket = open_bucket(store, call)
         if written.lock:
             raise S3Error("InvalidRequest", NO_LOCK)
-        found = await find_source(store, call, source)
+        of_source = await find_source(store, call, source)
+        found = of_source.record
         if found.body.size > PUT_BYTES_MAX:
             raise S3Error("InvalidRequest", TOO_LARGE)
         changes = replaces or retags or written.encrypted or algorithm is not None
         if not changes and (source.bucket, source.key) == (call.bucket, call.key):
-            if source.version is None:
+            if source.version is None and bucket.config.versioning is None:
                 raise S3Error("InvalidRequest", TO_ITSELF)
         if condition is not None:
             current = await store.find(bucket, call.key)
@@ -88,8 +97,13 @@ class CopyOperations:
             await self._take_in_again(record, algorithm)
         else:
             await store.check_body(record.body)
-        await store.put(call.bucket, record, condition)
+        state = written.state or State()
+        if not retags:
+            state = replace(state, tags=of_source.state.tags)
+        outcome = await store.put(call.bucket, record, condition, state)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
+        response.headers += outcome_headers(outcome)
+        response.headers += source_headers(store, source, of_source)
         if written.encrypted:
             response.headers.append((SSE, b"AES256"))
         return response
@@ -121,24 +135,38 @@ class CopyOperations:
         record.parts, record.part_checksums = [], {}
 
 
-async def find_source(store: Store, call: Call, source: CopySource) -> Record:
-    """The record that a copy reads, with the right to read it and on the client's conditions. Its
+async def find_source(store: Store, call: Call, source: CopySource) -> Found:
+    """The version that a copy reads, with the right to read it and on the client's conditions. Its
     body is pinned for as long as it is held."""
     index = call.request.index
     bucket = store.bucket(source.bucket)
     check_expected(bucket, call, b"x-amz-source-expected-bucket-owner")
     action = "GetObject" if source.version is None else "GetObjectVersion"
     require(call, bucket, action, source.key)
-    if source.version is not None and source.version != "null":
-        raise no_such_version(source.key, source.version)
-    found = await store.find(bucket, source.key)
-    if found is None:
+    version = source.version
+    if version is not None and not version_is_well_formed(version):
+        raise no_such_version(source.key, version)
+    of_source = await store.look(bucket, source.key, version)
+    if of_source is None and version is not None:
+        raise no_such_version(source.key, version)
+    if of_source is None or (version is None and of_source.record.delete_marker):
         raise no_such_key(call, bucket, source.key)
+    found = of_source.record
+    if found.delete_marker:
+        raise S3Error("InvalidRequest", OF_A_MARKER)
     store.pin(found.body)
     asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
     if asked:
         conditions.read(asked, found.etag, found.created_ms)
-    return found
+    return of_source
+
+
+def source_headers(store: Store, source: CopySource, found: Found) -> list[Header]:
+    """The header that names the version which was copied, of a bucket with versions."""
+    bucket = store.bucket(source.bucket)
+    if bucket.config.versioning is None:
+        return []
+    return [(b"x-amz-copy-source-version-id", found.version.encode())]
 
 
 def _directive(call: Call, name: bytes) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ingot.bucket.model import Bucket, Condition
+from ingot.bucket.batch import Removal
+from ingot.bucket.model import Bucket, Condition, Outcome
 from ingot.errors import IngotError
 from ingot.messages import Response
 from ingot.s3 import conditions
@@ -20,6 +21,7 @@ from ingot.s3.call import (
 from ingot.s3.documents import read_document, require_checksum
 from ingot.s3.errors import S3Error, translate
 from ingot.s3.names import check_key
+from ingot.s3.objects import bypasses
 from ingot.s3.xml import Element, document, element, malformed, parse
 
 if TYPE_CHECKING:
@@ -36,11 +38,6 @@ class Entry(NamedTuple):
     etag: str | None
     modified: str | None
     size: str | None
-
-    @property
-    def is_current(self) -> bool:
-        """Without versions the object is its own version "null"; no other one exists."""
-        return self.version is None or self.version == "null"
 
 
 class DeleteOperations:
@@ -59,28 +56,33 @@ class DeleteOperations:
         if not call.access.may_allow(call, bucket):  # else each key has its own answer
             raise S3Error("AccessDenied")
         entries, quiet = _parse(await read_document(call))
-        results: list[S3Error | None] = [None] * len(entries)
+        results: list[S3Error | Outcome | None] = [None] * len(entries)
         places: list[int] = []
-        wanted: list[Condition | None] = []
+        removals: list[Removal] = []
         for place, entry in enumerate(entries):
             try:
                 condition = await self._judge(call, bucket, entry)
             except S3Error as error:
                 results[place] = error
                 continue
-            if entry.is_current:
-                places.append(place)
-                wanted.append(condition)
+            places.append(place)
+            key = entry.key.encode()
+            bypass = bypasses(call, bucket, key)
+            removals.append(Removal(key, condition, call.now_ms, entry.version, bypass))
         if places:
-            keys = [entries[place].key.encode() for place in places]
-            answers = await self._store.delete(call.bucket, keys, wanted)
+            answers = await self._store.remove(call.bucket, removals)
             for place, answer in zip(places, answers, strict=True):
                 if isinstance(answer, IngotError):
                     results[place] = translate(answer, call.bucket, entries[place].key)
-        content = "".join(
-            _failed(entry, error) if error is not None else "" if quiet else _deleted(entry)
-            for entry, error in zip(entries, results, strict=True)
-        )
+                else:
+                    results[place] = answer
+        shown = []
+        for entry, result in zip(entries, results, strict=True):
+            if isinstance(result, S3Error):
+                shown.append(_failed(entry, result))
+            elif not quiet:
+                shown.append(_deleted(entry, result))
+        content = "".join(shown)
         return xml_response(document("DeleteResult", content))
 
     async def _judge(self, call: Call, bucket: Bucket, entry: Entry) -> Condition | None:
@@ -88,8 +90,7 @@ class DeleteOperations:
         key = entry.key.encode()
         check_key(key)
         require(call, bucket, "DeleteObject" + ("Version" if entry.version else ""), key)
-        if not entry.is_current:
-            assert entry.version is not None
+        if entry.version is not None:
             if not version_is_well_formed(entry.version):
                 raise no_such_version(key, entry.version)
             return None
@@ -124,8 +125,13 @@ def _entry(node: Element) -> Entry:
     )
 
 
-def _deleted(entry: Entry) -> str:
-    return f"<Deleted>{_name(entry)}</Deleted>"
+def _deleted(entry: Entry, outcome: Outcome | None) -> str:
+    """A marker that was made, or removed, is named beside the version that was asked for."""
+    marker = ""
+    if outcome is not None and outcome.marker:
+        marker = "<DeleteMarker>true</DeleteMarker>"
+        marker += element("DeleteMarkerVersionId", outcome.version)
+    return f"<Deleted>{_name(entry)}{marker}</Deleted>"
 
 
 def _failed(entry: Entry, error: S3Error) -> str:

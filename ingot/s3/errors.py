@@ -14,8 +14,11 @@ from types import MappingProxyType
 from ingot.bucket.model import (
     BucketExists,
     BucketNotEmpty,
+    IsDeleteMarker,
     KeyRefused,
+    Locked,
     NoSuchBucket,
+    NoSuchVersion,
     PreconditionFailed,
 )
 from ingot.bucket.part import NoSuchUpload
@@ -294,8 +297,15 @@ def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:
         return S3Error("NoSuchBucket", BucketName=bucket)
     if isinstance(error, NoSuchUpload):
         return S3Error("NoSuchUpload", UploadId=error.upload_id)
+    if isinstance(error, NoSuchVersion):
+        return S3Error("NoSuchVersion", Key=key, VersionId=error.version)
     if isinstance(error, NotFound):
         return S3Error("NoSuchKey", Key=key)
+    if isinstance(error, IsDeleteMarker):
+        marker = ((b"x-amz-delete-marker", b"true"), (b"x-amz-version-id", error.version.encode()))
+        return S3Error("MethodNotAllowed", headers=marker, ResourceType="DeleteMarker")
+    if isinstance(error, Locked):
+        return S3Error("AccessDenied", "Access Denied because object protected by object lock.")
     if isinstance(error, PreconditionFailed):
         return S3Error("PreconditionFailed", Condition=error.condition)
     if isinstance(error, BucketExists):

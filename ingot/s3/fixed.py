@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ingot.bucket.model import Bucket
 from ingot.limits import KIB
 from ingot.messages import Response
-from ingot.s3.call import Call, Handler, find_record, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, find_object, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import GRANTS, NO_LOCK, TWO_ACLS, check_acl
@@ -27,7 +27,6 @@ CONFIGURATION_BYTES_MAX: Final = 256 * KIB
 XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _CONTENTS: Final = {
     "RequestPaymentConfiguration": "<Payer>BucketOwner</Payer>",
-    "Tagging": "<TagSet></TagSet>",
 }
 _MESSAGES: Final = {"InvalidRequest": NO_LOCK}
 
@@ -56,7 +55,7 @@ class FixedOperations:
         bucket = open_bucket(self._store, call)
         row = call.operation
         if row.level == OBJECT:
-            await find_record(self._store, bucket, call)
+            await find_object(self._store, bucket, call)
         if row.kind == ERROR:
             raise _error(row, call)
         if not row.answer:
@@ -73,7 +72,7 @@ class FixedOperations:
             check_acl(b"x-amz-acl", acl)
         bucket = open_bucket(self._store, call)
         if call.operation.level == OBJECT:
-            await find_record(self._store, bucket, call)
+            await find_object(self._store, bucket, call)
         document = await read_document(call, CONFIGURATION_BYTES_MAX)
         if acl is None:
             # Tools copy an object's ACL as they read it, so what ``_acl`` says may be put back.

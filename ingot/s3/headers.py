@@ -12,11 +12,13 @@ from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Final
 
+from ingot.bucket.leaf import Retention, State
 from ingot.bucket.record import Record
 from ingot.limits import METADATA_BYTES_MAX
 from ingot.messages import Header
-from ingot.s3.dates import http_date, parse_date
+from ingot.s3.dates import http_date, iso, parse_date
 from ingot.s3.errors import S3Error
+from ingot.s3.tags import read_header
 
 Index = dict[bytes, bytes]
 
@@ -50,6 +52,7 @@ GRANTS: Final = (
 )
 TWO_ACLS: Final = "Specifying both Canned ACLs and Header Grants is not allowed"
 SSE: Final = b"x-amz-server-side-encryption"
+TAGGING: Final = b"x-amz-tagging"
 LOCK_MODE: Final = b"x-amz-object-lock-mode"
 LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
 LOCK_HOLD: Final = b"x-amz-object-lock-legal-hold"
@@ -105,13 +108,8 @@ def _refuse(name: bytes, value: bytes) -> None:
     raise _not_implemented(name)
 
 
-def _refuse_unless_empty(name: bytes, value: bytes) -> None:
-    if value:
-        raise _not_implemented(name)
-
-
 def _pass(name: bytes, value: bytes) -> None:
-    """Judged as a whole in ``_check_lock``."""
+    """Read as a whole, once all headers were seen."""
 
 
 _CUSTOMER_KEYS: Final = tuple(
@@ -122,7 +120,7 @@ _CUSTOMER_KEYS: Final = tuple(
 _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
     b"x-amz-acl": check_acl,
     b"x-amz-storage-class": _check_storage_class,
-    b"x-amz-tagging": _refuse_unless_empty,
+    TAGGING: _pass,
     SSE: _check_sse,
     b"x-amz-server-side-encryption-aws-kms-key-id": _refuse,
     b"x-amz-server-side-encryption-context": _refuse,
@@ -140,13 +138,15 @@ _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
 class WriteHeaders:
     """What the headers of a PUT or copy ask to be stored."""
 
-    __slots__ = ("encrypted", "headers", "lock", "metadata")
+    __slots__ = ("encrypted", "headers", "lock", "metadata", "state", "tagged")
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
         self.encrypted = False  # the client asked for AES256 and is told that name back
         self.lock = False  # lock headers are there and well-formed
+        self.tagged = False  # and a header with tags, perhaps with none in it
+        self.state: State | None = None  # tags and lock, where headers bring any
 
 
 def write_headers(index: Index, now_ms: int) -> WriteHeaders:
@@ -169,6 +169,8 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
                 check(name, value)
                 if name == SSE:
                     found.encrypted = True
+                elif name == TAGGING:
+                    found.tagged = True
                 elif check is _pass:
                     found.lock = True
     if "content-type" not in headers:
@@ -179,8 +181,10 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
         raise S3Error(
             "MetadataTooLarge", Size=str(meta_bytes), MaxSizeAllowed=str(METADATA_BYTES_MAX)
         )
-    if found.lock:
-        _check_lock(index, now_ms)
+    if found.lock or found.tagged:
+        tags = read_header(index[TAGGING]) if found.tagged else {}
+        retention, hold = _read_lock(index, now_ms) if found.lock else (None, False)
+        found.state = State(tags, retention, hold)
     return found
 
 
@@ -194,7 +198,8 @@ def _drop_framing(headers: dict[str, str]) -> None:
         del headers["content-encoding"]
 
 
-def _check_lock(index: Index, now_ms: int) -> None:
+def _read_lock(index: Index, now_ms: int) -> tuple[Retention | None, bool]:
+    """Retention and hold that a write begins with."""
     mode, date, hold = index.get(LOCK_MODE), index.get(LOCK_DATE), index.get(LOCK_HOLD)
     if (mode is None) != (date is None):
         raise S3Error(
@@ -205,11 +210,19 @@ def _check_lock(index: Index, now_ms: int) -> None:
     if mode is not None and mode not in (b"GOVERNANCE", b"COMPLIANCE"):
         raise _bad_lock("Unknown wormMode directive.", LOCK_MODE, mode)
     if date is not None:
-        until = parse_date(date.decode("latin-1")) if date[:4].isdigit() else None
-        if until is None or until * 1000 <= now_ms:
+        if _lock_seconds(date) * 1000 <= now_ms:
             raise _bad_lock("The retain until date must be in the future!", LOCK_DATE, date)
     if hold is not None and hold not in (b"ON", b"OFF"):
         raise _bad_lock("Legal Hold must be either of 'ON' or 'OFF'", LOCK_HOLD, hold)
+    if mode is None or date is None:
+        return None, hold == b"ON"
+    return Retention(mode.decode(), _lock_seconds(date) * 1000), hold == b"ON"
+
+
+def _lock_seconds(date: bytes) -> int:
+    """Unix seconds of a time in ISO 8601; 0, which is over, for anything else."""
+    until = parse_date(date.decode("latin-1")) if date[:4].isdigit() else None
+    return until or 0
 
 
 def _bad_lock(message: str, name: bytes, value: bytes) -> S3Error:
@@ -232,6 +245,19 @@ def object_headers(record: Record) -> list[Header]:
         shown.append((_SHOWN[name], value.encode("latin-1")))
     for name, value in record.metadata.items():
         shown.append((META + name.encode("latin-1"), value.encode("latin-1")))
+    return shown
+
+
+def state_headers(state: State) -> list[Header]:
+    """What GET and HEAD show of tags and locks."""
+    shown: list[Header] = []
+    if state.tags:
+        shown.append((b"x-amz-tagging-count", b"%d" % len(state.tags)))
+    if state.retention is not None:
+        shown.append((LOCK_MODE, state.retention.mode.encode()))
+        shown.append((LOCK_DATE, iso(state.retention.until_ms).encode()))
+    if state.hold:
+        shown.append((LOCK_HOLD, b"ON"))
     return shown
 
 

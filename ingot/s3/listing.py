@@ -15,13 +15,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot._speedups import entries
-from ingot.bucket.model import Bucket, Page
+from ingot.bucket.model import NULL_VERSION, Bucket, Page
 from ingot.bucket.newest import LOOKS_MAX
 from ingot.bucket.nodes import Lost
 from ingot.bucket.record import SUMMARY
 from ingot.messages import Response
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import (
+    Call,
+    Handler,
+    open_bucket,
+    version_is_well_formed,
+    xml_response,
+)
 from ingot.s3.errors import S3Error
+from ingot.s3.versions_listing import write_versions
 from ingot.s3.xml import boolean, document, element, escape_bytes, is_xml, key_texts, url_encode
 
 if TYPE_CHECKING:
@@ -110,7 +117,6 @@ class ListOperations:
         return xml_response(document("ListBucketResult", content, shown))
 
     async def list_versions(self, call: Call) -> Response:
-        """Of a bucket without versions: every object is its own latest version "null"."""
         asked = _question(call)
         marker = call.parameter(b"key-marker") or b""
         version = call.parameter(b"version-id-marker") or b""
@@ -120,26 +126,55 @@ class ListOperations:
                 version,
                 "A version-id marker cannot be specified without a key marker.",
             )
-        if version and version != b"null":
+        if version and not version_is_well_formed(version.decode("latin-1")):
             raise _invalid("version-id-marker", version, "Invalid version id specified")
         bucket = open_bucket(self._store, call)
-        page = await self._page(bucket, asked, marker, _is_group(asked, marker))
+        owner = _owner(bucket)
+        if bucket.config.versioning is None:
+            shown, following = await self._objects(bucket, asked, marker, owner)
+        else:
+            shown, following = await self._versions(bucket, asked, marker, version, owner)
         text = _encoder(asked)
         after = ""
-        if page.truncated:
-            key, record = page.items[-1]
-            after = f"<NextKeyMarker>{text(key)}</NextKeyMarker>"
-            if record is not None:
-                after += "<NextVersionIdMarker>null</NextVersionIdMarker>"
+        if following is not None:
+            after = f"<NextKeyMarker>{text(following[0])}</NextKeyMarker>"
+            if following[1]:
+                after += f"<NextVersionIdMarker>{following[1]}</NextVersionIdMarker>"
         content = (
             f"<Name>{call.bucket}</Name><Prefix>{text(asked.prefix)}</Prefix>"
             f"<KeyMarker>{text(marker)}</KeyMarker>"
             f"{element('VersionIdMarker', version.decode('latin-1'))}{after}{_echo(asked, text)}"
-            f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
+            f"<IsTruncated>{boolean(following is not None)}</IsTruncated>"
         )
-        latest = "<VersionId>null</VersionId><IsLatest>true</IsLatest>"
-        shown = await self._entries(page, asked, "Version", latest, _owner(bucket))
         return xml_response(document("ListVersionsResult", content, shown))
+
+    async def _objects(
+        self, bucket: Bucket, asked: Question, marker: bytes, owner: str
+    ) -> tuple[list[bytes], tuple[bytes, str] | None]:
+        """Of a bucket without versions: every object is its own latest version "null". What is
+        shown, and behind which key and version the next page begins."""
+        page = await self._page(bucket, asked, marker, _is_group(asked, marker))
+        latest = "<VersionId>null</VersionId><IsLatest>true</IsLatest>"
+        shown = await self._entries(page, asked, "Version", latest, owner)
+        if not page.truncated:
+            return shown, None
+        key, record = page.items[-1]
+        return shown, (key, "" if record is None else NULL_VERSION)
+
+    async def _versions(
+        self, bucket: Bucket, asked: Question, marker: bytes, version: bytes, owner: str
+    ) -> tuple[list[bytes], tuple[bytes, str] | None]:
+        """As ``_objects``, of a bucket with versions."""
+        if asked.limit == 0:
+            return [], None
+        behind = version.decode()
+        if not marker.startswith(asked.prefix) or group_of(marker, asked.prefix, asked.delimiter):
+            behind = ""  # the marker is no key that this listing shows versions of
+        page = await self._store.versions(
+            bucket, asked.prefix, asked.delimiter, (marker, behind) if marker else None, asked.limit
+        )
+        shown = await write_versions(self._store, page.items, asked.encoded, owner)
+        return shown, (page.key, page.version) if page.truncated else None
 
     async def _page(self, bucket: Bucket, asked: Question, after: bytes, finished: bool) -> Page:
         """``finished``: ``after`` is a group answered whole already, or a key outside any."""

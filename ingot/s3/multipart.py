@@ -14,13 +14,14 @@ from binascii import b2a_base64
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from ingot.bucket.leaf import State
 from ingot.bucket.part import Part, Upload
 from ingot.bucket.record import Record
 from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.messages import Body, Header, Response
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.copy_source import parse_copy_source
-from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source
+from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
 from ingot.s3.dates import iso, parse_date
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import NO_LOCK, SSE, Index, write_headers
@@ -82,6 +83,7 @@ class MultipartOperations:
             written.metadata,
             algorithm,
             kind == COMPOSITE,
+            written.state or State(),
         )
         upload = await self._store.uploads.create(call.bucket, upload)
         names = f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
@@ -125,7 +127,8 @@ class MultipartOperations:
         bounds = None if wanted is None else _parse_range(wanted)
         bucket = open_bucket(store, call)
         upload = await store.uploads.find(bucket, call.key, upload_id(call))
-        found = await find_source(store, call, source)
+        of_source = await find_source(store, call, source)
+        found = of_source.record
         start, stop = _bounds(bounds, wanted, found.body.size)
         algorithm = upload.algorithm or DEFAULT_ALGORITHM
         body = self._known(found, start, stop, algorithm)
@@ -139,13 +142,15 @@ class MultipartOperations:
         if upload.algorithm:
             value = b2a_base64(part.checksums[algorithm], newline=False).decode()
             checksum = element(f"Checksum{algorithm.upper()}", value)
-        return xml_response(
+        response = xml_response(
             document(
                 "CopyPartResult",
                 f"<LastModified>{iso(part.created_ms)}</LastModified>"
                 f"<ETag>&quot;{part.etag}&quot;</ETag>{checksum}",
             )
         )
+        response.headers += source_headers(store, source, of_source)
+        return response
 
     def _known(self, found: Record, start: int, stop: int, algorithm: str) -> Body | None:
         """The body of a whole object all of whose digests are known: nothing need be read."""

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingot.bucket.model import Condition
+from ingot.bucket.batch import Removal
+from ingot.bucket.model import Bucket, Condition
 from ingot.bucket.record import Record
 from ingot.errors import IngotError
 from ingot.messages import Body, Header, Response
 from ingot.s3 import conditions
-from ingot.s3.call import (
-    Call,
-    Handler,
-    find_record,
-    no_such_version,
-    open_bucket,
-    version_is_well_formed,
-)
+from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import (
     NO_LOCK,
@@ -28,11 +22,13 @@ from ingot.s3.headers import (
     checksum_headers,
     object_headers,
     override_headers,
+    state_headers,
     validator_headers,
     write_headers,
 )
 from ingot.s3.payload import VerifiedBody
 from ingot.s3.ranges import content_range, parse_range, part_range
+from ingot.s3.versioning import outcome_headers, version_headers
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -84,9 +80,11 @@ class ObjectOperations:
             written.metadata,
             body.checksums,
         )
-        await store.put(call.bucket, record, condition)
+        outcome = await store.put(call.bucket, record, condition, written.state)
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
+        if outcome is not None:
+            headers += outcome_headers(outcome)
         if written.encrypted:
             headers.append((SSE, b"AES256"))
         return Response(200, headers)
@@ -96,12 +94,16 @@ class ObjectOperations:
         request = call.request
         index = request.index
         bucket = open_bucket(self._store, call)
-        record = await find_record(self._store, bucket, call)
+        found = await find_object(self._store, bucket, call)
+        record = found.record
+        versions = version_headers(bucket, found.version)
         if not READ_CONDITIONS.isdisjoint(index):
             asked = conditions.read_conditions(index, call.now_ms)
             if asked and not conditions.read(asked, record.etag, record.created_ms):
-                return Response(304, validator_headers(record))
-        headers = object_headers(record)
+                return Response(304, validator_headers(record) + versions)
+        headers = object_headers(record) + versions
+        if found.state:
+            headers += state_headers(found.state)
         if call.query:
             headers = override_headers(headers, call.query)
         status, start, stop = _selection(call, record)
@@ -135,22 +137,23 @@ class ObjectOperations:
             _text(index.get(b"x-amz-if-match-size")),
         )
         bucket = open_bucket(self._store, call)
-        version = call.parameter(b"versionId") if call.query else None
-        if version is not None and version != b"null":
-            name = version.decode("latin-1")
-            if not version_is_well_formed(name):
-                raise no_such_version(call.key, name)
-            return Response(204, [(b"x-amz-version-id", version)])
+        version = asked_version(call)
         condition: Condition | None = None
-        if asked is not None:
+        if asked is not None and version is None:
             found = await self._store.find(bucket, call.key) if asked.looks else None
             condition = conditions.for_delete(asked, found)
-        results = await self._store.delete(
-            call.bucket, [call.key], None if condition is None else [condition]
-        )
-        if isinstance(results[0], IngotError):
-            raise results[0]
-        return Response(204)
+        bypass = version is not None and bypasses(call, bucket, call.key)
+        removal = Removal(call.key, condition, call.now_ms, version, bypass)
+        [outcome] = await self._store.remove(call.bucket, [removal])
+        if isinstance(outcome, IngotError):
+            raise outcome
+        return Response(204, outcome_headers(outcome))
+
+
+def bypasses(call: Call, bucket: Bucket, key: bytes) -> bool:
+    """Whether the client wants to end a retention that governance allows to end early, and may."""
+    wanted = call.request.index.get(b"x-amz-bypass-governance-retention", b"").lower() == b"true"
+    return wanted and call.access.allows(call, bucket, "BypassGovernanceRetention", key)
 
 
 def _selection(call: Call, record: Record) -> tuple[int, int, int]:

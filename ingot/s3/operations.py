@@ -58,9 +58,9 @@ GET    -                          1 ListObjects built
 GET    list-type                  1 ListObjectsV2 built
 GET    versions                   1 ListObjectVersions built
 GET    uploads                    1 ListMultipartUploads built
-GET    versioning                 1 GetBucketVersioning <VersioningConfiguration>
+GET    versioning                 1 GetBucketVersioning built
 GET    acl                        1 GetBucketAcl <AccessControlPolicy>
-PUT    versioning                 2 PutBucketVersioning 501
+PUT    versioning                 2 PutBucketVersioning built
 PUT    acl                        2 PutBucketAcl built
 GET    tagging                    2 GetBucketTagging built
 PUT    tagging                    2 PutBucketTagging built
@@ -147,9 +147,9 @@ POST   uploadId                   1 CompleteMultipartUpload built
 DELETE uploadId                   1 AbortMultipartUpload built
 GET    uploadId                   1 ListParts built
 GET    acl                        1 GetObjectAcl <AccessControlPolicy>
-GET    tagging                    1 GetObjectTagging <Tagging>
-PUT    tagging                    2 PutObjectTagging 501
-DELETE tagging                    2 DeleteObjectTagging 204
+GET    tagging                    1 GetObjectTagging built
+PUT    tagging                    2 PutObjectTagging built
+DELETE tagging                    2 DeleteObjectTagging built
 GET    attributes                 2 GetObjectAttributes 501
 PUT    acl                        2 PutObjectAcl built
 GET    retention                  2 GetObjectRetention InvalidRequest

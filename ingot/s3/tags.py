@@ -11,15 +11,18 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ingot.s3.errors import S3Error
+from ingot.s3.names import percent_decode
 from ingot.s3.xml import Element, document, element, malformed, parse
 
 TAG_KEY_CHARS_MAX: Final = 128
 TAG_VALUE_CHARS_MAX: Final = 256
 BUCKET_TAGS_MAX: Final = 50
+OBJECT_TAGS_MAX: Final = 10
 _MARKS: Final = frozenset("_.:/=+-@")
 _SYSTEM: Final = "aws:"
 
 TOO_MANY_OF_BUCKET: Final = f"Bucket tag count cannot be greater than {BUCKET_TAGS_MAX}"
+TOO_MANY_OF_OBJECT: Final = "Object tags cannot be greater than 10"
 TWICE: Final = "Cannot provide multiple Tags with the same key"
 SYSTEM_TAG: Final = "System tags cannot be added/updated by requester"
 BAD_KEY: Final = "The TagKey you have provided is invalid"
@@ -71,6 +74,29 @@ def tag_pairs(listed: Element) -> list[tuple[str, str]]:
             raise malformed()
         pairs.append((key, value))
     return pairs
+
+
+def read_header(value: bytes) -> dict[str, str]:
+    """The tags of an x-amz-tagging header, a form; InvalidArgument for bad escapes, and what
+    ``check_tags`` raises."""
+    pairs = []
+    for field in value.split(b"&") if value else []:
+        key, _, tag = field.partition(b"=")
+        pairs.append((_from_form(key, value), _from_form(tag, value)))
+    return check_tags(pairs, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
+
+
+def _from_form(raw: bytes, header: bytes) -> str:
+    try:
+        return percent_decode(raw.replace(b"+", b" ")).decode()
+    except (S3Error, UnicodeError):
+        raise S3Error(
+            "InvalidArgument",
+            "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query "
+            "parameters without tag name duplicates.",
+            ArgumentName="x-amz-tagging",
+            ArgumentValue=header.decode("latin-1"),
+        ) from None
 
 
 def write_tagging(tags: Mapping[str, str]) -> bytes:

@@ -13,18 +13,25 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ingot.body.checksums import one_shot
+from ingot.bucket.batch import Removal
+from ingot.bucket.leaf import State
 from ingot.bucket.model import (
+    NULL_VERSION,
     Bucket,
     BucketConfig,
     BucketExists,
     BucketNotEmpty,
     Condition,
     NoSuchBucket,
+    NoSuchVersion,
+    Outcome,
     Page,
 )
+from ingot.bucket.reading import Found
 from ingot.bucket.record import Record, cid_of, encode_record
+from ingot.bucket.versions import NewState
 from ingot.codec.cid import of_chunk
-from ingot.errors import IngotError, RequestError
+from ingot.errors import IngotError, NotFound, RequestError
 from ingot.limits import INLINE_BYTES_MAX
 from ingot.messages import Body, BodyStream, Head
 
@@ -82,6 +89,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.rows: dict[str, Bucket] = {}
         self.objects: dict[str, dict[bytes, Record]] = {}
+        self.states: dict[tuple[str, bytes], State] = {}
         self.blocks: dict[bytes, bytes] = {}  # of records that a page named
         self.failures: list[Exception] = []
         self.commits: list[tuple[str, list[bytes]]] = []
@@ -140,6 +148,24 @@ class FakeStore:
     async def find(self, bucket: Bucket, key: bytes) -> Record | None:
         return self.objects[bucket.name].get(key)
 
+    async def look(self, bucket: Bucket, key: bytes, version: str | None = None) -> Found | None:
+        """No bucket here has versions: an object is its null version."""
+        record = self.objects[bucket.name].get(key)
+        if record is None or version not in (None, NULL_VERSION):
+            return None
+        return Found(record, NULL_VERSION, self.states.get((bucket.name, key), State()))
+
+    async def set_state(
+        self, bucket: str, key: bytes, version: str | None, new: NewState, now_ms: int
+    ) -> None:
+        self._fail()
+        if key not in self.objects[bucket]:
+            raise NotFound("no such key")
+        if version not in (None, NULL_VERSION):
+            raise NoSuchVersion(version)
+        place = bucket, key
+        self.states[place] = new.on(self.states.get(place, State()), now_ms)
+
     async def page(
         self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int
     ) -> Page:
@@ -193,7 +219,13 @@ class FakeStore:
     async def check_body(self, body: Body) -> None:
         self._fail()
 
-    async def put(self, bucket: str, record: Record, condition: Condition | None = None) -> bytes:
+    async def put(
+        self,
+        bucket: str,
+        record: Record,
+        condition: Condition | None = None,
+        state: State | None = None,
+    ) -> None:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
@@ -203,21 +235,19 @@ class FakeStore:
         if condition is not None:
             condition.check(None if current is None else current.etag)
         self.objects[bucket][record.key] = record
+        self.states[bucket, record.key] = state or State()
         self.commits.append((bucket, [record.key]))
-        return b""
 
-    async def delete(
-        self,
-        bucket: str,
-        keys: list[bytes],
-        conditions: list[Condition | None] | None = None,
-    ) -> list[Exception | None]:
+    async def remove(
+        self, bucket: str, removals: list[Removal]
+    ) -> list[Exception | Outcome | None]:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
         held = self.objects[bucket]
-        answers: list[Exception | None] = []
-        for key, condition in zip(keys, conditions or [None] * len(keys), strict=True):
+        answers: list[Exception | Outcome | None] = []
+        for removal in removals:
+            key, condition = removal.key, removal.condition
             current = held.get(key)
             try:
                 if condition is not None:
@@ -225,9 +255,11 @@ class FakeStore:
             except IngotError as error:
                 answers.append(error)
                 continue
-            held.pop(key, None)
-            answers.append(None)
-        self.commits.append((bucket, list(keys)))
+            if removal.version in (None, NULL_VERSION):
+                held.pop(key, None)
+            named = removal.version
+            answers.append(None if named is None else Outcome(named, False))
+        self.commits.append((bucket, [removal.key for removal in removals]))
         return answers
 
     async def read(self, body: Body, start: int, stop: int) -> AsyncIterator[memoryview | bytes]:

@@ -71,9 +71,19 @@ def test_copy_3_onto_itself(driver):
 
 
 def test_copy_4_tags_and_locks(driver):
-    answer = copy(driver, x_amz_tagging="a=b", x_amz_tagging_directive="REPLACE")
-    assert (answer.status, answer.code) == (501, "NotImplemented")
-    assert answer.xml.findtext("Header") == "x-amz-tagging"
+    """Tags are copied unless the request brings its own; a lock is not."""
+
+    def tags(key):
+        answer = driver.ask("GET", f"/bucket/{key}", "tagging")
+        values = answer.texts("TagSet/Tag/Value")
+        return list(zip(answer.texts("TagSet/Tag/Key"), values, strict=True))
+
+    driver.put("tagged", b"x", x_amz_tagging="b=2&a=1")
+    assert copy(driver, "bucket/tagged", "/bucket/kept", x_amz_tagging="c=3").status == 200
+    assert tags("kept") == [("a", "1"), ("b", "2")]
+    replaced = {"x_amz_tagging": "c=3", "x_amz_tagging_directive": "REPLACE"}
+    assert copy(driver, "bucket/tagged", "/bucket/other", **replaced).status == 200
+    assert tags("other") == [("c", "3")]
     assert copy(driver, x_amz_object_lock_legal_hold="ON").code == "InvalidRequest"
 
 

@@ -146,10 +146,10 @@ def test_del_3_conditions_of_entries_fail_alone(driver):
 
 
 def test_del_4_a_key_the_store_refuses_fails_alone(driver, monkeypatch):
-    async def refuse(bucket, keys, conditions=None):
-        return [KeyRefused("too deep") if key == b"b" else None for key in keys]
+    async def refuse(bucket, removals):
+        return [KeyRefused("too deep") if each.key == b"b" else None for each in removals]
 
-    monkeypatch.setattr(driver.store, "delete", refuse)
+    monkeypatch.setattr(driver.store, "remove", refuse)
     answer = delete(driver, listed("a", "b", "c"))
     assert answer.texts("Deleted/Key") == ["a", "c"]
     assert answer.texts("Error/Message") == ["too deep"]

@@ -106,7 +106,7 @@ def test_mpu_1_what_is_said_at_creation_is_the_objects(driver):
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
-        ({"x-amz-tagging": "a=b"}, "NotImplemented"),
+        ({"x-amz-tagging": "aws:a=b"}, "InvalidTag"),
         ({"x-amz-object-lock-legal-hold": "ON"}, "InvalidRequest"),
         ({"x-amz-storage-class": "GLACIER"}, "InvalidStorageClass"),
         ({"x-amz-server-side-encryption": "aws:kms"}, "NotImplemented"),

@@ -1,0 +1,65 @@
+"""An object's tags: read, put and deleted by themselves, and given with a write.
+
+Tags are state of a version: changing them touches neither its bytes nor its times, and a new
+version begins without, unless its write brings some.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ingot.bucket.versions import NewState
+from ingot.limits import KIB
+from ingot.messages import Response
+from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket, xml_response
+from ingot.s3.documents import read_document
+from ingot.s3.errors import S3Error
+from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT, read_tagging, write_tagging
+from ingot.s3.versioning import outcome_headers, version_headers
+
+if TYPE_CHECKING:
+    from ingot.bucket.store import Store
+
+BYTES_MAX: Final = 64 * KIB
+
+
+class ObjectTaggingOperations:
+    """GetObjectTagging, PutObjectTagging, DeleteObjectTagging."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "GetObjectTagging": self.get,
+            "PutObjectTagging": self.put,
+            "DeleteObjectTagging": self.delete,
+        }
+
+    async def get(self, call: Call) -> Response:
+        bucket = open_bucket(self._store, call)
+        found = await find_object(self._store, bucket, call)
+        response = xml_response(write_tagging(found.state.tags))
+        response.headers += version_headers(bucket, found.version)
+        return response
+
+    async def put(self, call: Call) -> Response:
+        open_bucket(self._store, call)
+        version = asked_version(call)
+        body = await read_document(call, BYTES_MAX)
+        if not body:
+            raise S3Error("MissingRequestBodyError")
+        tags = read_tagging(body, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
+        return await self._set(call, version, tags, 200)
+
+    async def delete(self, call: Call) -> Response:
+        open_bucket(self._store, call)
+        return await self._set(call, asked_version(call), {}, 204)
+
+    async def _set(
+        self, call: Call, version: str | None, tags: dict[str, str], status: int
+    ) -> Response:
+        outcome = await self._store.set_state(
+            call.bucket, call.key, version, NewState(tags=tags), call.now_ms
+        )
+        return Response(status, outcome_headers(outcome))
