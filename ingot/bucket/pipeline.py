@@ -26,10 +26,11 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from ingot import limits
-from ingot.bucket.batch import Create, Drop, Mutation, Plan, Planner, Write
+from ingot.bucket.batch import Plan, Planner
 from ingot.bucket.busy_poll import BusyPoll
 from ingot.bucket.checkpoint import Checkpoints
 from ingot.bucket.model import Bucket
+from ingot.bucket.mutation import Create, Drop, Mutation, Write
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pins
 from ingot.bucket.values import Value

@@ -130,15 +130,18 @@ class Reading:
         marker is not there, nor is a group of such keys. Values are CIDs of records."""
         root = bucket.head.objects
         items: list[tuple[bytes, Cid | None]] = []
-        more = limit > 0
+        more, ahead = limit > 0, 0
         while more and len(items) <= limit:
-            wanted = limit + 1 - len(items)
+            wanted = max(limit + 1 - len(items), ahead)
+            ahead = min(2 * wanted, KEYS_AHEAD_MAX)  # there may be many markers in a row
             found, more = await self._keys(root, prefix, delimiter, after, wanted)
             if not found:
                 break
             after = found[-1][0]
             records = await self._current([value for _, value in found if value is not None])
             for key, value in found:
+                if len(items) > limit:
+                    break
                 if value is None:
                     if await self._holds_any(root, key):
                         items.append((key, None))
@@ -154,7 +157,7 @@ class Reading:
             records = await self._current([value for _, value in found if value is not None])
             if any(record is not None for record in records.values()):
                 return True
-            after, wanted = (found[-1][0] if found else None), 1000
+            after, wanted = (found[-1][0] if found else None), KEYS_AHEAD_MAX
         return False
 
     async def _keys(
@@ -324,6 +327,7 @@ class Reading:
                 await asyncio.sleep(0)
 
 
+KEYS_AHEAD_MAX: Final = 1000  # that are looked at together, in search of one without a marker
 FRONT: Final = "0" * 24  # an order key in front of all others
 _SECOND: Final = itemgetter(1)  # byte of a block; a look at more takes a fiftieth of a listing
 

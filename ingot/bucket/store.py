@@ -18,21 +18,9 @@ from ingot.body import dag
 from ingot.body.ingest import Ingest, ingest_small
 from ingot.body.pool import Pool
 from ingot.body.reader import read_range
-from ingot.bucket.batch import (
-    Answer,
-    Change,
-    Configure,
-    Create,
-    Drop,
-    Removal,
-    Restating,
-    StatedPut,
-    Waiter,
-    Write,
-    check_size,
-    created_head,
-)
+from ingot.bucket.batch import created_head
 from ingot.bucket.config_block import encode_config
+from ingot.bucket.fold import check_size
 from ingot.bucket.leaf import State
 from ingot.bucket.model import (
     NULL_VERSION,
@@ -46,6 +34,18 @@ from ingot.bucket.model import (
     Outcome,
     Page,
     PreconditionFailed,
+)
+from ingot.bucket.mutation import (
+    Answer,
+    Change,
+    Configure,
+    Create,
+    Drop,
+    Removal,
+    Restating,
+    StatedPut,
+    Waiter,
+    Write,
 )
 from ingot.bucket.nodes import Lost, Nodes, Published, lost
 from ingot.bucket.pins import Pin, Pins
@@ -209,7 +209,7 @@ class Store:
     async def look(self, bucket: Bucket, key: bytes, version: str | None = None) -> Found | None:
         """A version of ``key`` by its id (or NULL_VERSION), or the current one, even where that is
         a delete marker; with its state. Does not suspend where a bare record is at hand."""
-        if version is None or version == NULL_VERSION:
+        if bucket.config.versioning is None and (version is None or version == NULL_VERSION):
             try:
                 record = self._record_now(bucket, key)
                 return None if record is None else Found(record, NULL_VERSION)

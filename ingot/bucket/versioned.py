@@ -4,7 +4,7 @@ A put into a bucket without versions does not look at what it replaces. In a buc
 and wherever a change concerns a version or its state, the old value is needed: its leaf, the tree
 of older versions, and the state of what is to go. What is not in memory is Missing. Changes of one
 key within a batch follow one another in memory; its older versions' tree is written once, at the
-end (``close``). Called by ``bucket/batch.py``.
+end (``close``). Called by ``bucket/fold.py``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from ingot.bucket.nodes import Nodes
 from ingot.bucket.record import Record, cid_of, encode_record
 from ingot.bucket.values import Fact, Value
 from ingot.bucket.versions import History, NewState, Version, judge_removal
-from ingot.errors import Corruption, NotFound, Unavailable
+from ingot.errors import Corruption, Missing, NotFound, Unavailable
 from ingot.messages import Body, Cid
 
 if TYPE_CHECKING:
-    from ingot.bucket.batch import Change
     from ingot.bucket.model import Bucket
+    from ingot.bucket.mutation import Change
 
 SCAN_VERSIONS = 8  # of a tree at a time, in search of one that this batch has not removed
 
@@ -218,8 +218,18 @@ class Histories:
         return None if fact.marker else fact.etag
 
     def close(self) -> list[tuple[bytes, Cid | None]]:
-        """The values of the keys after all changes; their blocks are ``written``."""
-        return [(key, self._value(history)) for key, history in self._keys.items()]
+        """The values of the keys after all changes; their blocks are ``written``. Missing names
+        what any of them lacks."""
+        values: list[tuple[bytes, Cid | None]] = []
+        missing: list[Cid] = []
+        for key, history in self._keys.items():
+            try:
+                values.append((key, self._value(history)))
+            except Missing as lacks:
+                missing += lacks.cids
+        if missing:
+            raise Missing(missing)
+        return values
 
     def _value(self, history: History) -> Cid | None:
         current = history.current

@@ -16,6 +16,7 @@ from ingot.credentials import ANONYMOUS
 from ingot.messages import Request, Response
 from ingot.s3.access import Access
 from ingot.s3.answers import AccessLog, Answers, Asked
+from ingot.s3.attributes import AttributeOperations
 from ingot.s3.auth import Accounts, Authenticator
 from ingot.s3.buckets import BucketOperations
 from ingot.s3.call import Call, Handler
@@ -28,6 +29,7 @@ from ingot.s3.errors import ERRORS, S3Error
 from ingot.s3.express import ExpressLane
 from ingot.s3.fixed import FixedOperations
 from ingot.s3.listing import ListOperations
+from ingot.s3.locking import LockOperations
 from ingot.s3.multipart import MultipartOperations
 from ingot.s3.names import split_query, split_target
 from ingot.s3.object_tagging import ObjectTaggingOperations
@@ -94,6 +96,8 @@ class App:
             PolicyOperations(store, self._access),
             VersioningOperations(store),
             ObjectTaggingOperations(store),
+            LockOperations(store),
+            AttributeOperations(store),
             ListOperations(store),
             DeleteOperations(store),
             CopyOperations(store, clock),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Final
 
-from ingot.bucket.model import Bucket, BucketConfig, BucketExists
+from ingot.bucket.model import ENABLED, VERSIONING, Bucket, BucketConfig, BucketExists
 from ingot.limits import KIB
 from ingot.messages import Header, Response
 from ingot.s3 import bucket_tagging, ownership
@@ -15,6 +15,8 @@ from ingot.s3.dates import iso
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import CANNED_ACLS, GRANTS, OWNER_ACLS, TWO_ACLS
+from ingot.s3.object_lock import write_configuration
+from ingot.s3.versioning import OBJECT_LOCK
 from ingot.s3.xml import document, element, parse
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 BUCKETS_MAX: Final = 10_000
 CREATE_BYTES_MAX: Final = 256 * KIB
+LOCKED: Final = b"x-amz-bucket-object-lock-enabled"
 US_EAST_1: Final = "us-east-1"
 
 
@@ -81,6 +84,9 @@ class BucketOperations:
         documents = self._check_configuration(body)
         if owned != ownership.ENFORCED:
             documents[OWNERSHIP] = ownership.write(owned)
+        if call.request.index.get(LOCKED, b"").lower() == b"true":  # for good, and with versions
+            documents[VERSIONING] = ENABLED
+            documents[OBJECT_LOCK] = write_configuration(None)
         config = BucketConfig(
             owner=call.account.id,
             owner_name=call.account.display_name,
@@ -171,8 +177,13 @@ def _check_create_headers(call: Call, default_ownership: str) -> str:
         if owned == ownership.ENFORCED:
             raise S3Error("InvalidBucketAclWithObjectOwnership")
         raise not_implemented_header("x-amz-grant-*" if grants else "x-amz-acl")
-    if index.get(b"x-amz-bucket-object-lock-enabled", b"false").lower() != b"false":
-        raise not_implemented_header("x-amz-bucket-object-lock-enabled")
+    locked = index.get(LOCKED, b"false").lower()
+    if locked not in (b"true", b"false"):
+        raise S3Error(
+            "InvalidArgument",
+            ArgumentName=LOCKED.decode(),
+            ArgumentValue=locked.decode("latin-1"),
+        )
     return owned
 
 

@@ -18,12 +18,13 @@ from ingot.bucket.part import Completed, NoSuchUpload, Part, PartsChanged, Uploa
 from ingot.bucket.record import Record
 from ingot.errors import Unavailable
 from ingot.limits import COMPLETE_TRIES, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
-from ingot.messages import Request, Response
+from ingot.messages import Header, Request, Response
 from ingot.s3 import conditions
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import ALGORITHMS, Index
+from ingot.s3.locking import with_default
 from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, checksum_type, type_mismatch, upload_id
 from ingot.s3.payload import (
     NO_VALUES,
@@ -33,7 +34,7 @@ from ingot.s3.payload import (
     algorithm_of,
     parse_checksum,
 )
-from ingot.s3.versioning import outcome_headers
+from ingot.s3.versioning import outcome_headers, version_headers
 from ingot.s3.xml import Element, document, element, malformed, parse, url_encode
 
 if TYPE_CHECKING:
@@ -114,13 +115,16 @@ class CompleteOperations:
                 before = await uploads.completed(bucket, call.key, upload_id(call))
                 if before is None or before.asked != asked:
                     raise
-                return _answer(call, before)
+                response = _answer(call, before)
+                response.headers += await self._version(bucket, call.key, before)
+                return response
             chosen = await self._choose(bucket, upload, wanted)
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
             try:
+                state = with_default(bucket, upload.state, record.created_ms)
                 done, outcome = await uploads.complete(
-                    call.bucket, upload, chosen, record, asked, condition
+                    call.bucket, upload, chosen, record, asked, condition, state
                 )
             except (NoSuchUpload, PartsChanged):
                 continue  # another request was first: see what it left
@@ -128,6 +132,14 @@ class CompleteOperations:
             response.headers += outcome_headers(outcome)
             return response
         raise Unavailable("the parts of the upload are being replaced again and again")
+
+    async def _version(self, bucket: Bucket, key: bytes, before: Completed) -> list[Header]:
+        """The header that names the version which the upload became, if that is still current: the
+        marker was written before anybody knew its id."""
+        found = await self._store.look(bucket, key)
+        if found is None or found.record.created_ms != before.completed_ms:
+            return []
+        return version_headers(bucket, found.version) if found.record.etag == before.etag else []
 
     async def _choose(
         self, bucket: Bucket, upload: Upload, wanted: Sequence[Wanted]

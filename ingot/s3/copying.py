@@ -31,13 +31,13 @@ from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import (
     ALGORITHMS,
-    NO_LOCK,
     SSE,
     WriteHeaders,
     checksum_texts,
     checksum_type,
     write_headers,
 )
+from ingot.s3.locking import state_of_write, with_default
 from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import document
 
@@ -79,8 +79,7 @@ class CopyOperations:
         algorithm = checksum_algorithm(call)
         condition = conditions.for_write(index)
         bucket = open_bucket(store, call)
-        if written.lock:
-            raise S3Error("InvalidRequest", NO_LOCK)
+        state = state_of_write(call, bucket, written) or State()
         of_source = await find_source(store, call, source)
         found = of_source.record
         if found.body.size > PUT_BYTES_MAX:
@@ -97,9 +96,9 @@ class CopyOperations:
             await self._take_in_again(record, algorithm)
         else:
             await store.check_body(record.body)
-        state = written.state or State()
         if not retags:
-            state = replace(state, tags=of_source.state.tags)
+            state = replace(state, tags=self._copied_tags(call, source, of_source))
+        state = with_default(bucket, state, record.created_ms) or State()
         outcome = await store.put(call.bucket, record, condition, state)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
         response.headers += outcome_headers(outcome)
@@ -107,6 +106,13 @@ class CopyOperations:
         if written.encrypted:
             response.headers.append((SSE, b"AES256"))
         return response
+
+    def _copied_tags(self, call: Call, source: CopySource, found: Found) -> dict[str, str]:
+        """The source's tags, which whoever copies them must be allowed to read."""
+        if found.state.tags:
+            action = "GetObjectTagging" if source.version is None else "GetObjectVersionTagging"
+            require(call, self._store.bucket(source.bucket), action, source.key)
+        return found.state.tags
 
     def _record(self, call: Call, found: Record, written: WriteHeaders, replaces: bool) -> Record:
         """The source was pinned and stays so for as long as its copy is under way, so that nothing

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ingot.bucket.batch import Removal
 from ingot.bucket.model import Bucket, Condition, Outcome
+from ingot.bucket.mutation import Removal
 from ingot.errors import IngotError
 from ingot.messages import Response
 from ingot.s3 import conditions
@@ -20,8 +20,8 @@ from ingot.s3.call import (
 )
 from ingot.s3.documents import read_document, require_checksum
 from ingot.s3.errors import S3Error, translate
+from ingot.s3.locking import bypasses
 from ingot.s3.names import check_key
-from ingot.s3.objects import bypasses
 from ingot.s3.xml import Element, document, element, malformed, parse
 
 if TYPE_CHECKING:

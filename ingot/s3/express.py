@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from ingot._speedups import digest, express
 from ingot.body import checksums
-from ingot.bucket.batch import Answer, Change
+from ingot.bucket.mutation import Answer, Change
 from ingot.bucket.record import encode_inline
 from ingot.errors import IngotError, Missing
 from ingot.limits import CLOCK_SKEW_MS_MAX

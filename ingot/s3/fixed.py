@@ -16,7 +16,7 @@ from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_object, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import GRANTS, NO_LOCK, TWO_ACLS, check_acl
+from ingot.s3.headers import GRANTS, TWO_ACLS, check_acl
 from ingot.s3.operations import ERROR, FIXED, OBJECT, OPERATIONS, Operation
 from ingot.s3.xml import Element, document, element, parse
 
@@ -28,7 +28,6 @@ XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _CONTENTS: Final = {
     "RequestPaymentConfiguration": "<Payer>BucketOwner</Payer>",
 }
-_MESSAGES: Final = {"InvalidRequest": NO_LOCK}
 
 
 class FixedOperations:
@@ -109,10 +108,9 @@ _DEFAULTS: Final[dict[bytes, tuple[str, Callable[[Element], bool]]]] = {
 
 
 def _error(row: Operation, call: Call) -> S3Error:
-    message = _MESSAGES.get(row.answer)
     if row.level == OBJECT:
-        return S3Error(row.answer, message)
-    return S3Error(row.answer, message, BucketName=call.bucket)
+        return S3Error(row.answer)
+    return S3Error(row.answer, BucketName=call.bucket)
 
 
 def _content(root: str, bucket: Bucket) -> str:

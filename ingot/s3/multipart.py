@@ -24,7 +24,8 @@ from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
 from ingot.s3.dates import iso, parse_date
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import NO_LOCK, SSE, Index, write_headers
+from ingot.s3.headers import SSE, Index, write_headers
+from ingot.s3.locking import state_of_write
 from ingot.s3.payload import DEFAULT_ALGORITHMS, PREFIX, VerifiedBody
 from ingot.s3.xml import document, element
 
@@ -69,9 +70,8 @@ class MultipartOperations:
     async def create(self, call: Call) -> Response:
         written = write_headers(call.request.index, call.now_ms)
         algorithm, kind = _declared(call)
-        open_bucket(self._store, call)
-        if written.lock:
-            raise S3Error("InvalidRequest", NO_LOCK)
+        bucket = open_bucket(self._store, call)
+        state = state_of_write(call, bucket, written)
         account = call.account
         upload = Upload(
             call.key,
@@ -83,7 +83,7 @@ class MultipartOperations:
             written.metadata,
             algorithm,
             kind == COMPOSITE,
-            written.state or State(),
+            state or State(),
         )
         upload = await self._store.uploads.create(call.bucket, upload)
         names = f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"

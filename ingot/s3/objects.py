@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingot.bucket.batch import Removal
-from ingot.bucket.model import Bucket, Condition
+from ingot.bucket.model import Condition
+from ingot.bucket.mutation import Removal
 from ingot.bucket.record import Record
 from ingot.errors import IngotError
 from ingot.messages import Body, Header, Response
@@ -17,7 +17,6 @@ from ingot.s3 import conditions
 from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import (
-    NO_LOCK,
     SSE,
     checksum_headers,
     object_headers,
@@ -26,6 +25,7 @@ from ingot.s3.headers import (
     validator_headers,
     write_headers,
 )
+from ingot.s3.locking import bypasses, state_of_write, visible, with_default
 from ingot.s3.payload import VerifiedBody
 from ingot.s3.ranges import content_range, parse_range, part_range
 from ingot.s3.versioning import outcome_headers, version_headers
@@ -63,8 +63,7 @@ class ObjectOperations:
         if b"if-match" in index or b"if-none-match" in index:
             condition = conditions.for_write(index)
         bucket = open_bucket(store, call)
-        if written.lock:
-            raise S3Error("InvalidRequest", NO_LOCK)
+        state = None if written.state is None else state_of_write(call, bucket, written)
         if condition is not None:
             found = await store.find(bucket, call.key)
             condition.check(None if found is None else found.etag)
@@ -80,7 +79,9 @@ class ObjectOperations:
             written.metadata,
             body.checksums,
         )
-        outcome = await store.put(call.bucket, record, condition, written.state)
+        if not bucket.config.plain:
+            state = with_default(bucket, state, record.created_ms)
+        outcome = await store.put(call.bucket, record, condition, state)
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
         if outcome is not None:
@@ -103,7 +104,7 @@ class ObjectOperations:
                 return Response(304, validator_headers(record) + versions)
         headers = object_headers(record) + versions
         if found.state:
-            headers += state_headers(found.state)
+            headers += state_headers(visible(call, bucket, found.state))
         if call.query:
             headers = override_headers(headers, call.query)
         status, start, stop = _selection(call, record)
@@ -148,12 +149,6 @@ class ObjectOperations:
         if isinstance(outcome, IngotError):
             raise outcome
         return Response(204, outcome_headers(outcome))
-
-
-def bypasses(call: Call, bucket: Bucket, key: bytes) -> bool:
-    """Whether the client wants to end a retention that governance allows to end early, and may."""
-    wanted = call.request.index.get(b"x-amz-bypass-governance-retention", b"").lower() == b"true"
-    return wanted and call.access.allows(call, bucket, "BypassGovernanceRetention", key)
 
 
 def _selection(call: Call, record: Record) -> tuple[int, int, int]:

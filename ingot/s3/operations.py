@@ -76,8 +76,8 @@ GET    lifecycle                  2 GetBucketLifecycleConfiguration|GetBucketLif
                                     NoSuchLifecycleConfiguration
 PUT    lifecycle                  2 PutBucketLifecycleConfiguration|PutBucketLifecycle 501
 DELETE lifecycle                  2 DeleteBucketLifecycle 204
-GET    object-lock                2 GetObjectLockConfiguration ObjectLockConfigurationNotFoundError
-PUT    object-lock                2 PutObjectLockConfiguration 501
+GET    object-lock                2 GetObjectLockConfiguration built
+PUT    object-lock                2 PutObjectLockConfiguration built
 GET    ownershipControls          2 GetBucketOwnershipControls built
 PUT    ownershipControls          2 PutBucketOwnershipControls built
 DELETE ownershipControls          2 DeleteBucketOwnershipControls built
@@ -150,12 +150,12 @@ GET    acl                        1 GetObjectAcl <AccessControlPolicy>
 GET    tagging                    1 GetObjectTagging built
 PUT    tagging                    2 PutObjectTagging built
 DELETE tagging                    2 DeleteObjectTagging built
-GET    attributes                 2 GetObjectAttributes 501
+GET    attributes                 2 GetObjectAttributes built
 PUT    acl                        2 PutObjectAcl built
-GET    retention                  2 GetObjectRetention InvalidRequest
-PUT    retention                  2 PutObjectRetention InvalidRequest
-GET    legal-hold                 2 GetObjectLegalHold InvalidRequest
-PUT    legal-hold                 2 PutObjectLegalHold InvalidRequest
+GET    retention                  2 GetObjectRetention built
+PUT    retention                  2 PutObjectRetention built
+GET    legal-hold                 2 GetObjectLegalHold built
+PUT    legal-hold                 2 PutObjectLegalHold built
 GET    annotation                 3 GetObjectAnnotation|ListObjectAnnotations 501
 PUT    annotation                 3 PutObjectAnnotation 501
 DELETE annotation                 3 DeleteObjectAnnotation 501

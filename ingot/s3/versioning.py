@@ -2,7 +2,7 @@
 
 A bucket never had versions, has them, or has them suspended; it never goes back to the first. The
 word stands among the documents of the bucket's configuration and is judged at the commit, in order
-with the writes (``bucket/batch.py``). Version ids are the store's; the version without one is
+with the writes (``bucket/fold.py``). Version ids are the store's; the version without one is
 "null" on the wire.
 """
 

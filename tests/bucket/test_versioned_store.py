@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from ingot.bucket.batch import Removal
 from ingot.bucket.leaf import COMPLIANCE, GOVERNANCE, Retention, State
 from ingot.bucket.model import (
     ENABLED,
@@ -27,6 +26,7 @@ from ingot.bucket.model import (
     Outcome,
     PreconditionFailed,
 )
+from ingot.bucket.mutation import Removal
 from ingot.bucket.reading import Found, Listed
 from ingot.bucket.record import Record, decode_record
 from ingot.bucket.versions import NewState

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ingot import mst
-from ingot.bucket.batch import Removal
 from ingot.bucket.fsck import Fsck
 from ingot.bucket.leaf import Leaf, Retention, State, encode_leaf, order_key, version_id
 from ingot.bucket.model import ENABLED, VERSIONING, Outcome
+from ingot.bucket.mutation import Removal
 from ingot.bucket.record import Record, cid_of
 from ingot.bucket.versions import NewState
 from ingot.messages import Body, Cid

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ingot.body.checksums import one_shot
-from ingot.bucket.batch import Removal
 from ingot.bucket.leaf import State
 from ingot.bucket.model import (
     NULL_VERSION,
@@ -27,6 +26,7 @@ from ingot.bucket.model import (
     Outcome,
     Page,
 )
+from ingot.bucket.mutation import Removal
 from ingot.bucket.reading import Found
 from ingot.bucket.record import Record, cid_of, encode_record
 from ingot.bucket.versions import NewState

@@ -1,0 +1,230 @@
+"""What may be asked of a bucket: mutations, and the changes of keys that a write is made of. Pure.
+
+A request makes one and submits it to the pipeline; its waiter hears the answers. A change says what
+becomes of one key. A plain one can be made without a look at what was there, as long as the bucket
+has no versions; the others are worked out on the key's versions (``bucket/versioned.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias
+
+from ingot.bucket.leaf import State
+from ingot.bucket.model import Bucket, BucketConfig, Condition, Outcome
+from ingot.bucket.versioned import Histories
+from ingot.bucket.versions import NewState
+from ingot.errors import IngotError
+from ingot.limits import BUCKET_CONFIG_BYTES_MAX
+from ingot.messages import BodyPosition, Cid
+
+Answer: TypeAlias = IngotError | Outcome | None
+"""A refusal, or what was done: None in a bucket without versions."""
+
+
+class Waiter(Protocol):
+    """Who hears the outcome of a mutation: a future, or somebody who acts in the same call."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: list[Answer], /) -> None: ...
+    def set_exception(self, exception: IngotError, /) -> None: ...
+
+
+class Mutation:
+    """What one request asks of one bucket. ``waiter`` gets its answers, one a change."""
+
+    __slots__ = ("bodies", "bucket", "deadline", "size", "waiter")
+
+    def __init__(
+        self,
+        bucket: bytes,
+        waiter: Waiter,
+        deadline: float,
+        size: int = 0,
+        bodies: Iterable[BodyPosition] = (),
+    ) -> None:
+        self.bucket = bucket
+        self.waiter = waiter
+        self.deadline = deadline  # monotonic; afterwards the waiter gets 503
+        self.size = size  # bytes it holds in memory
+        self.bodies = bodies  # synced already; named in the commit record
+
+
+class Change:
+    """A put: one key's new record. ``etag`` is the record's, for conditions later in the batch."""
+
+    __slots__ = ("condition", "etag", "key", "value")
+
+    plain = True
+    """Whether it can be made without a look at the old value, where there are no versions."""
+
+    def __init__(
+        self, key: bytes, value: Cid | None, etag: str | None, condition: Condition | None
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.etag = etag
+        self.condition = condition
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        """Do it to the versions of the key. IngotError where it is refused."""
+        return histories.put(self, State(), versioning)
+
+
+class StatedPut(Change):
+    """A put whose version begins with tags or a lock."""
+
+    __slots__ = ("state",)
+
+    plain = False
+
+    def __init__(
+        self, key: bytes, value: Cid, etag: str, condition: Condition | None, state: State
+    ) -> None:
+        super().__init__(key, value, etag, condition)
+        self.state = state
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        return histories.put(self, self.state, versioning)
+
+
+class Removal(Change):
+    """A deletion at ``now_ms``: of the object, or of one version of it for good. ``bypass``: also
+    of one that governance retains."""
+
+    __slots__ = ("bypass", "now_ms", "plain", "version")
+
+    def __init__(
+        self,
+        key: bytes,
+        condition: Condition | None,
+        now_ms: int,
+        version: str | None = None,
+        bypass: bool = False,
+    ) -> None:
+        super().__init__(key, None, None, condition)
+        self.now_ms = now_ms
+        self.version = version
+        self.bypass = bypass
+        self.plain = version is None
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        if self.version is None:
+            return histories.delete(self.key, self.now_ms, versioning)
+        return histories.remove(self.key, self.version, self.now_ms, self.bypass)
+
+
+class Restating(Change):
+    """A change of the state of a version, None: of the current one. The record stays."""
+
+    __slots__ = ("new", "now_ms", "version")
+
+    plain = False
+
+    def __init__(self, key: bytes, version: str | None, new: NewState, now_ms: int) -> None:
+        super().__init__(key, None, None, None)
+        self.version = version
+        self.new = new
+        self.now_ms = now_ms
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        return histories.restate(self.key, self.version, self.new, self.now_ms, versioning)
+
+
+class UploadChange:
+    """What a write does to the uploads tree, if the upload stands at the commit as it was seen.
+
+    ``upload`` is the key and the CID of the upload that it concerns, None for a new one: without it
+    the write is refused as NoSuchUpload. ``parts`` are keys and CIDs that must be there too, else
+    PartsChanged. ``ends``: the upload goes, with every part that there is. ``puts`` come last.
+    """
+
+    __slots__ = ("ends", "id", "parts", "puts", "upload")
+
+    def __init__(
+        self,
+        id: str,
+        puts: list[tuple[bytes, Cid | None]],
+        upload: tuple[bytes, Cid] | None = None,
+        parts: Iterable[tuple[bytes, Cid]] = (),
+        ends: bool = False,
+    ) -> None:
+        self.id = id
+        self.puts = puts
+        self.upload = upload
+        self.parts = parts
+        self.ends = ends
+
+
+class Write(Mutation):
+    """Put or delete keys of the objects tree; ``blocks`` go to the log with it. With ``uploads`` it
+    is all or nothing and has one answer."""
+
+    __slots__ = ("blocks", "changes", "uploads")
+
+    def __init__(
+        self,
+        bucket: bytes,
+        waiter: Waiter,
+        deadline: float,
+        changes: list[Change],
+        blocks: list[tuple[Cid, bytes]],
+        bodies: Iterable[BodyPosition] = (),
+        uploads: UploadChange | None = None,
+    ) -> None:
+        self.bucket = bucket  # as Mutation.__init__, without the call: there is one a PUT
+        self.waiter = waiter
+        self.deadline = deadline
+        self.bodies = bodies
+        size = 0
+        for _, block in blocks:
+            size += len(block)
+        self.size = size
+        self.changes = changes
+        self.blocks = blocks
+        self.uploads = uploads
+
+
+class Create(Mutation):
+    """Bring a bucket into being; its head names the configuration block ``config``."""
+
+    __slots__ = ("config", "made")
+
+    def __init__(
+        self,
+        made: Bucket,
+        waiter: Waiter,
+        deadline: float,
+        config: tuple[Cid, bytes],
+    ) -> None:
+        super().__init__(made.id, waiter, deadline, len(config[1]))
+        self.made = made
+        self.config = config
+
+
+class Configure(Mutation):
+    """Set the document ``name`` of the bucket's configuration, or remove it (None). ``check`` may
+    refuse it by raising: it sees the configuration as it stands at the commit."""
+
+    __slots__ = ("check", "document", "name")
+
+    def __init__(
+        self,
+        bucket: bytes,
+        waiter: Waiter,
+        deadline: float,
+        name: str,
+        document: bytes | None,
+        check: Callable[[BucketConfig], None] | None = None,
+    ) -> None:
+        # What it adds to a batch is the whole configuration.
+        super().__init__(bucket, waiter, deadline, BUCKET_CONFIG_BYTES_MAX)
+        self.name = name
+        self.document = document
+        self.check = check
+
+
+class Drop(Mutation):
+    """Delete a bucket, if it is empty at that moment."""
+
+    __slots__ = ()
