@@ -235,7 +235,10 @@ FORGE_QUERY_AUTH_S: Final = 60  # and to look into one for a query
 FORGE_UPLOADS_MAX: Final = 100_000  # roots of a space, or blobs of one root, that are listed
 FORGE_KEY_BYTES_MAX: Final = 16 * KIB  # of a file with a private key
 FORGE_IMPORT_BYTES_MAX: Final = 2 * CONTAINER_BYTES_MAX  # of a file with delegations, as base64
-FORGE_TAIL_BYTES: Final = (64 * KIB, 4 * MIB, 256 * MIB)  # of a CAR, to find its root in
+FORGE_TAIL_BYTES: Final = (64 * KIB, 4 * MIB)  # of a CAR, to find its root in
+FORGE_ROOT_BYTES_MAX: Final = NODE_BYTES_READ_MAX  # of a root's block: no frame of ours holds more
+FORGE_ROOT_PLACES: Final = 256  # of its name in such a tail that are looked at
+FORGE_ROOT_HASHED_BYTES: Final = 16 * MIB  # and what is hashed there in all: 15 ms
 FORGE_FAULTY_NODES_MAX: Final = 1024  # of which is known that they failed lately
 FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
 
@@ -266,6 +269,7 @@ assert SEGMENT_BYTES_MAX < FORGE_BLOB_BYTES_MAX
 assert FORGE_INDEX_BYTES_MAX < FORGE_QUERY_BYTES_MAX
 assert FORGE_BACKOFF_MAX_S < FORGE_BREAKER_OPEN_S
 assert NODE_BYTES_READ_MAX + KIB < SHIP_SCAN_BYTES  # any frame is seen whole
+assert FORGE_ROOT_BYTES_MAX + KIB < FORGE_TAIL_BYTES[-1]
 assert SHIP_INDEXES <= SHIP_FILES
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
 assert HEAD_READ_BYTES <= RECV_BYTES

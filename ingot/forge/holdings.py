@@ -7,6 +7,7 @@ it hashes it. ``root_block`` does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -21,7 +22,12 @@ from ingot.forge.retrieve import Retriever
 from ingot.forge.retry import RetrySettings
 from ingot.forge.upload import UploadClient
 from ingot.forge.uploads import Uploads
-from ingot.limits import FORGE_TAIL_BYTES
+from ingot.limits import (
+    FORGE_ROOT_BYTES_MAX,
+    FORGE_ROOT_HASHED_BYTES,
+    FORGE_ROOT_PLACES,
+    FORGE_TAIL_BYTES,
+)
 
 
 class Holdings:
@@ -94,11 +100,12 @@ class Holdings:
     async def last_block(
         self, blob: BlobRef, places: Sequence[Location], root: bytes
     ) -> bytes | None:
-        """The block of a CID out of a CAR, looked for from the end, where roots of ours are; None
+        """The block of a CID out of a CAR, looked for at its end, where roots of ours are; None
         where it is not in there whole."""
         for length in FORGE_TAIL_BYTES:
             start = max(0, blob.size - length)
-            found = block_in(await self.read(places, start, blob.size), root)
+            piece = await self.read(places, start, blob.size)
+            found = await asyncio.to_thread(block_in, piece, root)
             if found is not None or start == 0:
                 return found
         return None
@@ -106,17 +113,31 @@ class Holdings:
 
 def block_in(data: bytes, name: bytes) -> bytes | None:
     """The block of a CID out of a piece of a CAR, from wherever its frame lies whole; it has its
-    hash, which is sha2-256."""
-    at = data.find(name)
-    while at >= 0:
+    hash, which is sha2-256. Looked for from the end.
+
+    Whoever made the piece may have put the name into it any number of times, each behind a length
+    that has to be hashed: so only some of the places are looked at, and so many bytes hashed.
+    """
+    if len(name) != cid.CID_BYTES:
+        return None
+    expected, room = multihash.of_cid(name), FORGE_ROOT_HASHED_BYTES
+    at = data.rfind(name)
+    for _ in range(FORGE_ROOT_PLACES):
+        if at < 0:
+            break
         for start in range(max(0, at - varint.VARINT_BYTES_MAX), at):
             try:
                 length, end = varint.decode(data, start)
             except FormatError:
                 continue
+            size = length - len(name)
+            if end != at or not 0 < size <= min(FORGE_ROOT_BYTES_MAX, len(data) - at - len(name)):
+                continue
+            room -= size
+            if room < 0:
+                return None
             block = data[at + len(name) : at + length]
-            if end == at and at + length <= len(data):
-                if multihash.of_digest(sha256(block).digest()) == multihash.of_cid(name):
-                    return block
-        at = data.find(name, at + 1)
+            if multihash.of_digest(sha256(block).digest()) == expected:
+                return block
+        at = data.rfind(name, 0, at + len(name) - 1)
     return None
