@@ -87,6 +87,8 @@ class Config:
     batch_mutations: int = _setting(limits.BATCH_MUTATIONS_MAX, "count", 1, 4096)
     busy_poll_s: float = _setting(limits.BUSY_POLL_S, "seconds", 0.0)
     """So long the loop stays awake for a commit, where commits are quicker than that; 0: never."""
+    lifecycle_debug_day_s: float = _setting(86400.0, "seconds", 1.0)
+    """The length of a day in lifecycle rules, for tests of such rules."""
     node_cache_bytes: int = _setting(limits.NODE_CACHE_BYTES, "size", 4 * limits.MIB)
     connections_max: int = _setting(limits.CONNECTIONS_MAX, "count", 1, 1_000_000)
     header_deadline_s: float = _setting(limits.HEADER_DEADLINE_S, "seconds", 0.01)

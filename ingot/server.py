@@ -31,6 +31,7 @@ from ingot.config import Config, parse_address
 from ingot.credentials import Account, CredentialStore
 from ingot.datadir import DataDirectory, StoreMark
 from ingot.errors import ConfigError, Unavailable
+from ingot.expiring import Expiring
 from ingot.lease import Lease
 from ingot.listener import HttpServer
 from ingot.offload import Lanes
@@ -348,6 +349,9 @@ class Server:
         stack.push_async_callback(_cancel, asyncio.create_task(self._keep_house(registry)))
         rows.start()
         stack.push_async_callback(rows.stop)
+        day_s = config.lifecycle_debug_day_s
+        expiring = Expiring(self.store, registry, self.clock, day_s)
+        stack.push_async_callback(_cancel, asyncio.create_task(expiring.run()))
         if self.shipping is not None:
             await self.shipping.start()
         return self.store

@@ -114,6 +114,35 @@ class Removal(Change):
         return histories.remove(self.key, self.version, self.now_ms, self.bypass)
 
 
+class Expiry(Removal):
+    """A removal by a lifecycle rule, of what the rule was asked about and nothing else:
+    PreconditionFailed where ``judged`` (a version's id, or NULL_VERSION) is no longer ``record`` or
+    was the current version (``latest``) and is not, or the other way round. A delete marker that
+    is removed as the current version has to be the only one."""
+
+    __slots__ = ("judged", "latest", "record")
+
+    def __init__(
+        self,
+        key: bytes,
+        judged: str,
+        record: Cid,
+        latest: bool,
+        version: str | None,
+        now_ms: int,
+    ) -> None:
+        super().__init__(key, None, now_ms, version)
+        self.judged = judged
+        self.record = record
+        self.latest = latest
+        self.plain = False
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        alone = self.latest and self.version is not None
+        histories.expect(self.key, self.judged, self.record, self.latest, alone)
+        return super().make(histories, versioning)
+
+
 class Restating(Change):
     """A change of the state of a version, None: of the current one. The record stays."""
 

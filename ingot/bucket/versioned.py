@@ -29,6 +29,7 @@ from ingot.bucket.model import (
     IsDeleteMarker,
     NoSuchVersion,
     Outcome,
+    PreconditionFailed,
 )
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.record import Record, cid_of, encode_record
@@ -287,6 +288,17 @@ class Histories:
             return Outcome(id, marker)
         history.add_null(Version(record, None, stated), self._judge(now_ms, False), behind)
         return Outcome(NULL_VERSION, marker)
+
+    def expect(self, key: bytes, version: str, record: Cid, latest: bool, alone: bool) -> None:
+        """PreconditionFailed unless this version is this record and the current one, or not, as
+        ``latest`` says; ``alone``: and there are no others."""
+        history = self._keys[key]
+        id = None if version == NULL_VERSION else version
+        found = history.find(id)
+        if found is None or found.record != record or (found is history.current) is not latest:
+            raise PreconditionFailed("that it is as it was judged")
+        if alone and history.older.newest() is not None:
+            raise PreconditionFailed("that it is the only version")
 
     def remove(self, key: bytes, version: str, now_ms: int, bypass: bool) -> Outcome:
         """Remove one version for good; that it is not there is success. Locked."""

@@ -36,6 +36,7 @@ class Database:
     """What would be in Postgres."""
 
     clock: Ticks = field(default_factory=SystemClock)
+    wall_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     reachable: bool = True
     store: bytes | None = None
     lease: tuple[bytes, str, float] | None = None  # token, owner, expiry
@@ -306,6 +307,12 @@ class MemoryRegistry:
         standing = database.forge_network
         await self._leave("claim_forge")
         return standing
+
+    async def clock_ms(self) -> int:
+        database = await self._enter("clock_ms")
+        now_ms = database.wall_ms()
+        await self._leave("clock_ms")
+        return now_ms
 
     async def forge_watermark(self) -> int:
         database = await self._enter("forge_watermark")

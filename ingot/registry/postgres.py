@@ -407,6 +407,9 @@ class Postgres:
             raise LeaseLost("the lease was taken by another gateway")
         return standing[0], standing[1]
 
+    async def clock_ms(self) -> int:
+        return int((await self._fetch(statements.CLOCK))[0][0])
+
     async def forge_watermark(self) -> int:
         rows = await self._fetch(statements.FORGE_WATERMARK)
         return int(rows[0][0])

@@ -205,6 +205,8 @@ SELECT owner, extract(epoch FROM expires_at - clock_timestamp())::float8 AS left
 FROM ingot.lease WHERE expires_at > clock_timestamp()
 """
 
+CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8"
+
 # -- everything else ------------------------------------------------------------------------------
 STORE_ID: Final = "SELECT store_id FROM ingot.store"
 CLAIM: Final = "INSERT INTO ingot.store (store_id) VALUES ($1) ON CONFLICT DO NOTHING"

@@ -4,24 +4,28 @@ A Deny holds for the owner too, but for operations on the policy itself, so that
 out for good. Without a policy nobody but the owner gets in. Where the public access block restricts
 a bucket, a policy that is public allows others nothing. A policy that cannot be read any more
 refuses all that it would have been asked about. Called by way of ``ingot.s3.call`` for every
-request but an owner's on a plain bucket; a policy is read once. Pure.
+request but an owner's on a plain bucket; a policy is read once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
 from ingot._speedups import sigv4
-from ingot.bucket.model import Bucket
+from ingot.bucket.leaf import is_version_id
+from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.credentials import ANONYMOUS
 from ingot.s3 import public_access
 from ingot.s3.configuration import POLICY, PUBLIC_ACCESS, Parsed
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.policy import Asked, Policy, read
+from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
 
 if TYPE_CHECKING:
+    from ingot.bucket.store import Store
     from ingot.s3.auth import Accounts
     from ingot.s3.call import Call
 
@@ -56,6 +60,25 @@ class Access:
             return False
         return verdict is True
 
+    def asks_object_tags(self, bucket: Bucket) -> bool:
+        """Whether what the bucket's policy says may depend on the tags of the object."""
+        document = bucket.config.documents.get(POLICY)
+        if document is None:
+            return False
+        return self._policies((document, bucket.name)).asks_object_tags
+
+    async def learn(
+        self, store: Store, call: Call, bucket: Bucket, key: bytes, version: str | None
+    ) -> None:
+        """Have the tags of an object at hand for what is asked about it next, if the bucket's
+        policy wants to know them."""
+        call.object_tags = {}
+        if self.asks_object_tags(bucket):
+            found = None
+            if version is None or version == NULL_VERSION or is_version_id(version):
+                found = await store.look(bucket, key, version)
+            call.object_tags = {} if found is None else found.state.tags
+
     def may_allow(self, call: Call, bucket: Bucket) -> bool:
         """Whether the request may be allowed to do anything at all."""
         return call.account.id == bucket.config.owner or POLICY in bucket.config.documents
@@ -89,6 +112,12 @@ class Facts:
         found = _FACTS.get(key)
         if found is not None:
             value = found(call)
+        elif key.startswith(OBJECT_TAG):
+            value = call.object_tags.get(key[len(OBJECT_TAG) :])
+        elif key.startswith(REQUEST_TAG):
+            value = _request_tags(call).get(key[len(REQUEST_TAG) :])
+        elif key == REQUEST_TAG_KEYS:
+            return tuple(_request_tags(call))
         elif key in _PARAMETERS:
             value = _text(call.parameter(_PARAMETERS[key]))
         else:
@@ -98,6 +127,14 @@ class Facts:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
+
+
+def _request_tags(call: Call) -> Mapping[str, str]:
+    """The tags that the request wants to give: in its body, once that was read, or in a header."""
+    if call.request_tags is not None:
+        return call.request_tags
+    header = call.request.index.get(b"x-amz-tagging", b"").decode("utf-8", "replace")
+    return dict(parse_qsl(header, keep_blank_values=True))
 
 
 def _copy_source(call: Call) -> str | None:

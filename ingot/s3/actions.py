@@ -78,6 +78,9 @@ OF_OBJECTS: Final = frozenset(
         *(_ACTIONS[row.name] for row in OPERATIONS if row.level == OBJECT),
         *_OF_VERSION.values(),
         "BypassGovernanceRetention",
+        # What no operation here needs, and many a policy names.
+        *("ReplicateObject", "ReplicateDelete", "ReplicateTags", "InitiateReplication"),
+        "ObjectOwnerOverrideToBucketOwner",
     )
 )
 

@@ -116,7 +116,17 @@ class App:
         call = Call(request, answers.next_id(), now_ms)
         code = ""
         try:
-            response = await self._admitted(call)(call)
+            handler = self._admitted(call)
+            if call.key and self._asks_object_tags(call.bucket):
+                version = call.parameter(b"versionId")
+                await self._access.learn(
+                    self._store,
+                    call,
+                    self._store.bucket(call.bucket),
+                    call.key,
+                    None if version is None else version.decode("latin-1"),
+                )
+            response = await handler(call)
         except Exception as error:
             asked = _asked(call)
             refused = answers.refusal(error, asked)
@@ -182,6 +192,13 @@ class App:
         call.account = account
         call.authenticated = passed
         call.access = self._access
+
+    def _asks_object_tags(self, bucket: str) -> bool:
+        try:
+            found = self._store.bucket(bucket)
+        except NoSuchBucket:
+            return False  # the operation says so, in its turn
+        return not found.config.plain and self._access.asks_object_tags(found)
 
     def _is_open(self, bucket: str) -> bool:
         """Whether the bucket's policy may let somebody in who has no signature. Of a bucket that is

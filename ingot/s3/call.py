@@ -7,7 +7,8 @@ only then the body. Called by the operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ingot.bucket.model import NULL_VERSION, Bucket
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 XML: Final[Header] = (b"Content-Type", b"application/xml")
 NO_MARKER: Final[tuple[Header, ...]] = ((b"x-amz-delete-marker", b"false"),)
+NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 OWNER_LOST: Final = (
     "The configuration of this bucket is damaged, so that whose it is cannot be told. Its objects "
     "are kept; its configuration has to be restored by whoever runs this service."
@@ -39,7 +41,7 @@ class Call:
 
     __slots__ = (
         *("access", "account", "authenticated", "bucket", "key", "now_ms", "operation"),
-        *("query", "request", "request_id"),
+        *("object_tags", "query", "request", "request_id", "request_tags"),
     )
 
     access: Access
@@ -54,6 +56,9 @@ class Call:
         self.bucket = ""
         self.key = b""
         self.query: Query = []
+        # For policies that ask: of the object that is asked about, and that the body would give it.
+        self.object_tags: Mapping[str, str] = NO_TAGS
+        self.request_tags: Mapping[str, str] | None = None
 
     def parameter(self, name: bytes) -> bytes | None:
         """The first value of a query parameter, None where it is absent."""

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ingot.bucket.model import Bucket
 from ingot.limits import KIB, PARSED_DOCUMENTS_MAX
-from ingot.messages import Response
-from ingot.s3 import bucket_tagging, cors, encryption, ownership, public_access, website
+from ingot.messages import Header, Response
+from ingot.s3 import (
+    bucket_tagging,
+    cors,
+    encryption,
+    lifecycle,
+    ownership,
+    public_access,
+    website,
+)
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.documents import read_document, require_checksum
 from ingot.s3.errors import S3Error
@@ -30,6 +38,7 @@ CORS: Final = "cors"
 OWNERSHIP: Final = "ownership"
 PUBLIC_ACCESS: Final = "public-access"
 POLICY: Final = "policy"
+LIFECYCLE: Final = "lifecycle"
 
 
 class Subject(NamedTuple):
@@ -46,6 +55,7 @@ class Subject(NamedTuple):
     put_status: int = 200
     default: bytes | None = None  # what is shown where nothing was ever set
     deleted: bytes | None = None  # what is kept of one that was deleted, where that is not default
+    headers: tuple[Header, ...] = ()  # of the answers to get and put
 
 
 SUBJECTS: Final = {
@@ -87,6 +97,16 @@ SUBJECTS: Final = {
         public_access.canonical,
         "NoSuchPublicAccessBlockConfiguration",
     ),
+    b"lifecycle": Subject(
+        LIFECYCLE,
+        "GetBucketLifecycleConfiguration",
+        "PutBucketLifecycleConfiguration",
+        "DeleteBucketLifecycle",
+        lifecycle.canonical,
+        "NoSuchLifecycleConfiguration",
+        checksum_required=True,
+        headers=((b"x-amz-transition-default-minimum-object-size", b"all_storage_classes_128K"),),
+    ),
     b"encryption": Subject(
         "encryption",
         "GetBucketEncryption",
@@ -125,7 +145,9 @@ class ConfigurationOperations:
     async def get(self, call: Call) -> Response:
         subject = SUBJECTS[call.operation.resource]
         document = document_of(open_bucket(self._store, call), subject)
-        return xml_response(document)
+        response = xml_response(document)
+        response.headers += subject.headers
+        return response
 
     async def put(self, call: Call) -> Response:
         subject = SUBJECTS[call.operation.resource]
@@ -136,7 +158,7 @@ class ConfigurationOperations:
         if not body:
             raise S3Error("MissingRequestBodyError")
         await self._store.configure(call.bucket, subject.document, subject.canonical(body))
-        return Response(subject.put_status)
+        return Response(subject.put_status, [*subject.headers])
 
     async def delete(self, call: Call) -> Response:
         """Succeeds where there is none, too."""
@@ -159,7 +181,7 @@ class Parsed(Generic[K, T]):
         if found is None:
             found = self._read(document)
             if len(self._held) >= PARSED_DOCUMENTS_MAX:
-                self._held.clear()
+                del self._held[next(iter(self._held))]
             self._held[document] = found
         return found
 

@@ -148,6 +148,7 @@ async def find_source(store: Store, call: Call, source: CopySource) -> Found:
     bucket = store.bucket(source.bucket)
     check_expected(bucket, call, b"x-amz-source-expected-bucket-owner")
     action = "GetObject" if source.version is None else "GetObjectVersion"
+    await call.access.learn(store, call, bucket, source.key, source.version)
     require(call, bucket, action, source.key)
     version = source.version
     if version is not None and not version_is_well_formed(version):

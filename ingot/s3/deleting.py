@@ -89,6 +89,7 @@ class DeleteOperations:
         """The condition of the entry's delete; S3Error when it cannot be carried out."""
         key = entry.key.encode()
         check_key(key)
+        await call.access.learn(self._store, call, bucket, key, entry.version)
         require(call, bucket, "DeleteObject" + ("Version" if entry.version else ""), key)
         if entry.version is not None:
             if not version_is_well_formed(entry.version):

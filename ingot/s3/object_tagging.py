@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final
 from ingot.bucket.versions import NewState
 from ingot.limits import KIB
 from ingot.messages import Response
-from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket, xml_response
+from ingot.s3.call import (
+    Call,
+    Handler,
+    asked_version,
+    find_object,
+    named_bucket,
+    open_bucket,
+    xml_response,
+)
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT, read_tagging, write_tagging
@@ -44,12 +52,17 @@ class ObjectTaggingOperations:
         return response
 
     async def put(self, call: Call) -> Response:
-        open_bucket(self._store, call)
+        """A policy may ask for the tags, which are in the body."""
+        bucket = named_bucket(self._store, call)
+        if not call.access.may_allow(call, bucket):
+            raise S3Error("AccessDenied")
         version = asked_version(call)
         body = await read_document(call, BYTES_MAX)
         if not body:
             raise S3Error("MissingRequestBodyError")
         tags = read_tagging(body, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
+        call.request_tags = tags
+        open_bucket(self._store, call)
         return await self._set(call, version, tags, 200)
 
     async def delete(self, call: Call) -> Response:

@@ -16,6 +16,7 @@ from ingot.messages import Body, Header, Response
 from ingot.s3 import conditions
 from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
 from ingot.s3.errors import S3Error
+from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
     SSE,
     checksum_headers,
@@ -45,6 +46,7 @@ class ObjectOperations:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._expirations = Expirations(store)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -88,6 +90,8 @@ class ObjectOperations:
             headers += outcome_headers(outcome)
         if written.encrypted:
             headers.append((SSE, b"AES256"))
+        if not bucket.config.plain:
+            headers += await self._expirations.headers(bucket, record)
         return Response(200, headers)
 
     async def get(self, call: Call) -> Response:
@@ -105,6 +109,8 @@ class ObjectOperations:
         headers = object_headers(record) + versions
         if found.state:
             headers += state_headers(visible(call, bucket, found.state))
+        if not bucket.config.plain and call.parameter(b"versionId") is None:
+            headers += await self._expirations.headers(bucket, record)
         if call.query:
             headers = override_headers(headers, call.query)
         status, start, stop = _selection(call, record)

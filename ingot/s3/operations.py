@@ -72,10 +72,9 @@ GET    policyStatus               2 GetBucketPolicyStatus built
 GET    cors                       2 GetBucketCors built
 PUT    cors                       2 PutBucketCors built
 DELETE cors                       2 DeleteBucketCors built
-GET    lifecycle                  2 GetBucketLifecycleConfiguration|GetBucketLifecycle
-                                    NoSuchLifecycleConfiguration
-PUT    lifecycle                  2 PutBucketLifecycleConfiguration|PutBucketLifecycle 501
-DELETE lifecycle                  2 DeleteBucketLifecycle 204
+GET    lifecycle                  2 GetBucketLifecycleConfiguration|GetBucketLifecycle built
+PUT    lifecycle                  2 PutBucketLifecycleConfiguration|PutBucketLifecycle built
+DELETE lifecycle                  2 DeleteBucketLifecycle built
 GET    object-lock                2 GetObjectLockConfiguration built
 PUT    object-lock                2 PutObjectLockConfiguration built
 GET    ownershipControls          2 GetBucketOwnershipControls built

@@ -21,7 +21,7 @@ from ingot.limits import KIB
 from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
 from ingot.s3.errors import S3Error
 from ingot.s3.pattern import Pattern
-from ingot.s3.policy_conditions import Condition, Context, network_is_narrow
+from ingot.s3.policy_conditions import OBJECT_TAG, Condition, Context, network_is_narrow
 
 POLICY_BYTES_MAX: Final = 20 * KIB
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
@@ -122,6 +122,8 @@ class Policy:
     def __init__(self, statements: Sequence[Statement]) -> None:
         self.statements = statements
         self.is_public = any(one.is_public for one in statements)
+        keys = [condition.key for one in statements for condition in one.conditions]
+        self.asks_object_tags = any(key.startswith(OBJECT_TAG) for key in keys)
 
     def verdict(self, asked: Asked) -> bool | None:
         """True: allowed; False: denied; None: nothing is said."""

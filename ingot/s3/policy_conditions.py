@@ -18,7 +18,11 @@ from ingot.s3.pattern import Pattern
 BAD_KEY: Final = "Policy has an invalid condition key"
 BAD_VALUE: Final = "Policy has an invalid condition value"
 
-# Keys are compared in lower case. Each has a way to be answered in ``ingot.s3.access``.
+# Keys are compared in lower case, but for what follows a slash: that is the key of a tag. Each has
+# a way to be answered in ``ingot.s3.access``.
+OBJECT_TAG: Final = "s3:existingobjecttag/"
+REQUEST_TAG: Final = "s3:requestobjecttag/"
+REQUEST_TAG_KEYS: Final = "s3:requestobjecttagkeys"
 KEYS: Final = frozenset(
     (
         *("aws:sourceip", "aws:securetransport", "aws:referer", "aws:useragent"),
@@ -31,12 +35,13 @@ KEYS: Final = frozenset(
         *("s3:x-amz-content-sha256", "s3:x-amz-website-redirect-location"),
         *("s3:if-match", "s3:if-none-match"),
         *("s3:authtype", "s3:signatureversion", "s3:signatureage"),
+        *(OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS),
     )
 )
 
 
 class Context(Protocol):
-    """What a request says under a condition key (lower case)."""
+    """What a request says under a condition key, as ``Condition.key`` spells it."""
 
     def __call__(self, key: str) -> Sequence[str]: ...
 
@@ -48,9 +53,10 @@ class Condition:
 
     def __init__(self, operator: str, key: str, values: list[str]) -> None:
         """S3Error (MalformedPolicy) for an operator, key or value that is not known."""
-        self.operator, self.key, self.values = operator, key.lower(), values
-        if self.key not in KEYS:
+        general, slash, tag = key.partition("/")
+        if general.lower() + slash not in KEYS or (slash and not tag):
             raise _malformed(BAD_KEY)
+        self.operator, self.key, self.values = operator, general.lower() + slash + tag, values
         quantifier, colon, plain = operator.rpartition(":")
         if colon and quantifier not in ("ForAllValues", "ForAnyValue"):
             raise _unknown(operator)

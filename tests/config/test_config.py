@@ -51,6 +51,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "log_bytes_max": "3GiB",
         "batch_mutations": 5,
         "busy_poll_s": 0.001,
+        "lifecycle_debug_day_s": 10.0,
         "seal_age_s": 1.0,
         "unit_age_s": 2.0,
         "warm_bytes": "7MiB",

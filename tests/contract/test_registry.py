@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import pytest
@@ -698,3 +699,9 @@ async def test_an_import_is_fenced_and_whole(world: Any, registry: Any, token: b
     assert await registry.newest_commit() == CommitRef(0, None)
     await registry.import_heads(token, C, at(5), rows)
     assert await registry.buckets() == rows
+
+
+async def test_the_clock_is_the_databases(registry: Any) -> None:
+    before = time.time_ns() // 1_000_000
+    found = await registry.clock_ms()
+    assert before - 60_000 < found < before + 120_000 and type(found) is int

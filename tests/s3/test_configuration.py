@@ -30,7 +30,10 @@ OWNER_RULE = "<Rule><ObjectOwnership>{}</ObjectOwnership></Rule>"
 BLOCK = "<PublicAccessBlockConfiguration>{}</PublicAccessBlockConfiguration>"
 WEBSITE = "<WebsiteConfiguration>{}</WebsiteConfiguration>"
 INDEX = "<IndexDocument><Suffix>index.html</Suffix></IndexDocument>"
+LIFE = "<LifecycleConfiguration><Rule><ID>i</ID><Filter/><Status>Enabled</Status><Expiration>"
+LIFE += "<Days>1</Days></Expiration></Rule></LifecycleConfiguration>"
 GOOD = {
+    "lifecycle": LIFE,
     "tagging": TAGS.format(TAG.format("k", "v")),
     "cors": CORS.format(RULE),
     "encryption": SSE.format(AES, ""),

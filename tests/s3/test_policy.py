@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingot.bucket.versions import NewState
 from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS, action_of
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import OPERATIONS
@@ -20,6 +21,7 @@ from ingot.s3.pattern import Pattern
 from ingot.s3.policy import POLICY_BYTES_MAX, Asked, read
 from ingot.s3.policy_conditions import Condition
 from tests.s3.driver import OTHER, OWNER, Driver
+from tests.s3.store_driver import StoreDriver
 from tests.s3.test_configuration import BLOCK, put
 
 ALL = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::bucket/*"}
@@ -642,3 +644,68 @@ def test_a_policy_that_cannot_be_read_refuses(driver):
         assert driver.ask("GET", "/bucket/key", account=account).status in (400, 403)
     assert driver.ask("DELETE", "/bucket", "policy").status == 204
     assert driver.ask("GET", "/bucket/key").status == 200
+
+
+# -- tags ------------------------------------------------------------------------------------------
+
+
+def test_pol_3_tag_keys_keep_their_case():
+    found = {"s3:existingobjecttag/Team": ("a",)}
+    for key, holds in (("S3:ExistingObjectTag/Team", True), ("s3:ExistingObjectTag/team", False)):
+        assert Condition("StringEquals", key, ["a"]).holds(lambda k: found.get(k, ())) is holds
+    for key in ("s3:ExistingObjectTag", "s3:ExistingObjectTag/", "s3:RequestObjectTag"):
+        with pytest.raises(S3Error, match="invalid condition key"):
+            Condition("StringEquals", key, ["a"])
+
+
+def test_pol_3_tags_of_the_object():
+    """Over the real store, which has tags."""
+    condition = {"StringEquals": {"s3:ExistingObjectTag/team": "a"}}
+    with StoreDriver() as driver:
+        driver.bucket()
+        store, run = driver.world.store, driver._runner.run
+        for key, tags in (("a", {"team": "a"}), ("b", {"team": "b"}), ("none", {})):
+            driver.put(key, b"bytes")
+            run(store.set_state("bucket", key.encode(), None, NewState(tags=tags), 0))
+        set_policy(
+            driver,
+            allow("GetObject", "GetObjectTagging", "DeleteObject", Condition=condition),
+            allow("ListBucket", resource=""),
+        )
+        for account in (OTHER, None):
+            for key, status in (("a", 200), ("b", 403), ("none", 403), ("absent", 403)):
+                assert driver.ask("GET", f"/bucket/{key}", account=account).status == status, key
+        driver.bucket("theirs", OTHER)
+        for key, status in (("a", 200), ("b", 403)):
+            source = {"x-amz-copy-source": f"bucket/{key}"}
+            answer = driver.ask("PUT", "/theirs/copy", "", source, account=OTHER)
+            assert answer.status == status
+        listed = "".join(f"<Object><Key>{key}</Key></Object>" for key in ("a", "b", "none"))
+        answer = put_delete(driver, f"<Delete>{listed}</Delete>", OTHER)
+        assert answer.texts("Deleted/Key") == ["a"]
+        assert answer.texts("Error/Key") == ["b", "none"]
+
+
+def test_pol_3_tags_that_a_request_gives():
+    """In a header, or in the body of a PUT of tags."""
+    body = b"<Tagging><TagSet><Tag><Key>team</Key><Value>%b</Value></Tag></TagSet></Tagging>"
+    condition = {
+        "StringEquals": {"s3:RequestObjectTag/team": "a"},
+        "ForAllValues:StringEquals": {"s3:RequestObjectTagKeys": ["team", "more"]},
+    }
+    with StoreDriver() as driver:
+        driver.bucket()
+        set_policy(driver, allow("PutObject", "PutObjectTagging", Condition=condition))
+        for tags, status in (("team=a", 200), ("team=a&more=", 200), ("team=b", 403)) + (
+            *(("team=a&other=", 403), ("", 403)),
+        ):
+            headers = {"x-amz-tagging": tags} if tags else {}
+            answer = driver.ask("PUT", "/bucket/key", "", headers, b"x", OTHER)
+            assert answer.status == status, tags
+        for value, status in ((b"a", 200), (b"b", 403)):
+            answer = driver.ask("PUT", "/bucket/key", "tagging", {}, body % value, OTHER)
+            assert answer.status == status
+        assert driver.ask("PUT", "/bucket/key", "tagging", {}, body % b"b").status == 200
+        driver.ask("DELETE", "/bucket", "policy")
+        answer = driver.ask("PUT", "/bucket/key", "tagging", {}, body % b"a", OTHER)
+        assert answer.status == 403 and driver.body.reads == 0
