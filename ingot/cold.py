@@ -80,6 +80,12 @@ class Shipments:
             self._shipped[key] = Shipped(row.digest, locations_of(row.locations))
         return self._shipped.get(key)
 
+    async def row(self, key: Key) -> Shipment | None:
+        """As it was read last."""
+        if key not in self._rows:
+            await self._read()
+        return self._rows.get(key)
+
     async def _read(self) -> None:
         rows = await self._registry.shipments()
         self._shipped.clear()

@@ -5,6 +5,7 @@
     LEASE        JSON: the registry lease token last taken under this lock, and which lock that was
     RESTORING    there while a restore is under way, or was cut off: nothing is served then
     segments/    the segment store
+    cold/        a note on every segment whose file went because the network has it
     cache/       blocks fetched from the network, which may be thrown away at any time
     postgres/    the embedded Postgres, where one is used
     forge/       keys and delegations of the Forge network, where one was asked for (forge/keystore)
@@ -31,7 +32,7 @@ from ingot.errors import ConfigError
 
 FORMAT = 1
 OURS = {"STORE", "STORE.new", "STORE.damaged", "LOCK", "LEASE", "LEASE.new"}
-OURS |= {"segments", "cache", "postgres", "RESTORING", "RESTORING.new"}
+OURS |= {"segments", "cache", "cold", "postgres", "RESTORING", "RESTORING.new"}
 OURS |= {"credentials.toml", "credentials.toml.new", "postgres.log", "forge", "lost+found"}
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _HOW_TO_REBUILD = (
@@ -59,6 +60,7 @@ class DataDirectory:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.segments = os.path.join(self.path, "segments")
+        self.cold = os.path.join(self.path, "cold")
         self._lock = -1
 
     def prepare(self) -> None:

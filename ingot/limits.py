@@ -88,6 +88,7 @@ COLD_LOCATED_S: Final = 60.0  # that the indexing service is believed about wher
 COLD_LOCATED_MAX: Final = 1024  # files of which that is remembered
 RETENTION_ROUND_S: Final = 30.0  # between two looks at the budget
 RETENTION_PROBE_BYTES: Final = 64 * KIB  # of a file, read back before the first one goes
+COLD_NOTE_BYTES_MAX: Final = 1 * MIB  # of what is noted of a cold segment; location tokens mostly
 COLD_CACHE_BYTES: Final = 1 * GIB  # default of the cache on disk
 COLD_CACHE_FILE_BLOCKS_MAX: Final = 131_072  # 44 bytes of memory each, in eight files
 

@@ -39,9 +39,11 @@ from ingot.ports import Clock, FileSystem, Registry
 from ingot.running import RunningServer, loop_factory
 from ingot.s3.app import App
 from ingot.segment_rows import SegmentRows
+from ingot.segments.coldnotes import ColdNotes, agree
 from ingot.segments.files import SystemFiles
-from ingot.segments.model import COLD, Row
+from ingot.segments.model import Row
 from ingot.segments.store import SegmentStore
+from ingot.shipper.lifecycle import INDEXED
 
 if TYPE_CHECKING:
     from ingot.forge_dev import DevNetwork
@@ -293,15 +295,15 @@ class Server:
         self.segments = SegmentStore(
             files, lanes, directory.segments, config.segment_settings(), self.clock
         )
-        states = await registry.segments()
-        cold = {(row.stream, row.number) for row in states if row.state == COLD}
+        notes = ColdNotes(files, directory.cold)
+        agreed = await agree(registry, lease.token, notes, INDEXED)
         pins = Pins()
         rows = SegmentRows(registry)
-        self.shipping = self._shipping(registry, lease, directory, mark, pins, rows)
+        self.shipping = self._shipping(registry, lease, directory, mark, pins, rows, notes)
         if self.shipping is not None:
             stack.push_async_callback(self.shipping.close)
             await self.shipping.attach()
-        recovered = await self.segments.open(mark.store, mark.incarnation, cold)
+        recovered = await self.segments.open(mark.store, mark.incarnation, agreed.cold)
         stack.push_async_callback(self.segments.close)
         if self.shipping is not None:
             stack.push_async_callback(self.shipping.stop)
@@ -309,7 +311,7 @@ class Server:
         outcome = await reconcile(self.segments, registry, lease.token)
         used_up = await registry.newest_commit()
         self.segments.resume_after(used_up.sequence)
-        self.report = [*recovered.problems, *outcome.report]
+        self.report = [*agreed.faults, *recovered.problems, *outcome.report]
         for line in self.report:
             self.log.error("%s", line)
         blocks = Published(self.segments)
@@ -364,6 +366,7 @@ class Server:
         mark: StoreMark,
         pins: Pins,
         rows: SegmentRows,
+        notes: ColdNotes,
     ) -> Shipping | None:
         """What takes segments to the Forge network, where one is named."""
         config = self.config
@@ -395,6 +398,7 @@ class Server:
             record=rows.record,
             indexed=network.indexer is not None,
             directory=directory.path,
+            notes=notes,
         )
 
     def _tls(self) -> ssl.SSLContext | None:

@@ -20,10 +20,11 @@ from ingot.bucket.compaction import Compaction
 from ingot.bucket.pins import Pins
 from ingot.bucket.reach import Reach
 from ingot.cold import NetworkSource, Shipments
-from ingot.errors import ConfigError
+from ingot.errors import ConfigError, Unavailable
 from ingot.forge.breaker import State
 from ingot.forge.client import ForgeClient
 from ingot.ports import Clock, Registry
+from ingot.segments.coldnotes import ColdNotes
 from ingot.segments.commit import decode_commit
 from ingot.segments.model import COLD, Key, Row, SegmentInfo, row_of
 from ingot.segments.retiring import Retiring
@@ -71,6 +72,7 @@ class Shipping:
         record: Callable[[Row], Awaitable[None]],
         indexed: bool,
         directory: str,
+        notes: ColdNotes,
     ) -> None:
         self._client = client
         self._segments = segments
@@ -91,7 +93,7 @@ class Shipping:
             publisher=publisher,
             reach=Reach(segments),
         )
-        ledger = _Ledger(shipments, registry, record)
+        ledger = _Ledger(shipments, registry, record, notes)
         self._retiring = Retiring(segments, ledger, settings.warm_bytes, clock, settings.round_s)
         self._source = NetworkSource(client.retriever, shipments.shipped, indexed, clock.monotonic)
         self._teller = Teller(directory, self.shipper.standing, clock)
@@ -178,7 +180,9 @@ class _Ledger:
         shipments: Shipments,
         registry: Registry,
         record: Callable[[Row], Awaitable[None]],
+        notes: ColdNotes,
     ) -> None:
+        self._notes = notes
         self._shipments = shipments
         self._registry = registry
         self._record = record
@@ -190,4 +194,11 @@ class _Ledger:
         return await self._shipments.confirmed() - damaged
 
     async def note_cold(self, info: SegmentInfo) -> None:
+        row = await self._shipments.row(info.key)
+        if row is None:
+            raise Unavailable(f"nothing is known of {info.stream} {info.number} any more")
+        try:
+            await asyncio.to_thread(self._notes.keep, [row])
+        except OSError as error:
+            raise Unavailable(f"what is cold cannot be noted: {error}") from error
         await self._record(row_of(info.as_state(COLD)))

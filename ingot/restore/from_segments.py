@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ from ingot.restore.target import (
 
 if TYPE_CHECKING:
     from ingot.bucket.rebuild import Rebuilt
-    from ingot.ports import FileSystem, Registry
+    from ingot.messages import Shipment
+    from ingot.ports import ColdSource, FileSystem, Registry
     from ingot.segments.store import SegmentStore
 
 
@@ -62,7 +64,13 @@ class FromSegments:
                 registry = await open_registry(self.config, directory, stack)
                 await refuse_used(registry, mark.store)
                 token = await take_lease(registry, directory, stack)
-            segments = await self._open(directory, files, mark, await _cold(registry), stack)
+            from ingot.segments.coldnotes import ColdNotes
+
+            notes, faults = ColdNotes(files, directory.cold).read()
+            for line in faults:
+                self._remark(line)
+            cold = await _cold(registry) | notes.keys()
+            segments = await self._open(directory, files, mark, cold, notes, stack)
             rebuilt = await self._rebuild(segments, mark)
             if registry is not None:
                 # Whoever still serves a copy of this store is the older one from now on.
@@ -119,6 +127,7 @@ class FromSegments:
         files: FileSystem,
         mark: StoreMark,
         cold: set[tuple[str, int]],
+        notes: Mapping[tuple[str, int], Shipment],
         stack: contextlib.AsyncExitStack,
     ) -> SegmentStore:
         from ingot.clock import SystemClock
@@ -131,6 +140,8 @@ class FromSegments:
         settings, clock = self.config.segment_settings(), SystemClock()
         segments = SegmentStore(files, lanes, directory.segments, settings, clock)
         writing = not self.dry_run
+        if notes:
+            segments.fetch = await self._network(directory, notes, stack)
         recovered = await segments.open(mark.store, mark.incarnation, cold, writing)
         stack.push_async_callback(segments.close)
         for line in recovered.problems:
@@ -177,6 +188,37 @@ class FromSegments:
             f"{rebuilt.newest.sequence}: {verdict}"
         )
         return 1 if damage else 3 if remarks else 0
+
+    async def _network(
+        self,
+        directory: DataDirectory,
+        notes: Mapping[tuple[str, int], Shipment],
+        stack: contextlib.AsyncExitStack,
+    ) -> ColdSource | None:
+        """Where cold segments are read, if the settings name their network: commits may lie there,
+        and the walk of the buckets goes through them."""
+        network = self.config.forge_settings()
+        if network is None:
+            self.say(
+                f"{len(notes)} segments are in the Forge network, which no setting names: what "
+                "lies there is not looked at"
+            )
+            return None
+        from ingot.clock import SystemClock
+        from ingot.cold import NetworkSource, Shipped, locations_of
+        from ingot.forge.client import ForgeClient
+        from ingot.forge.keystore import KeyStore
+
+        keys, clock = KeyStore(directory.path, self.config.forge_key), SystemClock()
+        identity = keys.identity(clock.now_ms() // 1000, self.config.forge_space)
+        client = await stack.enter_async_context(ForgeClient(network, identity, clock))
+
+        async def shipped(key: tuple[str, int]) -> Shipped | None:
+            row = notes.get(key)
+            return None if row is None else Shipped(row.digest, locations_of(row.locations))
+
+        indexed = network.indexer is not None
+        return NetworkSource(client.retriever, shipped, indexed, clock.monotonic)
 
     def _remark(self, line: str) -> None:
         self.say(line)

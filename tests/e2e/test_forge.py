@@ -199,6 +199,25 @@ async def test_writes_go_on_while_the_network_is_away(site: Site) -> None:
     await site.check()
 
 
+async def test_a_registry_of_yesterday_loses_nothing_that_is_cold(site: Site) -> None:
+    """A failover may take it back to before segments shipped and went."""
+    await site.fill(60)
+    await site.until_shipped()
+    await until(lambda: site.server.segments.bytes_here() <= WARM)
+    await site.server.stop()
+    database = site.registry.database
+    assert any(row.state == "cold" for row in database.segments.values())
+    for row in list(database.segments.values()):
+        database.segments[row.stream, row.number] = replace(row, state="sealed")
+    database.shipments.clear()
+    await site.start()
+    await site.check()
+    assert any(row.state == "cold" for row in database.segments.values())
+    await site.fill(10)
+    await site.until_shipped()
+    await site.check()
+
+
 async def test_another_network_is_not_taken_for_the_one_that_has_it_all(site: Site) -> None:
     await site.fill(3)
     await site.until_shipped()

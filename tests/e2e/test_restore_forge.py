@@ -500,3 +500,26 @@ def test_a_restore_that_is_cut_off_is_begun_again(
         shutil.rmtree(lost.data)
         lost.data = data
         site.lose_everything()  # others look at this space too
+
+
+def test_the_database_is_lost_while_segments_are_cold(site: Site) -> None:
+    """The data directory knows what went, and where it is."""
+    small = "--warm-bytes", "6MiB", "--segment-bytes", "1MiB"
+    cold = "SELECT count(*) AS cold FROM ingot.segments WHERE state = 'cold'"
+    with site.serve(*small) as gateway:
+        client = gateway.client()
+        site.fill(client)
+        for number in range(3):
+            site.multipart(client, f"/one/large{number}")
+        site.until_shipped()
+        wait(lambda: site.store.query(cold)[0]["cold"] >= 5)
+        site.put(client, "/two/not-shipped", 20_000)
+    site.store.drop_schema()
+    status, said = site.store.run("restore", "--from-segments", *site.settings)
+    assert status == 0, said
+    assert f"restored: 2 buckets, {len(site.objects)} objects" in said
+    with site.serve(*small) as gateway:
+        site.check(gateway.client())
+        site.put(gateway.client(), "/two/later", 20_000)
+        site.until_shipped()
+    assert site.store.query(cold)[0]["cold"] >= 5
