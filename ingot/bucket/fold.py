@@ -31,7 +31,7 @@ class Fold:
     """
 
     __slots__ = (
-        *("_bucket", "_histories", "_nodes", "_refused", "_token", "_values"),
+        *("_bucket", "_histories", "_nodes", "_refused", "_token", "_values", "_versioning"),
         *("config", "objects", "uploads"),
     )
 
@@ -46,6 +46,7 @@ class Fold:
         self.objects: dict[bytes, tuple[Cid | None, str | None]] = {}
         self.uploads: dict[bytes, Cid | None] = {}
         self.config = bucket.config  # as the changes up to here leave it
+        self._versioning = bucket.config.versioning
         self._bucket = bucket
         self._nodes = nodes
         self._values = values
@@ -74,7 +75,7 @@ class Fold:
         if write.uploads is not None:
             return [self._take_whole(write, write.uploads)]
         results: list[Answer] = []
-        versioning = self.config.versioning
+        versioning = self._versioning
         for change in write.changes:
             try:
                 refusal = None
@@ -149,7 +150,7 @@ class Fold:
             if refusal is not None:
                 return refusal
         answer: Answer = None
-        versioning = self.config.versioning
+        versioning = self._versioning
         for change in write.changes:
             if versioning is None and change.plain:
                 self._replace(change)
@@ -171,6 +172,7 @@ class Fold:
         except IngotError as refusal:
             return refusal
         self.config = made
+        self._versioning = made.versioning
         return None
 
     def _judge(self, change: Change) -> Answer:
