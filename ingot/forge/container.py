@@ -29,6 +29,8 @@ from ingot.forge import token
 from ingot.forge.errors import TooLarge
 from ingot.forge.token import Delegation, Invocation, Receipt, Token
 from ingot.limits import (
+    CONTAINER_ANSWER_BYTES_MAX,
+    CONTAINER_ANSWER_TOKENS_MAX,
     CONTAINER_BYTES_MAX,
     CONTAINER_HEADER_READ_MAX,
     CONTAINER_HEADER_WRITE_MAX,
@@ -90,16 +92,16 @@ def encode(tokens: Iterable[Token]) -> bytes:
     return dag_cbor.encode({_NAME: sorted_tokens})
 
 
-def decode(data: bytes) -> Container:
-    """The tokens of an HTTP body; FormatError when it is no container."""
+def decode(data: bytes, tokens_max: int = UCAN_ENTRIES_MAX) -> Container:
+    """The tokens of an HTTP body; FormatError when it is no container, or one of more tokens."""
     if len(data) > CONTAINER_BYTES_MAX:
         raise FormatError(CONTAINER_BYTES_MAX, "the end of the container", f"{len(data)} bytes")
     value = dag_cbor.decode(data, dag_cbor.SORTED_KEYS)
     blocks = value.get(_NAME) if isinstance(value, dict) and len(value) == 1 else None
     if not isinstance(blocks, list):
         raise FormatError(0, f"a map of {_NAME} and an array of tokens", repr(value)[:99])
-    if len(blocks) > UCAN_ENTRIES_MAX:
-        raise FormatError(0, f"at most {UCAN_ENTRIES_MAX} tokens", str(len(blocks)))
+    if len(blocks) > tokens_max:
+        raise FormatError(0, f"at most {tokens_max} tokens", str(len(blocks)))
     found = Container()
     for at, block in enumerate(blocks):
         if type(block) is not bytes:
@@ -135,17 +137,19 @@ def pack(tokens: Iterable[Token], form: Form) -> bytes:
     return bytes([form]) + data
 
 
-def unpack(data: bytes) -> Container:
-    """The tokens of a packed container; FormatError, of the byte inside its form where it is in
-    the container itself."""
+def unpack(
+    data: bytes, tokens_max: int = UCAN_ENTRIES_MAX, bytes_max: int = CONTAINER_BYTES_MAX
+) -> Container:
+    """The tokens of a packed container, which are no more and have no more bytes; FormatError, of
+    the byte inside its form where it is in the container itself."""
     if not data or data[0] not in tuple(Form):
         raise FormatError(0, "the byte of a container's form", data[:1].hex() or "nothing")
     form, rest = Form(data[0]), data[1:]
     if form in _TEXT:
         rest = _from_base64(rest.strip(), form)
     if form in _GZIPPED:
-        rest = _from_gzip(rest)
-    return decode(rest)
+        rest = _from_gzip(rest, bytes_max)
+    return decode(rest, tokens_max)
 
 
 def _from_base64(text: bytes, form: Form) -> bytes:
@@ -160,14 +164,14 @@ def _from_base64(text: bytes, form: Form) -> bytes:
         raise FormatError(1, f"{form.name} text", str(error)) from None
 
 
-def _from_gzip(data: bytes) -> bytes:
+def _from_gzip(data: bytes, bytes_max: int) -> bytes:
     unpacker = zlib.decompressobj(wbits=_GZIP_WBITS)
     try:
-        unpacked = unpacker.decompress(data, CONTAINER_BYTES_MAX)
+        unpacked = unpacker.decompress(data, bytes_max)
     except zlib.error as error:
         raise FormatError(1, "gzip", str(error)) from None
     if unpacker.unconsumed_tail:
-        raise FormatError(1, f"at most {CONTAINER_BYTES_MAX} bytes in gzip", "more")
+        raise FormatError(1, f"at most {bytes_max} bytes in gzip", "more")
     if not unpacker.eof or unpacker.unused_data:
         raise FormatError(1, "one whole gzip member", f"another end after {len(unpacked)} bytes")
     return unpacked
@@ -185,7 +189,9 @@ def to_header(tokens: Iterable[Token], form: Form = Form.GZIP_BASE64) -> str:
     return value
 
 
-def from_header(value: str) -> Container:
+def from_header(
+    value: str, tokens_max: int = UCAN_ENTRIES_MAX, bytes_max: int = CONTAINER_BYTES_MAX
+) -> Container:
     """The tokens of a header; FormatError when it is no packed container that is text."""
     if len(value) > CONTAINER_HEADER_READ_MAX:
         raise FormatError(0, f"at most {CONTAINER_HEADER_READ_MAX} letters", str(len(value)))
@@ -195,4 +201,10 @@ def from_header(value: str) -> Container:
         raise FormatError(error.start, "letters of base64", repr(value[error.start])) from None
     if data[:1] and data[0] not in _TEXT:
         raise FormatError(0, "the letter of a form that is text", repr(value[:1]))
-    return unpack(data)
+    return unpack(data, tokens_max, bytes_max)
+
+
+def from_answer(value: str) -> Container:
+    """The tokens of an answer's header: a receipt and what it needs, so a few, which cost whoever
+    asked no more than a millisecond or two to read."""
+    return from_header(value, CONTAINER_ANSWER_TOKENS_MAX, CONTAINER_ANSWER_BYTES_MAX)

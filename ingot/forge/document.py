@@ -25,7 +25,7 @@ from ingot.errors import FormatError
 from ingot.forge import did, values
 from ingot.forge.errors import DIDKeyResolutionError, Malformed, UnsupportedKey
 from ingot.forge.keys import PublicKey
-from ingot.limits import DID_DOCUMENT_BYTES_MAX
+from ingot.limits import DID_DOCUMENT_BYTES_MAX, DID_DOCUMENT_METHODS_MAX
 
 DELEGATION: Final = "capabilityDelegation"
 INVOCATION: Final = "capabilityInvocation"
@@ -134,6 +134,9 @@ def parse(data: bytes) -> Document:
             else:
                 ids.append(_absolute(owner, values.take(value, str, name, at)))
         relationships[name] = tuple(ids)
+    if len(methods) > DID_DOCUMENT_METHODS_MAX:
+        found = f"{len(methods)} in that of {owner}"
+        raise Malformed((), f"at most {DID_DOCUMENT_METHODS_MAX} methods in a document", found)
     return Document(owner, tuple(methods), relationships)
 
 

@@ -21,7 +21,7 @@ from ingot.forge.http import Http
 from ingot.forge.identity import Identity
 from ingot.forge.resolver import Resolver
 from ingot.forge.token import Delegation, Invocation, Receipt, Token
-from ingot.limits import CONTAINER_BYTES_MAX, UCAN_NONCE_BYTES, UCAN_TTL_S
+from ingot.limits import CONTAINER_BYTES_MAX, FORGE_RECEIPTS_MAX, UCAN_NONCE_BYTES, UCAN_TTL_S
 
 # Errors behind which something stands that passes: no node free, a handler that failed, a document
 # that the service could not fetch, a node's own fault, clocks or queues that were slower than the
@@ -154,31 +154,29 @@ class Invoker:
 
     async def receipt_in(self, found: Container, task: bytes, executor: str) -> Receipt | None:
         """The executor's receipt for a task, verified; None where there is none for the task.
-        BadAnswer where all there are were made by others or are not signed rightly."""
+        BadAnswer where all there are were made by others or are not signed rightly.
+
+        Of many only a few are looked at, the executor's first. A document is fetched once for all
+        of them; one that did not help is fetched again for the next answer."""
+        receipts = sorted(found.receipts_of(task), key=lambda one: one.issuer != executor)
+        receipts = receipts[:FORGE_RECEIPTS_MAX]
+        # A stranger's document is not fetched: only who was asked is looked at.
+        issued = [one for one in receipts if one.issuer == executor]
+        documents = await self.resolver.documents(issued)
         fault: UcanError | None = None
-        for receipt in found.receipts_of(task):
+        for receipt in receipts:
             try:
-                await self.check_receipt(receipt, task, executor)
+                validate.validate_receipt(
+                    receipt, task=task, executor=executor, now=self.now(), documents=documents
+                )
             except UcanError as error:
                 fault = error
             else:
                 return receipt
         if fault is not None:
+            self.resolver.forget(documents)
             raise BadAnswer(executor, f"a receipt that is not believed: {fault}") from fault
         return None
-
-    async def check_receipt(self, receipt: Receipt, task: bytes, executor: str) -> None:
-        """A UcanError unless the receipt is the executor's, for this task."""
-        # A stranger's document is not fetched: only who was asked is looked at.
-        issued = receipt.issuer == executor
-        documents = await self.resolver.documents([receipt]) if issued else {}
-        try:
-            validate.validate_receipt(
-                receipt, task=task, executor=executor, now=self.now(), documents=documents
-            )
-        except UcanError:
-            self.resolver.forget(documents)
-            raise
 
     async def stored_receipt(
         self, url: str, task: bytes, executor: str

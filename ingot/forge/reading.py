@@ -24,7 +24,7 @@ from ingot.limits import FORGE_URLS_MAX
 
 RETRIEVE = "/content/retrieve"
 _ABSENT = ("NotFound", "NotAllocated")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)")
 
 
 class Reading:
@@ -133,7 +133,18 @@ class Reading:
         return self.location is not None
 
     async def _begin(self) -> None:
-        """Ask the location for the rest."""
+        """Ask the location for the rest, and judge its answer by its head: all that within one
+        deadline, whatever pieces things come in."""
+        settings = self._invoker.http.settings
+        deadline_s = settings.connect_s + settings.answer_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._ask()
+        except TimeoutError:
+            node = self.location.node if self.location is not None else "nobody"
+            raise Unavailable(f"{node}: no answer to go by within {deadline_s:g} s") from None
+
+    async def _ask(self) -> None:
         location = self.location
         assert location is not None
         invocation, proofs = self._invoker.invocation(
@@ -159,7 +170,7 @@ class Reading:
         if value is None:
             answer = await response.start()
             raise BadAnswer(location.node, f"no receipt; HTTP {answer.status} {answer.text()}")
-        found = container.from_header(value)
+        found = container.from_answer(value)
         receipt = await self._invoker.receipt_in(found, task, location.node)
         if receipt is None:
             raise BadAnswer(location.node, f"no receipt for this task; HTTP {response.status}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from aiohttp import web
 
 from ingot.clock import SystemClock
 from ingot.codec import multihash
-from ingot.errors import Unavailable
+from ingot.errors import FormatError, Unavailable
 from ingot.forge import container, query, token
 from ingot.forge.client import ForgeClient, ForgeSettings
 from ingot.forge.container import HEADER
@@ -21,6 +24,11 @@ from ingot.forge.invoker import Service
 from ingot.forge.keys import Signer
 from ingot.forge.query import Location
 from ingot.forge.token import Invocation
+from ingot.limits import (
+    CONTAINER_ANSWER_BYTES_MAX,
+    CONTAINER_ANSWER_TOKENS_MAX,
+    FORGE_RECEIPTS_MAX,
+)
 from tests.forge.builders import ask, grant
 from tests.forge.client.support import ONCE, Server, http, someone
 from tests.forge.support import NONCE, person
@@ -92,6 +100,8 @@ WRONG: dict[str, Change] = {
     "status 500 with a good receipt": lambda _: {"status": 500},
     "another range": with_range("bytes 3-6/10"),
     "a range that is none": with_range("bytes */10"),
+    "a range of 5,000 digits": with_range("bytes " + "1" * 5000 + "-5/10"),
+    "a size of 5,000 digits": with_range("bytes 2-5/" + "1" * 5000),
     "a receipt that is no container": with_header("Ehello"),
     "an empty header": with_header(""),
     "a receipt by another": with_receipt(signer=STRANGER),
@@ -180,3 +190,70 @@ async def test_a_chain_too_long_for_a_header(server: Server) -> None:
         with pytest.raises(TooLarge, match="shorter chain"):
             await anext(client.retriever.read([place], 0, 9))
     assert not server.requests
+
+
+@pytest.mark.parametrize("receipt", [True, False])
+async def test_a_node_that_drips_what_it_is_judged_by(server: Server, receipt: bool) -> None:
+    """Its error text, or the document that its receipt is checked with: the next one is asked."""
+    released = asyncio.Event()
+    web_node = NODE.issuing_as(f"did:web:{server.url.removeprefix('http://').replace(':', '%3A')}")
+
+    async def drips(request: web.Request) -> web.StreamResponse:
+        if request.path == "/good":
+            return web.Response(body=DATA, headers={HEADER: receipt_for(request)})
+        response = web.StreamResponse(status=500)
+        if receipt and request.path == "/piece":
+            response.headers[HEADER] = receipt_for(request, signer=web_node)
+        response.content_length = 1000
+        await response.prepare(request)
+        while not released.is_set():
+            await response.write(b"x")
+            await asyncio.wait([asyncio.ensure_future(released.wait())], timeout=0.02)
+        return response
+
+    server.handler = drips
+    good = location(server.url)
+    good = replace(good, urls=(server.url + "/good",))
+    bad = replace(location(server.url), node=web_node.did if receipt else NODE.did)
+    async with client_at(server.url, connect_s=0.1, answer_s=0.1) as client:
+        began = asyncio.get_running_loop().time()
+        async with client.retriever.read([bad, good], 0, 9) as reading:
+            assert b"".join([piece async for piece in reading]) == DATA
+        assert asyncio.get_running_loop().time() - began < 5
+    released.set()
+
+
+async def test_receipts_and_tokens_in_one_answer_are_few(server: Server) -> None:
+    """Each of them would cost a check of a signature, or of as many as the document has keys."""
+    strangers = iter([0, FORGE_RECEIPTS_MAX + 5])
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        count = next(strangers)
+        asked = container.from_header(request.headers[HEADER])
+        (invocation,) = asked.invocations.values()
+        made = [
+            token.answer(
+                signer,
+                ran=invocation.task,
+                out={"ok": {}},
+                expires=None,
+                nonce=number.to_bytes(2, "big"),
+            )
+            for signer in (STRANGER, NODE)
+            for number in range(count if signer is STRANGER else 1)
+        ]
+        value = container.to_header(made)
+        return web.Response(body=DATA, headers={HEADER: value})
+
+    server.handler = answer
+    for _ in range(2):
+        assert await read(server, 0, 9) == DATA  # the node's own counts, whoever else signed
+    value = container.pack(
+        [grant(person(1), person(2).did, None, nonce=bytes([n])) for n in range(33)],
+        container.Form.GZIP_BASE64,
+    ).decode()
+    with pytest.raises(FormatError, match=f"at most {CONTAINER_ANSWER_TOKENS_MAX} tokens"):
+        container.from_answer(value)
+    bomb = "E" + b64encode(gzip.compress(bytes(CONTAINER_ANSWER_BYTES_MAX + 1))).decode()
+    with pytest.raises(FormatError, match=f"at most {CONTAINER_ANSWER_BYTES_MAX} bytes"):
+        container.from_answer(bomb)

@@ -11,15 +11,22 @@ import pytest
 from aiohttp import web
 
 from ingot.errors import Unavailable
-from ingot.forge import document, index, signature
+from ingot.forge import container, document, index, signature, token
+from ingot.forge.errors import BadAnswer, Malformed
 from ingot.forge.http import Http
+from ingot.forge.invoker import Invoker
 from ingot.forge.keys import Signer
 from ingot.forge.network import Network
 from ingot.forge.network.faults import Status
 from ingot.forge.resolver import Resolver
 from ingot.forge.token import Delegation
-from ingot.limits import DID_DOCUMENT_TTL_S, FORGE_AUTHORITIES_MAX, FORGE_DOCUMENTS_MAX
-from tests.forge.builders import grant
+from ingot.limits import (
+    DID_DOCUMENT_METHODS_MAX,
+    DID_DOCUMENT_TTL_S,
+    FORGE_AUTHORITIES_MAX,
+    FORGE_DOCUMENTS_MAX,
+)
+from tests.forge.builders import ask, grant
 from tests.forge.client.support import Server, client_of, http, noise, someone, store
 from tests.forge.support import NOW, person
 
@@ -140,3 +147,33 @@ async def test_nodes_and_services_of_either_kind(tmp_path: Path, method: str) ->
                 node.faults.add("GET /did.json", Status(500), times=None)
             async with client_of(network) as fresh:
                 assert await fresh.retriever.locate(place.blob) == []
+
+
+async def test_a_document_is_fetched_once_for_all_receipts_of_an_answer(
+    web_of: Web, resolver: Resolver
+) -> None:
+    """None of which it helps to believe; then it is fetched again for the next answer."""
+    web_of.signed()
+    task, wrong = ask(person(1), person(2).did, "/a").task, person(77).issuing_as(web_of.did())
+    made = [
+        token.answer(wrong, ran=task, out={"ok": {}}, expires=None, nonce=bytes([number]))
+        for number in range(20)
+    ]
+    found = container.decode(container.encode(made))
+    judge = Invoker(resolver._http, resolver, someone(), lambda: NOW * 1000, bytes)
+    for fetched in (1, 2):
+        with pytest.raises(BadAnswer, match="not believed"):
+            await judge.receipt_in(found, task, web_of.did())
+        assert len(web_of.server.requests) == fetched
+
+
+async def test_a_document_has_only_so_many_methods() -> None:
+    shown = document.of_service("did:web:x", person(1).public.did).to_json()
+    for count in (DID_DOCUMENT_METHODS_MAX, DID_DOCUMENT_METHODS_MAX + 1):
+        methods = [{"type": "Multikey", "id": f"#{number}"} for number in range(count)]
+        data = json.dumps({**shown, "verificationMethod": methods}).encode()
+        if count == DID_DOCUMENT_METHODS_MAX:
+            assert len(document.parse(data).methods) == count
+        else:
+            with pytest.raises(Malformed, match="at most 16 methods"):
+                document.parse(data)
