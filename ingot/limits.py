@@ -198,6 +198,11 @@ DID_DOCUMENT_BYTES_MAX: Final = 64 * KIB
 DID_DOCUMENT_METHODS_MAX: Final = 16  # each is tried for each signature, a tenth of a millisecond
 FORGE_INDEX_BYTES_MAX: Final = 32 * MIB  # one archive: the largest section the indexer reads
 FORGE_QUERY_BYTES_MAX: Final = 64 * MIB  # an answer of the indexer, indexes included
+FORGE_QUERY_CLAIMS_MAX: Final = 1024  # of one answer, that are verified: 0.1 ms each
+FORGE_QUERY_INDEXES_MAX: Final = 256  # of one answer, that are looked into
+FORGE_QUERY_TOLD_MAX: Final = 8  # of what is set aside in one answer, told one by one
+FORGE_LOCATE_S: Final = 30.0  # for one answer, with all that it takes to believe it
+FORGE_PLACES_MAX: Final = 16  # of a block, that are given to its reader
 
 # -- Forge's services, as the network for tests and development has them ------------------------
 FORGE_BLOB_BYTES_MAX: Final = 268_435_456  # a node's limit for one blob

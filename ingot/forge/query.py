@@ -32,7 +32,14 @@ from ingot.forge.document import Document
 from ingot.forge.errors import Expired, InvalidSubject, Malformed, TooLarge
 from ingot.forge.index import Index
 from ingot.forge.token import Invocation, Token
-from ingot.limits import FORGE_QUERY_BYTES_MAX, UCAN_ENTRIES_MAX, UCAN_FIELDS_MAX
+from ingot.limits import (
+    FORGE_PLACES_MAX,
+    FORGE_QUERY_BYTES_MAX,
+    FORGE_QUERY_CLAIMS_MAX,
+    FORGE_QUERY_INDEXES_MAX,
+    UCAN_ENTRIES_MAX,
+    UCAN_FIELDS_MAX,
+)
 
 T = TypeVar("T")
 
@@ -130,13 +137,21 @@ def commitments(
 
 
 def locate(wanted: bytes, places: Iterable[Location], indexes: Collection[Index]) -> list[Location]:
-    """Every place of the block whose multihash is ``wanted``: of itself, or in a larger blob."""
-    found = []
-    for place in places:
-        if place.blob == wanted:
-            found.append(place)
-        for shards in indexes:
-            start, end = shards.get(place.blob, {}).get(wanted, (-1, -1))
+    """Places of the block whose multihash is ``wanted``: of itself first, then in a larger blob.
+    No more than a reader would ask, so that it costs claims and indexes added, not multiplied."""
+    held = list(places)
+    found = [place for place in held if place.blob == wanted][:FORGE_PLACES_MAX]
+    spans: dict[bytes, list[tuple[int, int]]] = {}  # of the block, by the blob it is in
+    for shards in indexes:
+        for blob, slices in shards.items():
+            span = slices.get(wanted)
+            known = spans.setdefault(blob, []) if span is not None else []
+            if span is not None and span not in known and len(known) < FORGE_PLACES_MAX:
+                known.append(span)
+    for place in held:
+        for start, end in spans.get(place.blob, ()):
+            if len(found) >= FORGE_PLACES_MAX:
+                return found
             if place.start <= start and (place.end is None or end <= place.end):
                 found.append(replace(place, start=start, end=end))
     return found
@@ -145,7 +160,7 @@ def locate(wanted: bytes, places: Iterable[Location], indexes: Collection[Index]
 def decode(data: bytes) -> Answer:
     """An indexer's answer; FormatError when it is none, Corruption when its root block is not what
     its CID says. Another block that is not, or that is no claim or index, is set aside in
-    ``refused``. What is named twice is read once."""
+    ``refused``, as is what comes behind the first so many. What is named twice is read once."""
     if len(data) > FORGE_QUERY_BYTES_MAX:
         raise FormatError(FORGE_QUERY_BYTES_MAX, "the end of the answer", f"{len(data)} bytes")
     roots, offset = car.decode_header(data)
@@ -155,6 +170,7 @@ def decode(data: bytes) -> Answer:
     root = blocks.get(roots[0], b"")
     car.check_block(roots[0], root, "the root block of the answer")
     value = dag_cbor.decode(root, dag_cbor.BINARY_KEYS)
+    refused: list[tuple[bytes, IngotError]] = []
     with values.located(root):
         listed = len(values.take(value, list, FORMAT, "claims"))
         named = values.take(value, dict, FORMAT, "indexes")
@@ -163,10 +179,16 @@ def decode(data: bytes) -> Answer:
         claims = [values.take(value, Cid, FORMAT, "claims", at) for at in range(listed)]
         if any(type(link) is not Cid for link in named.values()):
             raise Malformed((FORMAT, "indexes"), "links to indexes", "another value")
-    refused: list[tuple[bytes, IngotError]] = []
+    links = list(map(bytes, named.values()))
+    for what, names, most in (
+        ("claims", claims, FORGE_QUERY_CLAIMS_MAX),
+        ("indexes", links, FORGE_QUERY_INDEXES_MAX),
+    ):
+        if len(names) > most:
+            refused.append((names[most], TooLarge(f"one of {len(names)} {what}, {most} are read")))
     return Answer(
-        dict(_read(claims, blocks, token.decode, refused)),
-        dict(_read(named.values(), blocks, index.decode, refused)),
+        dict(_read(claims[:FORGE_QUERY_CLAIMS_MAX], blocks, token.decode, refused)),
+        dict(_read(links[:FORGE_QUERY_INDEXES_MAX], blocks, index.decode, refused)),
         refused,
     )
 

@@ -31,8 +31,10 @@ from ingot.limits import (
     FORGE_AUTHORITIES_MAX,
     FORGE_FAULTY_NODES_MAX,
     FORGE_FAULTY_S,
+    FORGE_LOCATE_S,
     FORGE_QUERY_AUTH_S,
     FORGE_QUERY_BYTES_MAX,
+    FORGE_QUERY_TOLD_MAX,
 )
 
 
@@ -73,12 +75,19 @@ class Retriever:
         if indexer is None:
             raise Unavailable("this network has no indexer to ask where a block is", 60)
         return await retry.run(
-            lambda: self._locate(indexer, digest),
+            lambda: self._locate_in_time(indexer, digest),
             self._settings,
             self._invoker.random,
             self._logger,
             "asking the indexer",
         )
+
+    async def _locate_in_time(self, indexer: Service, digest: bytes) -> list[Location]:
+        try:
+            async with asyncio.timeout(FORGE_LOCATE_S):
+                return await self._locate(indexer, digest)
+        except TimeoutError:
+            raise Unavailable(f"{indexer.url}: no answer within {FORGE_LOCATE_S:g} s") from None
 
     async def _locate(self, indexer: Service, digest: bytes) -> list[Location]:
         space = self._invoker.identity.space
@@ -98,9 +107,14 @@ class Retriever:
         documents = await self._documents(found, space)
         verify = partial(query.commitments, found, [space], self._invoker.now(), documents)
         places, refused = await loop.run_in_executor(None, verify)
-        for name, why in [*found.refused, *refused]:
+        aside = [*found.refused, *refused]
+        for name, why in aside[:FORGE_QUERY_TOLD_MAX]:
             self._logger.warning("%s: %s is set aside: %s", indexer.url, cid.to_text(name), why)
-        return query.locate(digest, places, list(found.indexes.values()))
+        if len(aside) > FORGE_QUERY_TOLD_MAX:
+            more = len(aside) - FORGE_QUERY_TOLD_MAX
+            self._logger.warning("%s: %d more are set aside", indexer.url, more)
+        indexes = list(found.indexes.values())
+        return await loop.run_in_executor(None, query.locate, digest, places, indexes)
 
     async def _documents(self, found: Answer, space: str) -> dict[str, Document]:
         """Those of the nodes that claim to have something; of one that cannot be had, the claims

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +17,12 @@ from ingot.forge import document, index, query
 from ingot.forge.errors import Malformed, TooLarge
 from ingot.forge.query import Location
 from ingot.forge.token import Invocation
-from ingot.limits import FORGE_QUERY_BYTES_MAX, UCAN_FIELDS_MAX
+from ingot.limits import (
+    FORGE_PLACES_MAX,
+    FORGE_QUERY_BYTES_MAX,
+    FORGE_QUERY_CLAIMS_MAX,
+    UCAN_FIELDS_MAX,
+)
 from tests.forge import builders
 from tests.forge.builders import ask, grant
 from tests.forge.support import NOW, VECTORS, load, person
@@ -275,3 +282,27 @@ def test_damage(data: st.DataObject) -> None:
 def test_any_bytes(data: bytes) -> None:
     with pytest.raises((FormatError, Corruption)):
         query.decode(data)
+
+
+def test_many_claims_and_many_indexes_are_not_multiplied() -> None:
+    block, count = multihash.of(b"block"), 2000
+    place = query.location_of(commitment())
+    shards = [{SHARD: {block: (number % 1000, 1400)}} for number in range(count)]
+    began = time.process_time()
+    assert len(query.locate(block, [place] * count, shards)) == FORGE_PLACES_MAX  # which all fit
+    assert query.locate(block, [replace(place, end=10)] * count, shards) == []  # and none
+    assert time.process_time() - began < 1
+    itself = query.location_of(commitment(arguments={"content": block}))
+    first, *_ = query.locate(block, [place] * count + [itself], shards)
+    assert first == itself
+
+
+def test_what_comes_behind_the_first_claims_is_set_aside() -> None:
+    claims = [
+        ask(NODE, NODE.did, query.LOCATION, nonce=number.to_bytes(2, "big"))
+        for number in range(FORGE_QUERY_CLAIMS_MAX + 1)
+    ]
+    answer = query.decode(query.encode(claims, {}))
+    assert list(answer.claims) == [claim.cid for claim in claims[:-1]]
+    ((name, why),) = answer.refused
+    assert name == claims[-1].cid and isinstance(why, TooLarge)
