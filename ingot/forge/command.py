@@ -10,8 +10,11 @@ TOP = "/"
 
 
 def check(command: str) -> str:
-    """The command itself; Malformed unless it is a lower-case path with a slash in front only."""
+    """The command itself; Malformed unless it is a lower-case path with a slash in front only,
+    which prints: commands stand in messages."""
     values.check_text(command, UCAN_NAME_BYTES_MAX)
+    if not command.isprintable():
+        raise Malformed((), "a command that can be printed", repr(command[:99]))
     if not command.startswith("/"):
         raise Malformed((), "a command that starts with a slash", repr(command))
     if command != TOP and command.endswith("/"):

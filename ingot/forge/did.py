@@ -29,8 +29,11 @@ _PATH_PART = re.compile(r"(?:[A-Za-z0-9_~-]|\.(?!\.?$))[A-Za-z0-9._~-]*")
 
 
 def check(did: str) -> str:
-    """The DID itself; Malformed when it has no method, or is a did:key in another alphabet."""
+    """The DID itself; Malformed when it has no method, is a did:key in another alphabet, or holds
+    what does not print: DIDs stand in messages."""
     values.check_text(did, UCAN_NAME_BYTES_MAX)
+    if not did.isprintable():
+        raise Malformed((), "a DID that can be printed", repr(did[:99]))
     split(did)
     if did.startswith(_KEY) and not _KEY_BODY.fullmatch(did, len(_KEY)):
         raise Malformed((), "a did:key in base58btc", repr(did[:99]))

@@ -11,6 +11,20 @@ from collections.abc import Sequence
 
 from ingot.codec.fields import Step
 from ingot.errors import IngotError, Unavailable
+from ingot.limits import FORGE_ERROR_TEXT_MAX
+
+
+def shown(text: str) -> str:
+    """What others wrote, as one line of a message, in which nothing steers a terminal or looks
+    like another line: what does not print is escaped, and there is an end to it."""
+    if len(text) > FORGE_ERROR_TEXT_MAX:
+        text = text[:FORGE_ERROR_TEXT_MAX] + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 class Malformed(IngotError):
@@ -18,6 +32,7 @@ class Malformed(IngotError):
 
     def __init__(self, path: Sequence[Step], expected: str, found: str) -> None:
         where = "".join(f"[{step!r}]" for step in path)
+        expected, found = shown(expected), shown(found)
         super().__init__(f"{where + ': ' if where else ''}expected {expected}, found {found}")
         self.path, self.expected, self.found = tuple(path), expected, found
 
@@ -31,7 +46,10 @@ class UnsupportedKey(IngotError):
 
 
 class UcanError(IngotError):
-    """A token does not allow what it is used for."""
+    """A token does not allow what it is used for. The message may hold what others wrote."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
     @property
     def name(self) -> str:
@@ -111,6 +129,7 @@ class Refused(UcanError):
     ``service`` the DID that signed it. Asking again brings the same answer."""
 
     def __init__(self, name: str, message: str, service: str = "") -> None:
+        name, message = shown(name), shown(message)
         super().__init__(f"{name}: {message}" if message else name)
         self._name, self.message, self.service = name, message, service
 
@@ -124,7 +143,7 @@ class BadAnswer(Unavailable):
     who was asked signed it. Another try may bring a right answer."""
 
     def __init__(self, service: str, message: str) -> None:
-        super().__init__(f"{service}: {message}")
+        super().__init__(shown(f"{service}: {message}"))
         self.service = service
 
 

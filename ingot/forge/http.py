@@ -30,7 +30,7 @@ from ingot.codec import multihash
 from ingot.errors import Corruption, IngotError, Unavailable
 from ingot.forge.blob import BlobRef, Source, new_hasher
 from ingot.forge.breaker import Breaker, State
-from ingot.forge.errors import BadAnswer, Malformed, Refused
+from ingot.forge.errors import BadAnswer, Malformed, Refused, shown
 from ingot.limits import FORGE_ERROR_TEXT_MAX, FORGE_PIECE_BYTES, FORGE_URL_CHARS_MAX
 
 _FOR_LATER: Final = (408, 425, 429)  # of the statuses below 500
@@ -62,7 +62,7 @@ class Answer:
     def text(self) -> str:
         """The start of the body as words, for a message."""
         words = self.body[:FORGE_ERROR_TEXT_MAX].decode(errors="replace")
-        return " ".join(words.split())[:200]
+        return shown(" ".join(words.split())[:200])
 
 
 class Response:
@@ -290,8 +290,8 @@ def _as_unavailable(what: str) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise Unavailable(f"{what}: {why[:300]}") from error
+        why = shown(" ".join(str(error).split())[:300]) or type(error).__name__
+        raise Unavailable(f"{what}: {why}") from error
 
 
 def _refusal(url: str, answer: Answer) -> IngotError:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from ingot.codec.dag_cbor import Cid
 from ingot.codec.fields import KIND_NAMES, Step, kind_of, offset_of
 from ingot.errors import FormatError
-from ingot.forge.errors import Malformed
+from ingot.forge.errors import Malformed, shown
 from ingot.limits import UCAN_BYTES_MAX, UCAN_ENTRIES_MAX, UCAN_TEXT_BYTES_MAX
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def located(block: bytes, *path: Step) -> Iterator[None]:
     try:
         yield
     except Malformed as fault:
-        where = "".join(f"{step}: " for step in fault.path)
+        where = "".join(f"{shown(str(step))}: " for step in fault.path)
         offset = offset_of(block, (*path, *fault.path))
         raise FormatError(offset, where + fault.expected, fault.found) from None
 
