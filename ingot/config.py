@@ -108,6 +108,9 @@ class Config:
     """Run a Forge network for development in ``data_dir/forge-dev`` and ship there."""
     forge_home_node: str | None = _setting(None, "did")
     """The one node that blobs shall go to; None leaves the choice to the upload service."""
+    forge_private_addresses: bool = _setting(False, "flag")
+    """Also connect to services at addresses that are not the Internet's: a network of one's own.
+    Plain http to the upload service implies it."""
     forge_space: str | None = _setting(None, "did")
     """Needed where the delegations are about several spaces."""
     seal_age_s: float = _setting(limits.SEAL_AGE_S, "seconds", 0.01)
@@ -219,7 +222,10 @@ class Config:
             indexer=indexer,
             receipts=self.forge_receipts_url,
             home=self.forge_home_node,
-            http=HttpSettings(insecure=self.forge_upload_url.startswith("http:")),
+            http=HttpSettings(
+                insecure=self.forge_upload_url.startswith("http:"),
+                private_addresses=self.forge_private_addresses,
+            ),
         )
 
     def segment_settings(self) -> SegmentSettings:

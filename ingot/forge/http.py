@@ -9,12 +9,19 @@ takes a freshly signed invocation.
 
 aiohttp's limit of 8,190 bytes for a line of an answer's head is raised: a receipt in
 ``X-UCAN-Container`` may be longer (forge.md section 3.3). Redirects, cookies and proxies of the
-environment are not followed, kept or used: URLs come from tokens that were signed.
+environment are not followed, kept or used: URLs come from tokens that were signed, by anybody. So
+none of them leads to an address that is not the Internet's (that is judged where the socket is
+made, whatever a name resolved to), unless the network is one of one's own. Bodies are taken as they
+come and not decompressed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,14 +41,21 @@ from ingot.forge.errors import BadAnswer, Malformed, Refused, shown
 from ingot.limits import FORGE_ERROR_TEXT_MAX, FORGE_PIECE_BYTES, FORGE_URL_CHARS_MAX
 
 _FOR_LATER: Final = (408, 425, 429)  # of the statuses below 500
-_OWN_HEADERS: Final = ("host", "content-length", "transfer-encoding", "connection", "expect")
+# What a node may want to see with a blob: nothing that steers the connection, nothing that is shown
+# to prove who one is elsewhere, on the same host.
+_ADDRESS_HEADER: Final = re.compile("content-(type|md5|disposition|encoding)|cache-control|x-.+")
+# IPv6 addresses that lead to the IPv4 address in their last four bytes, on networks that have such.
+_TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
-    """Bounds of calls. ``insecure`` also takes URLs of plain http, for networks of one's own."""
+    """Bounds of calls. ``insecure`` also takes URLs of plain http, and ``private_addresses`` (as
+    does ``insecure``) connects to addresses that are not the Internet's: for networks of one's
+    own."""
 
     insecure: bool = False
+    private_addresses: bool = False
     connect_s: float = limits.FORGE_CONNECT_S
     answer_s: float = limits.FORGE_ANSWER_S
     stall_s: float = limits.FORGE_STALL_S
@@ -90,7 +104,10 @@ class Response:
             raise
 
     async def whole(self, bytes_max: int) -> bytes:
-        """All of it; BadAnswer when it is longer than that."""
+        """All of it; BadAnswer when it is longer than that, or compressed."""
+        encoding = self.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise BadAnswer(str(self._raw.url), f"an answer in {encoding}, which nobody asked for")
         pieces, room = [], bytes_max
         while piece := await self.piece():
             room -= len(piece)
@@ -124,10 +141,15 @@ class Http:
         self._breakers: dict[str, Breaker] = {}
 
     async def open(self) -> None:
+        own_network = self.settings.insecure or self.settings.private_addresses
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.settings.connections_max),
+            connector=aiohttp.TCPConnector(
+                limit=self.settings.connections_max,
+                socket_factory=None if own_network else _socket_to_the_internet,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"ingot/{__version__}"},
+            headers={"User-Agent": f"ingot/{__version__}", "Accept-Encoding": "identity"},
+            auto_decompress=False,
             max_line_size=limits.FORGE_HEADER_BYTES_MAX,
             max_field_size=limits.FORGE_HEADER_BYTES_MAX,
             trust_env=False,
@@ -174,7 +196,6 @@ class Http:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self.settings.connect_s, sock_read=silence_s
         )
-        headers = {"Accept-Encoding": "identity", **headers}
         try:
             async with asyncio.timeout(self.settings.connect_s + silence_s):
                 return await self._send("GET", url, headers, None, timeout)
@@ -194,7 +215,7 @@ class Http:
         if len(headers) > limits.FORGE_ADDRESS_HEADERS_MAX:
             raise BadAnswer(origin_of(url), f"an address with {len(headers)} headers")
         for name in headers:
-            if name.lower() in _OWN_HEADERS:
+            if not _ADDRESS_HEADER.fullmatch(name.lower()):
                 raise BadAnswer(origin_of(url), f"an address that wants the header {name}")
         payload = _BlobPayload(blob, source, self.settings.stall_s)
         total_s = self.settings.answer_s + blob.size / self.settings.rate_min
@@ -283,6 +304,29 @@ def origin_of(url: str, insecure: bool = True) -> str:
         raise Malformed((), f"a URL of {' or '.join(schemes)}", repr(url[:99]))
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the Internet's, and not of this host or a network near it."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in _TRANSLATED:
+            inner = ipaddress.IPv4Address(found.packed[-4:])
+        if inner is not None:
+            return inner.is_global and not inner.is_multicast
+    return found.is_global and not found.is_multicast
+
+
+def _socket_to_the_internet(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, where = address
+    if not is_public(str(where[0])):
+        raise PermissionError(
+            errno.EACCES,
+            f"{where[0]} is no address of the Internet; in a network of your own, set "
+            "forge_private_addresses",
+        )
+    return socket.socket(family, kind, protocol)
 
 
 @contextmanager

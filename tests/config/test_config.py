@@ -72,6 +72,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "forge_home_node": "did:web:node.example",
         "forge_space": "did:web:space.example",
         "forge_key": "/a.pem",
+        "forge_private_addresses": "yes",
         "forge_dev": "no",  # as others name a network
     }
     assert set(values) == {setting.name for setting in dataclasses.fields(Config)}

@@ -14,7 +14,7 @@ from ingot.errors import Unavailable
 from ingot.forge.blob import BlobRef, BytesSource
 from ingot.forge.breaker import State
 from ingot.forge.errors import BadAnswer, Malformed, Refused
-from ingot.forge.http import Http, origin_of
+from ingot.forge.http import Http, is_public, origin_of
 from ingot.limits import CONTAINER_HEADER_READ_MAX
 from tests.forge.client.support import Server, http, noise
 
@@ -72,8 +72,9 @@ async def test_a_bomb_is_not_unpacked(server: Server, session: Make) -> None:
 
     server.handler = bomb
     made = await session()
-    with pytest.raises(BadAnswer, match="more than 1000 bytes"):
+    with pytest.raises(BadAnswer, match="in gzip, which nobody asked for"):
         await made.call("GET", server.url, bytes_max=1000)
+    assert server.requests[-1].headers["Accept-Encoding"] == "identity"
     response = await made.get(server.url, {})
     assert server.requests[-1].headers["Accept-Encoding"] == "identity"
     response.close()
@@ -267,3 +268,53 @@ def test_origins(url: str) -> None:
 def test_urls_that_are_not_called(url: str) -> None:
     with pytest.raises(Malformed):
         origin_of(url)
+
+
+ADDRESSES = [
+    ("93.184.216.34", True),
+    ("2606:4700::1", True),
+    ("127.0.0.1", False),
+    ("10.1.2.3", False),
+    ("169.254.169.254", False),
+    ("100.64.0.1", False),
+    ("0.0.0.0", False),
+    ("224.0.0.1", False),
+    ("::1", False),
+    ("fe80::1%2", False),
+    ("fd00::1", False),
+    ("ff0e::1", False),
+    ("::ffff:10.1.2.3", False),
+    ("2002:a01:203::", False),
+    ("64:ff9b::10.1.2.3", False),
+]
+
+
+@pytest.mark.parametrize(("address", "public"), ADDRESSES)
+def test_addresses_of_the_internet(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_a_url_does_not_lead_into_the_own_network(
+    server: Server, session: Make, host: str
+) -> None:
+    async def nothing(request: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    server.handler = nothing
+    port = server.url.rpartition(":")[2]
+    made = await session(insecure=False)
+    with pytest.raises(Unavailable, match="no address of the Internet.*forge_private_addresses"):
+        await made.call("GET", f"https://{host}:{port}/", bytes_max=10)
+    own = await session(insecure=False, private_addresses=True)
+    with pytest.raises(Unavailable) as caught:  # for TLS, which the server does not speak
+        await own.call("GET", f"https://127.0.0.1:{port}/", bytes_max=10)
+    assert "Internet" not in str(caught.value)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Cookie", "Host", "Referer", "Expect", "X-"])
+async def test_headers_that_no_address_may_ask_for(session: Make, name: str) -> None:
+    made = await session()
+    with pytest.raises(BadAnswer, match=f"wants the header {name}"):
+        await made.put("http://127.0.0.1:1", {name: "x"}, BlobRef.of(b"a"), BytesSource(b"a"))
