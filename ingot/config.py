@@ -107,7 +107,8 @@ class Config:
     forge_dev: bool = _setting(False, "flag")
     """Run a Forge network for development in ``data_dir/forge-dev`` and ship there."""
     forge_home_node: str | None = _setting(None, "did")
-    """The one node that blobs shall go to; None leaves the choice to the upload service."""
+    """The one node that blobs shall go to; None leaves the choice to the upload service. What lies
+    at another one already stays there, and the log says so."""
     forge_private_addresses: bool = _setting(False, "flag")
     """Also connect to services at addresses that are not the Internet's: a network of one's own.
     Plain http to the upload service implies it."""

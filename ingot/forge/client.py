@@ -74,7 +74,7 @@ class AnyNode:
 
 @dataclass(frozen=True, slots=True)
 class HomeNode:
-    """Every blob goes to one node, or waits."""
+    """Every blob goes to one node, or waits; what lies at another one already stays there."""
 
     node: str
 

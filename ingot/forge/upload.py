@@ -129,12 +129,15 @@ class UploadClient:
             raise invoker.bad(self._service.url, "the answer to /blob/add", error) from error
         accepted = await self._receipt(reply.container, there.accept.task, there.node)
         if accepted is not None:
+            await self._note_elsewhere(there, blob, source)
             return [await self._location(reply.container, accepted, there, blob)]
         done = await self._receipt(reply.container, there.put.task, there.put.issuer)
         if done is None:
             key = self._put_key(there)
             await self._put(reply, there, blob, source)
             done = self._put_receipt(key, there, blob)
+        else:
+            await self._note_elsewhere(there, blob, source)
         found, accepted = await self._conclude(done, there, blob)
         return [await self._location(found, accepted, there, blob)]
 
@@ -151,6 +154,7 @@ class UploadClient:
         try:
             address = allocation.address(invoker.result(allocated, "/blob/allocate"))
             if address is None:
+                await self._note_elsewhere(there, blob, source)
                 return
             origin_of(address.url, self._invoker.http.settings.insecure)
         except Malformed as error:
@@ -163,6 +167,19 @@ class UploadClient:
             await self._abort(blob, reply.invocation.task)
             raise Unavailable(f"{blob} is for {wanted}, and the service allocated at {there.node}")
         await self._invoker.http.put(address.url, address.headers, blob, source)
+
+    async def _note_elsewhere(
+        self, there: Allocation, blob: BlobRef, source: Source | None
+    ) -> None:
+        """Say so where a blob lies already, and not at the node that is chosen for it. It is not
+        refused: the service answers for what it has, and would never have it sent again."""
+        if source is None:
+            return
+        wanted = await self._providers.node_for(blob.digest, blob.size)
+        if wanted is not None and wanted != there.node:
+            self._logger.warning(
+                "%s is for %s, and lies at %s already: it stays there", blob, wanted, there.node
+            )
 
     async def _abort(self, blob: BlobRef, cause: bytes) -> None:
         """Give an allocation back: the service would come to the same one again and again."""

@@ -262,6 +262,18 @@ async def test_a_home_node_gets_every_blob_or_nobody_does(network: Network) -> N
         assert other.requests["/blob/reject"] == other.requests["/blob/allocate"]
 
 
+async def test_what_lies_elsewhere_already_stays_and_is_told(
+    network: Network, client: ForgeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = noise(1000)
+    (place,) = await store(client, data)
+    (other,) = [node.did for node in network.nodes if node.did != place.node]
+    for home, told in ((place.node, False), (other, True)):
+        async with client_of(network, home=home) as chosen:
+            assert [one.node for one in await store(chosen, data)] == [place.node]
+        assert (f"is for {other}, and lies at {place.node} already" in caplog.text) is told
+
+
 @pytest.mark.slow
 async def test_listing_and_removing(network: Network, client: ForgeClient) -> None:
     datas = [noise(100 + number) for number in range(5)]
