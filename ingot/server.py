@@ -439,6 +439,7 @@ class Server:
             await asyncio.sleep(HOUSEKEEPING_S)
             self.pipeline.expire()
             self._judge_room()
+            await self.store.fetch_away()
             if self.pipeline.failed is not None:
                 self.failed.set()
                 if self.shipping is not None:

@@ -120,6 +120,7 @@ class Bucket:
     head: Head
     config: BucketConfig
     read_only: str = ""  # why writes are refused, when they are
+    away: bool = False  # its configuration lies in the network, which cannot be reached now
 
 
 @dataclass(frozen=True, slots=True)

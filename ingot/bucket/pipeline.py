@@ -133,6 +133,12 @@ class Pipeline:
         self._checkpoints.start(self._working, checkpoint)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="ingot-pipeline")
 
+    def adopt(self, bucket: Bucket) -> None:
+        """What could not be read of this bucket at the start now was: its head is the same."""
+        standing = self._working[bucket.id]
+        assert standing.away and standing.head == bucket.head, "a bucket that is away has not moved"
+        self.tips[bucket.name] = self._working[bucket.id] = bucket
+
     async def stop(self) -> None:
         """Commit what was submitted, then end. Nothing may be submitted any more."""
         self._stopping = True

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from ingot.bucket.config_block import decode_config
 from ingot.bucket.model import Bucket, BucketConfig
-from ingot.errors import ConfigError, Corruption, IngotError, RootMoved
+from ingot.errors import ConfigError, Corruption, IngotError, RootMoved, Unfetched
 from ingot.limits import REPLAY_MOVES
 from ingot.messages import BucketRow, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Registry
@@ -142,9 +142,16 @@ class _Replay:
 async def bucket_of(history: Blocks, row: BucketRow, lacking: bool, report: list[str]) -> Bucket:
     """The bucket of one row; read-only where the log lacks what it needs."""
     config, why = BucketConfig(owner="", owner_name="", created_ms=0, region=""), ""
+    away = False
     try:
         if row.head.config is not None:
             config = decode_config(await history.read(row.head.config))
+    except Unfetched as error:
+        away = True
+        report.append(
+            f"bucket {row.name} cannot be served before the network can be reached, where its "
+            f"configuration lies: {error}"
+        )
     except IngotError as error:
         why = f"its configuration block cannot be read ({error})"
     if lacking:
@@ -152,7 +159,7 @@ async def bucket_of(history: Blocks, row: BucketRow, lacking: bool, report: list
             f"its newest commit, {row.commit.sequence}, is missing from this data directory. Bring "
             "back the log that has it, or restore."
         )
-    bucket = Bucket(row.bucket, row.name, row.head, config)
+    bucket = Bucket(row.bucket, row.name, row.head, config, away=away)
     if why:
         report.append(f"bucket {row.name} is read-only: {why}")
         bucket = replace(bucket, read_only=why)

@@ -19,7 +19,7 @@ from ingot.body.ingest import Ingest, ingest_small
 from ingot.body.pool import Pool
 from ingot.body.reader import read_range
 from ingot.bucket.batch import created_head
-from ingot.bucket.config_block import encode_config
+from ingot.bucket.config_block import decode_config, encode_config
 from ingot.bucket.fold import check_size
 from ingot.bucket.leaf import State
 from ingot.bucket.model import (
@@ -132,12 +132,33 @@ class Store:
         bucket = self.tips.get(name)
         if bucket is None:
             raise NoSuchBucket(name)
+        if bucket.away:
+            raise _away(bucket)
         return bucket
 
     def buckets(self) -> list[Bucket]:
         """Sorted by name."""
         self._serving()
-        return [bucket for _, bucket in sorted(self.tips.items())]
+        found = [bucket for _, bucket in sorted(self.tips.items())]
+        for bucket in found:
+            if bucket.away:
+                raise _away(bucket)
+        return found
+
+    async def fetch_away(self) -> None:
+        """Read what could not be read at the start: configurations, while the network was away.
+        What it still cannot give is tried again by the next call."""
+        for bucket in [bucket for bucket in self.tips.values() if bucket.away]:
+            assert bucket.head.config is not None
+            try:
+                config = decode_config(await self._segments.read(bucket.head.config))
+            except Unavailable:
+                return
+            except IngotError as error:
+                why = f"its configuration block cannot be read ({error})"
+                self.pipeline.adopt(replace(bucket, read_only=why, away=False))
+            else:
+                self.pipeline.adopt(replace(bucket, config=config, away=False))
 
     async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
         """BucketExists, ConfigTooLarge."""
@@ -431,3 +452,7 @@ def _answer(answers: list[Answer]) -> Outcome | None:
     if isinstance(answers[0], IngotError):
         raise answers[0]
     return answers[0]
+
+
+def _away(bucket: Bucket) -> Unavailable:
+    return Unavailable(f"the configuration of bucket {bucket.name} cannot be fetched now", 5)

@@ -231,6 +231,35 @@ async def test_another_network_is_not_taken_for_the_one_that_has_it_all(site: Si
     await site.check()
 
 
+async def test_a_start_while_the_network_is_away(site: Site) -> None:
+    """The bucket's configuration is cold by then: it is not served, and nothing is said to be
+    damaged, until the network is back."""
+    segments = site.server.segments
+    config = site.server.store.bucket("b").head.config
+    assert config is not None
+    for number in range(2000):  # until the units that have it must go
+        if segments.read_now(config) is None:
+            break
+        await site.put(f"small{number % 50}", 4000)
+        if number % 100 == 99:
+            await site.until_shipped()
+            await until(lambda: segments.bytes_here() <= WARM)
+    await site.server.stop()
+    for service in site.network.services:
+        await service.hang_up()
+    await site.start()
+    assert any("cannot be served before the network" in line for line in site.server.report)
+    for call in (lambda: site.server.store.bucket("b"), lambda: site.server.store.buckets()):
+        with pytest.raises(Unavailable, match="configuration of bucket b cannot be fetched"):
+            call()
+    for service in site.network.services:
+        await service.listen()
+    await until(lambda: not site.server.store.tips["b"].away)
+    assert site.server.store.bucket("b").config == CONFIG
+    await site.check()
+    await site.put("more", 100)
+
+
 async def test_with_the_lease_gone_nothing_is_shipped_or_retired(site: Site) -> None:
     await site.fill(10)
     await site.until_shipped()
