@@ -363,7 +363,12 @@ def _refuse_live(directory: DataDirectory) -> None:
         return
     parsed = [format.parse_name(name) for name in names]
     files = [one for one in parsed if one is not None and one[0] in format.SEGMENTS]
-    if files or (any(parsed) and not directory.restoring):
+    if any(parsed) and not files and not directory.restoring:
+        raise ConfigError(
+            f"{directory.path} has the indexes of a store that was restored already, and nothing "
+            "was changed: start 'ingot serve'"
+        )
+    if files:
         raise ConfigError(
             f"{directory.path} holds segments: nothing was changed. Where only its database is "
             "lost use 'ingot restore --from-segments'; else give an empty directory with --data-dir"

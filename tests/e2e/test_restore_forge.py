@@ -444,9 +444,10 @@ def test_of_several_stores_one_has_to_be_said(lost: Lost) -> None:
 def test_what_is_in_use_is_refused(lost: Lost, tmp_path: Path) -> None:
     segments = lost.data / "segments"
     segments.mkdir()
-    for name in (format.file_name("log", 1), format.file_name("run", 1)):
+    for kind, why in (("log", "holds segments"), ("run", "was restored already")):
+        name = format.file_name(kind, 1)
         (segments / name).touch()
-        with pytest.raises(ConfigError, match="holds segments"):
+        with pytest.raises(ConfigError, match=why):
             lost.look()
         (segments / name).unlink()
     segments.rmdir()
@@ -488,7 +489,7 @@ def test_a_restore_that_is_cut_off_is_begun_again(
     assert status == 0, said
     with site.serve() as gateway:
         site.check(gateway.client())
-    with pytest.raises(ConfigError, match="holds segments"):
+    with pytest.raises(ConfigError, match="was restored already"):
         lost.look(dry_run=False)
     # A new directory beside the database that is in use.
     data, lost.data = lost.data, site.path / "another"
