@@ -87,8 +87,9 @@ COLD_FETCHES_MAX: Final = 16  # ranged requests at a time
 COLD_LOCATED_S: Final = 60.0  # that the indexing service is believed about where a file is
 COLD_LOCATED_MAX: Final = 1024  # files of which that is remembered
 RETENTION_ROUND_S: Final = 30.0  # between two looks at the budget
-RETENTION_PROBE_BYTES: Final = 64 * KIB  # of a file, read back before the first one goes
 COLD_NOTE_BYTES_MAX: Final = 1 * MIB  # of what is noted of a cold segment; location tokens mostly
+RETENTION_PROBES: Final = 4  # parts of a file that are read back before it goes
+RETENTION_PROBE_BYTES: Final = 64 * KIB  # each of them
 COLD_CACHE_BYTES: Final = 1 * GIB  # default of the cache on disk
 COLD_CACHE_FILE_BLOCKS_MAX: Final = 131_072  # 44 bytes of memory each, in eight files
 

@@ -430,9 +430,9 @@ class SegmentStore:
         call it missing. RequestError for another segment, Unavailable where it cannot go now."""
         await self._retirer.retire(key, self._log.previous, self._reader.audit)
 
-    async def tail_of(self, info: SegmentInfo, length: int) -> bytes:
-        """The last ``length`` bytes of a segment's file, as they lie here. OSError."""
-        return await self._reader.raw(info.key, info.bytes - length, length)
+    async def part_of(self, info: SegmentInfo, start: int, length: int) -> bytes:
+        """So many bytes of a segment's file, as they lie here. OSError."""
+        return await self._reader.raw(info.key, start, length)
 
     def read_times(self, now: int) -> Mapping[Key, int]:
         """When each segment was last read since the start, by the ``now`` of the last call before

@@ -218,6 +218,42 @@ async def test_a_registry_of_yesterday_loses_nothing_that_is_cold(site: Site) ->
     await site.check()
 
 
+async def test_nodes_that_forget_what_they_confirmed_cost_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were right about other files before. What they find again is relied on again."""
+    await site.fill(30)
+    await site.until_shipped()
+    segments, nodes = site.server.segments, site.network.nodes
+    await until(lambda: segments.bytes_here() <= WARM)
+    put, forgotten = site.registry.put_shipment, dict[Any, Path]()
+
+    async def forgetting(token: bytes, row: Any) -> None:
+        if row.state == "indexed":
+            for node in nodes:
+                path = node.blobs.path(row.digest)
+                if path.exists():
+                    forgotten[row.stream, row.number] = path.rename(f"{path}.lost")
+        await put(token, row)
+
+    monkeypatch.setattr(site.registry, "put_shipment", forgetting)
+    for _ in range(8):
+        await site.put(f"large{len(site.objects)}", 1_500_000)
+    await site.until_shipped()
+    await until(lambda: "It was confirmed" in caplog.text)
+    asked = sum(node.requests["GET /piece"] for node in nodes)
+    await until(lambda: sum(node.requests["GET /piece"] for node in nodes) > asked + 3)
+    cold = {(row.stream, row.number) for row in segments.rows() if row.state == "cold"}
+    assert forgotten and not cold & forgotten.keys()
+    assert segments.bytes_here() > WARM
+    await site.check()
+    monkeypatch.undo()
+    for path in forgotten.values():
+        path.rename(str(path).removesuffix(".lost"))
+    await until(lambda: segments.bytes_here() <= WARM)
+    await site.check()
+
+
 async def test_another_network_is_not_taken_for_the_one_that_has_it_all(site: Site) -> None:
     await site.fill(3)
     await site.until_shipped()

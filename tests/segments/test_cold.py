@@ -385,7 +385,7 @@ def test_bytes_here_and_read_times(cold: Cold) -> None:
     assert body.key not in times
     cold.machine.read(cold.chunks[0])
     assert cold.store.read_times(8)[body.key] == 7
-    tail = cold.machine.run(cold.store.tail_of(body, 100))
+    tail = cold.machine.run(cold.store.part_of(body, body.bytes - 100, 100))
     cold.retire(body)
     assert cold.store.bytes_here() == before - body.bytes
     assert cold.source.all[0].files[body.key].endswith(tail)

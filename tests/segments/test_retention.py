@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.errors import Unavailable
-from ingot.segments import format
-from ingot.segments.retention import Warm, chosen, order_of
+from ingot.limits import RETENTION_PROBE_BYTES, RETENTION_PROBES
+from ingot.segments import format, retention
+from ingot.segments.retention import Warm, chosen, order_of, probes
 from ingot.segments.retiring import Retiring
 from tests.segments.machine import cid_of
 from tests.segments.test_cold import Cold
@@ -54,6 +55,15 @@ def test_the_order(warm: list[Warm]) -> None:
         else:
             assert one.last_read <= after.last_read
             assert one.last_read < after.last_read or one.key[1] < after.key[1]
+
+
+@given(st.integers(1, 1 << 30), st.binary(min_size=8, max_size=8))
+def test_which_parts_are_read_back(size: int, chance: bytes) -> None:
+    parts = probes(size, lambda count: chance)
+    assert all(0 <= start < stop <= size for start, stop in parts)
+    assert parts[0][1] == size, "the end is among them"
+    read = sum(stop - start for start, stop in parts)
+    assert read == min(size, RETENTION_PROBES * RETENTION_PROBE_BYTES)
 
 
 class Ledger:
@@ -132,26 +142,104 @@ def test_the_unconfirmed_stay(kept: Kept) -> None:
     assert kept.round() == 0
 
 
-def test_one_provider_is_read_from_once_before_the_first_file_goes(kept: Kept) -> None:
-    names = {format.file_name(*key) for key in kept.keys}
+def test_every_file_is_read_back_while_it_is_here(kept: Kept) -> None:
     near, far = kept.cold.source.all
-    near.spoil = lambda at, piece: names.issubset(kept.cold.machine.files.names) and piece
+
+    def spoil(at: int, piece: bytes) -> bytes:
+        assert format.file_name(*near.asked[-1][0]) in kept.cold.machine.files.names
+        return piece
+
+    near.spoil = spoil
     assert kept.round() == 3
-    assert len(near.asked) == 1 and not far.asked
+    assert {key for key, _, _ in near.asked} == set(kept.keys) and not far.asked
 
 
-def test_a_provider_that_lies_or_is_away(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR)
+def test_parts_anywhere_in_a_file_are_compared(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "RETENTION_PROBE_BYTES", 100)
     near, far = kept.cold.source.all
-    near.spoil = lambda at, piece: flip(piece, len(piece) - 1)
     far.away = True
+    kept.round()
+    sizes = {info.key: info.bytes for info in kept.cold.infos("body")}
+    assert not sizes, "they are whole at one"
+    assert len(near.asked) == 3 * RETENTION_PROBES
+    assert all(stop - start == 100 for _, start, stop in near.asked)
+    assert len(set(near.asked)) > 3 + RETENTION_PROBES, "not the same parts each time"
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+
+
+def test_providers_that_are_away(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    near, far = kept.cold.source.all
+    near.away = far.away = True
     assert kept.round() == 0 and kept.round() == 0
     assert not kept.ledger.noted and len(kept.store.retirable()) == 3
-    said = [record.message for record in caplog.records]
+    said = errors(caplog)
     assert len(said) == 2, "each is told once"
-    assert "reads differently here and at near" in said[0] and "far is away" in said[1]
+    assert "near is away" in said[0] and "far is away" in said[1]
     far.away = False
     assert kept.round() == 3
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_one_that_has_not_what_it_confirmed_is_believed_no_more_until_it_has(
+    kept: Kept, caplog: pytest.LogCaptureFixture, forgets: bool
+) -> None:
+    """Also about files that it does have, and after it was right before."""
+    near, far = kept.cold.source.all
+    far.files.clear()
+    first, second, unit = kept.keys
+    kept.within(kept.warm - 1)
+    assert kept.round() == 1 and kept.ledger.noted == [first]
+    kept.within(0)
+    held = dict(near.files)
+    if forgets:
+        near.forgot.add(second)
+    else:
+        near.files[second] = flip(held[second], len(held[second]) // 2)
+    assert kept.round() == 0 and kept.round() == 0
+    (said,) = errors(caplog)
+    assert format.file_name(*second) in said and "near" in said
+    assert ("has not" if forgets else "reads differently") in said
+    assert [key for key, _, _ in near.asked] == [first, second, second], (
+        "the unit was not asked for"
+    )
+    near.forgot.clear()
+    near.files.update(held)
+    assert kept.round() == 2 and set(kept.ledger.noted) == {first, second, unit}
+    kept.cold.check()
+
+
+def test_another_that_has_it_is_enough(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    near, far = kept.cold.source.all
+    first, second, unit = kept.keys
+    near.spoil = lambda at, piece: flip(piece, 0)
+    assert kept.round() == 3
+    assert len(errors(caplog)) == 1
+    assert {key for key, _, _ in near.asked} == {first}
+    assert {key for key, _, _ in far.asked} == {first, second, unit}
+
+
+def test_files_of_others_go_in_place_of_one_that_stays(kept: Kept) -> None:
+    """One that cannot go does not keep the budget from being met."""
+    near, far = kept.cold.source.all
+    first, second, unit = kept.keys
+    near.files = {first: b"another" * 9999}
+    del far.files[first]
+    kept.within(kept.warm - 1)
+    assert kept.round() == 1 and kept.ledger.noted == [second]
+
+
+def test_a_file_that_is_damaged_here_stays_and_no_provider_is_blamed(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = kept.keys
+    kept.cold.machine.spoil(format.file_name(*first), 5000)
+    assert kept.round() == 2 and kept.ledger.noted == others
+    assert kept.round() == 0
+    (said,) = errors(caplog)
+    assert "damaged here" in said and "fsck" in said
 
 
 def test_a_registry_that_is_away(kept: Kept) -> None:

@@ -16,6 +16,7 @@ class Provider:
     def __init__(self, name: str) -> None:
         self.name = name
         self.files: dict[Key, bytes] = {}
+        self.forgot: set[Key] = set()  # of those, the ones that it confirmed and has no more
         self.away = False
         self.spoil: Callable[[int, bytes], bytes] = lambda at, piece: piece
         self.stop_after: int | None = None  # bytes of each answer, then it breaks off
@@ -77,7 +78,7 @@ class FakeReading:
                 self._next(Unavailable(f"{provider.name} is away"))
                 continue
             data = provider.files.get(self._key)
-            if data is None:
+            if data is None or self._key in provider.forgot:
                 self._next(NotFound(f"{provider.name} has it not"))
                 continue
             if provider.stop_after is not None and self._given >= provider.stop_after:
