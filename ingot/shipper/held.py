@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ingot.messages import Cid, Damage, ForgeRoot, Head, Shipment
-from ingot.shipper.lifecycle import INDEXED, Key
+from ingot.messages import Cid, CommitRecord, Damage, ForgeRoot, Head, Shipment
+from ingot.shipper.lifecycle import BODY, INDEXED, Key
 from ingot.shipper.roots import Roots
 from ingot.shipper.sources import Reach, Sources
 
@@ -32,6 +32,20 @@ class Held:
         self._sources, self._reach = sources, reach
         self._rows, self._damage = rows, damage
         self._logger = logger
+
+    def lost(self, record: CommitRecord) -> list[Damage]:
+        """The body segments that a commit needs, that Forge has not and of which nothing is left
+        here, as damage from end to end; without what is known of them already. To be asked of a
+        commit that the watermark may pass, which waits for all that is here."""
+        found = []
+        for needs in record.bodies:
+            key = BODY, needs.segment
+            row, known = self._rows.get(key), self._damage.get(key)
+            if row is not None and row.state == INDEXED:
+                continue
+            if known is None or not known.spans or known.spans[-1][1] < needs.end:
+                found.append(Damage(*key, ((0, needs.end),)))
+        return found
 
     async def divide(self, roots: Roots) -> tuple[list[ForgeRoot], list[ForgeRoot]]:
         """The roots that move, and those that are held."""

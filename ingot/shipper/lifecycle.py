@@ -12,7 +12,8 @@ Guarantee of the watermark: Forge has every unit up to that commit, from the fir
 without a gap in the commits, and every body segment that these need, with all that is good of them.
 It never goes back, for a confirmed file stays confirmed. A body segment counts as needed by a unit
 when its number is not above that of the furthest one that the unit's commits name: numbers count
-up, and commits name what was written before them.
+up, and commits name what was written before them. One that a unit needs and of which nothing is
+here or on its way is not waited for: who moves the watermark counts it as damage (``held``).
 """
 
 from __future__ import annotations
@@ -129,7 +130,10 @@ def watermarks(
         if unit.needs is not None:
             key = BODY, unit.needs.segment
             body = confirmed.get(key)
-            whole = _reaches(body, unit.needs) or (body is not None and key in damaged)
+            if body is None:
+                whole = unit.needs.segment not in bodies  # or nothing is left of it
+            else:
+                whole = _reaches(body, unit.needs) or key in damaged
             if not whole or (held is not None and held < unit.needs.segment):
                 break
         at = max(at, unit.last_commit)
@@ -157,6 +161,8 @@ def holder(
         if number > unit.needs.segment:
             break
         if body is None:
+            if (BODY, number) in damaged:
+                continue  # nothing is left of it
             return BODY, number
         short = number == unit.needs.segment and not _reaches(body, unit.needs)
         if body.state != INDEXED or (short and (BODY, number) not in damaged):

@@ -377,10 +377,9 @@ class Shipper:
 
     async def _enqueue(self, segment: SealedSegment) -> Shipment:
         digest, spans = await self._sources.examine(segment)
+        if spans or segment.lacking or _key(segment) in self._damage:  # which may be over
+            await self._put_damage(Damage(segment.stream, segment.number, spans))
         if spans or segment.lacking:
-            damage = Damage(segment.stream, segment.number, spans)
-            await self._registry.put_damage(self._token, damage)
-            self._damage[_key(segment)] = damage
             bad = sum(stop - start for start, stop in spans)
             self._logger.error(
                 "%s is damaged and ships without %s. Buckets that need what is bad keep the roots "
@@ -388,6 +387,10 @@ class Shipper:
                 *(_name(_key(segment)), f"{bad} bytes of it" if bad else "blocks that it lacks"),
             )
         return await self._put(lifecycle.enqueue(segment, digest))
+
+    async def _put_damage(self, damage: Damage) -> None:
+        await self._registry.put_damage(self._token, damage)
+        self._damage[damage.stream, damage.number] = damage
 
     async def _put(self, row: Shipment) -> Shipment:
         await self._registry.put_shipment(self._token, row)
@@ -461,6 +464,13 @@ class Shipper:
                 if record.sequence > end:
                     break
                 roots.take(cid, record)
+                for lost in self._held.lost(record):
+                    await self._put_damage(lost)
+                    self._logger.error(
+                        "%s, which commit %d needs, is nowhere. Buckets that need it keep the "
+                        "roots that Forge has of them. Put the file back, and start again.",
+                        *(_name((lost.stream, lost.number)), record.sequence),
+                    )
                 if record.sequence == end:
                     return
         raise Corruption(

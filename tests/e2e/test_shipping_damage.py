@@ -16,9 +16,10 @@ from botocore.exceptions import ClientError
 
 from ingot.codec import multihash
 from ingot.forge.keystore import KeyStore
-from ingot.forge.network import Network
+from ingot.forge.network import Network, faults
 from ingot.limits import MIB
 from ingot.registry.memory import MemoryRegistry
+from ingot.segments import format
 from ingot.standing import told_in
 from ingot.testing import Gateway
 from tests.net.waiting import until
@@ -184,6 +185,41 @@ async def test_what_ships_is_what_lies_here_and_damaged_files_stay(site: Site) -
     assert path.exists()
     del site.objects["hit", "victim"]
     await site.check()
+
+
+async def test_a_body_segment_of_which_nothing_is_left(site: Site) -> None:
+    """The log has commits that need it, and no file or index of it is here or in Forge."""
+    for node in site.network.nodes:
+        full = faults.ErrorReceipt("CandidateUnavailable")
+        node.faults.add("/blob/allocate", full, times=None)
+    victim = await site.put("hit", "victim", MIB)
+    await site.put("spared", "large", MIB)
+    await site.stop()
+    segments = site.directory / "segments"
+    (lost,) = (path for path in segments.glob("body-*.car") if victim in path.read_bytes())
+    for path in (lost, *segments.glob("*.idx")):
+        path.unlink()
+    for node in site.network.nodes:
+        node.faults.clear()
+    await site.start()
+    await site.put("other", "k", 100)
+    site.seal()
+    await site.shipped()
+    assert site.behind() == {"hit"}
+    (damage,) = await site.registry.damage()
+    assert format.file_name(damage.stream, damage.number) == lost.name and damage.spans[0][0] == 0
+    del site.objects["hit", "victim"]
+    await site.check()
+    await site.stop()
+    await site.start()
+    await site.put("hit", "more", 100)
+    site.seal()
+    await site.shipped()
+    assert site.behind() == {"hit"}
+    await site.put("hit", "victim", 50)
+    site.seal()
+    await site.shipped()
+    await until(lambda: not site.behind())
 
 
 async def test_a_commit_that_is_damaged_holds_the_watermark_and_says_so(site: Site) -> None:

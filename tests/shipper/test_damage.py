@@ -187,6 +187,34 @@ async def test_a_body_segment_that_was_cut_short_is_all_there_is(
     assert watermarks(rows, [1], 0) == [] and watermarks(rows, [1], 0, {BODY}) == [3]
 
 
+@pytest.mark.parametrize("furthest", [True, False])
+async def test_a_body_segment_of_which_nothing_is_left(
+    world: World, needs: Needs, furthest: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file is gone and its index too: the buckets that need it stay behind, and no others;
+    until the file is put back."""
+    log, database = world.log, world.database
+    log.unit(commits=1, needs=log.body(), move=step(world, A))
+    if not furthest:
+        log.unit(commits=1, needs=log.body(), move=step(world, B))
+    needs.blocks[log.heads[A]] = cid_of(world, BODY, 1)
+    file, blocks = log.files.pop(BODY), log.blocks.pop(BODY)
+    await world.start()
+    await passed(world)
+    assert file.bytes == database.damage[BODY].spans[0][1]
+    assert set(database.forge_held) == {A}
+    assert roots(world) == ({} if furthest else {B: log.heads[B]})
+    assert caplog.text.count("body 1, which commit 1 needs, is nowhere") == 1
+    await world.stop()
+    log.files[BODY], log.blocks[BODY] = file, blocks
+    await world.start()
+    log.unit(commits=1, move=step(world, C))
+    await passed(world)
+    assert roots(world) == log.heads and not database.forge_held
+    assert database.damage[BODY].spans == ()
+    assert caplog.text.count("is nowhere") == 1
+
+
 def test_roots_that_are_held_are_followed_and_offered_again() -> None:
     heads = [Head(number, bytes([number]) * 36) for number in range(4)]
     folded = Roots(5, [], [])

@@ -182,9 +182,13 @@ def test_what_holds_the_watermark() -> None:
     bodies = [row(body(1)), row(body(2))]
     assert lifecycle.watermarks([first, second, *bodies], [1, 2]) == [5, 9]
     assert lifecycle.watermarks([first, second, *bodies], [1, 2, 3]) == [5, 9]
-    # A body segment that was never queued, one that is not known at all, one that is too short.
+    # A body segment that was never queued, one that is too short.
     assert lifecycle.watermarks([first, second, bodies[1]], [1, 2]) == [5]
-    assert lifecycle.watermarks([first, second, bodies[0]], [1]) == [5]
+    assert lifecycle.watermarks([first, second, bodies[0]], [1, 2]) == [5]
+    # Nothing is left of one: nobody waits for it.
+    assert lifecycle.watermarks([first, second, bodies[0]], [1]) == [5, 9]
+    assert lifecycle.holder([first, second, bodies[0]], [1, 2], 5) == ("body", 2)
+    assert lifecycle.holder([first, second, bodies[0]], [1, 2], 5, [("body", 2)]) == second
     assert lifecycle.watermarks([first, second, bodies[0], row(body(2, 99))], [1, 2]) == [5]
     # A gap in the commits, also before the first unit.
     assert lifecycle.watermarks([first, row(unit(3, 7, 9))], []) == [5]
