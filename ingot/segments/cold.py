@@ -9,8 +9,9 @@ on its way waits for that. NotFound is said only where nobody has it. Memory is 
 fetched ahead by ``COLD_AHEAD_BYTES_MAX`` of all readers together, what was fetched and is kept by
 ``COLD_MEMORY_BYTES``.
 
-A fetch goes on when whoever wanted it has lost interest: it is short, and fills the cache. Called
-by the store and its reader.
+A fetch goes on when whoever wanted it has lost interest: it is short, and fills the cache. Of one
+that has not begun what everybody left is dropped, or clients that go would keep others waiting.
+Called by the store and its reader.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ _NOTHING: Final = digest.sha256(b"")
 
 
 class Flight:
-    """A block on its way. ``outcome`` has it, or why it did not come; ``waiters`` wait for it."""
+    """A block on its way. ``outcome`` has it, or why it did not come; ``waiters`` wait for it.
+    ``left``: some did, and none does."""
 
-    __slots__ = ("ahead", "cid", "outcome", "place", "waiters")
+    __slots__ = ("ahead", "cid", "left", "outcome", "place", "waiters")
 
     def __init__(self, cid: Cid, place: Place, ahead: bool) -> None:
         self.cid, self.place, self.ahead = cid, place, ahead
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.waiters = 0
+        self.left = False
 
     @property
     def end(self) -> int:
@@ -125,11 +128,13 @@ class ColdReader:
 
     async def _wait(self, flight: Flight) -> bytes:
         flight.waiters += 1
+        flight.left = False
         try:
             # The flight is everybody's: one who goes away does not end it.
             return await asyncio.shield(flight.outcome)
         finally:
             flight.waiters -= 1
+            flight.left = not flight.waiters
 
     def _begin(self, wanted: Sequence[tuple[Cid, Place]], ahead: bool = False) -> list[Flight]:
         if self._closed:
@@ -231,7 +236,9 @@ class ColdReader:
     async def _fetch(self, run: Sequence[Flight]) -> None:
         """One ranged read for all of ``run``, which are of one segment and in order."""
         async with self._fetching:
-            at = 0
+            run, at = self._wanted(run), 0
+            if not run:
+                return
             try:
                 if self.source is None:
                     raise Unavailable("this block is cold, and there is no network to fetch it", 5)
@@ -246,6 +253,13 @@ class ColdReader:
                     await reading.aclose()
             except (NotFound, Unavailable) as error:
                 self._give_up(run[at:], error)
+
+    def _wanted(self, run: Sequence[Flight]) -> Sequence[Flight]:
+        """Of those that are about to be fetched, the ones that somebody may still want."""
+        for flight in run:
+            if flight.left:
+                self._fail(flight, Unavailable("whoever wanted it has gone"))
+        return [flight for flight in run if not flight.left]
 
     async def _next(self, pieces: _Pieces, flight: Flight) -> None:
         place = flight.place

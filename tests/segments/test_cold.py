@@ -278,6 +278,45 @@ def test_one_who_goes_away_does_not_end_it_for_the_others(cold: Cold) -> None:
     assert len(cold.source.asked) == 1
 
 
+def test_what_everybody_left_before_its_turn_is_not_fetched(
+    cold: Cold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold.retire(*cold.infos("body"))
+    reader = cold.store._cold
+    monkeypatch.setattr(reader, "_fetching", asyncio.Semaphore(1))
+    first, second, third, fourth, *_ = map(cid_of, cold.chunks)
+
+    async def story() -> list[bytes]:
+        def task(cid: bytes) -> asyncio.Task[bytes]:
+            return asyncio.ensure_future(cold.store.read(cid))
+
+        cold.source.gate = asyncio.Event()
+        under_way = task(first)
+        await turns()
+        gone = [task(second), task(third), task(third)]
+        cold.store.prefetch([fourth])
+        ahead = task(fourth)
+        await turns()
+        for one in (*gone, ahead):
+            one.cancel()
+        await asyncio.wait([*gone, ahead])
+        again = task(second)  # takes the place of one who left
+        await turns()
+        cold.source.gate.set()
+        found = [await under_way, await again]
+        await turns()
+        assert not reader._flights
+        return found
+
+    async def turns() -> None:
+        for _ in range(40):
+            await asyncio.sleep(0)
+
+    assert cold.machine.run(story()) == cold.chunks[:2]
+    assert len(cold.source.asked) == 2 and reader._ahead_bytes == 0
+    assert cold.machine.read(cold.chunks[2]) == cold.chunks[2]
+
+
 def test_neighbours_come_with_one_request_a_segment(cold: Cold) -> None:
     bodies = cold.infos("body")
     cold.retire(*bodies)
