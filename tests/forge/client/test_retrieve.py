@@ -261,3 +261,11 @@ async def test_an_index_that_the_indexer_cannot_fetch(
     async with client_of(network, retry=ONCE) as impatient:
         with pytest.raises(Unavailable, match="HTTP 500"):
             await impatient.retriever.locate(name)
+
+
+async def test_an_answer_of_the_indexer_has_a_deadline(
+    network: Network, client: ForgeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingot.forge.retrieve.FORGE_LOCATE_S", 0.0)
+    with pytest.raises(Unavailable, match="no answer within 0 s"):
+        await client.retriever.locate(multihash.of(b"unknown"))
