@@ -249,6 +249,7 @@ FORGE_RECEIPTS_MAX: Final = 4  # for one task in one answer, that are looked at
 FORGE_RETRIEVAL_AUTH_S: Final = 300  # in which the indexer has to fetch an index
 FORGE_QUERY_AUTH_S: Final = 60  # and to look into one for a query
 FORGE_UPLOADS_MAX: Final = 100_000  # roots of a space, or blobs of one root, that are listed
+FORGE_PAGES_MAX: Final = 100_000  # of one listing: 100 million blobs on full pages
 FORGE_KEY_BYTES_MAX: Final = 16 * KIB  # of a file with a private key
 FORGE_IMPORT_BYTES_MAX: Final = 2 * CONTAINER_BYTES_MAX  # of a file with delegations, as base64
 FORGE_TAIL_BYTES: Final = (64 * KIB, 4 * MIB)  # of a CAR, to find its root in
@@ -259,6 +260,7 @@ FORGE_FAULTY_NODES_MAX: Final = 1024  # of which is known that they failed latel
 FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
 
 # -- shipping -----------------------------------------------------------------------------------
+SHIP_ROOTS_LOOKED_AT: Final = 256  # that others name, each time before ours is named
 SHIP_FILES: Final = 4  # on their way at a time
 SHIP_INDEXES: Final = 2  # of those, files whose indexes are in memory: 250 bytes a block
 SHIP_BACKOFF_S: Final = 1.0  # of one file, after the client's own tries; doubled for each failure

@@ -17,6 +17,7 @@ from ingot.codec import cid, multihash, varint
 from ingot.errors import FormatError, NotFound, Unavailable
 from ingot.forge import retry
 from ingot.forge.blob import BlobRef
+from ingot.forge.invoker import Pages
 from ingot.forge.query import Location
 from ingot.forge.retrieve import Retriever
 from ingot.forge.retry import RetrySettings
@@ -47,14 +48,16 @@ class Holdings:
         self._settings, self._random, self._logger = settings, random, logger
 
     async def blobs(self) -> AsyncGenerator[list[BlobRef], None]:
-        """All blobs, a page at a time."""
+        """All blobs, a page at a time. BadAnswer where the pages have no end."""
         cursor: str | None = None
+        pages = Pages("the upload service", "/blob/list")
         while True:
             page = await self._upload.list_blobs(cursor)
             yield [listed.blob for listed in page.blobs]
             cursor = page.cursor
             if cursor is None:
                 return
+            pages.follow(cursor)
 
     async def places(self, blob: BlobRef) -> list[Location]:
         """Where a blob lies. NotFound where the service does not have it."""

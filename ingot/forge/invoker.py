@@ -21,7 +21,13 @@ from ingot.forge.http import Http
 from ingot.forge.identity import Identity
 from ingot.forge.resolver import Resolver
 from ingot.forge.token import Delegation, Invocation, Receipt, Token
-from ingot.limits import CONTAINER_BYTES_MAX, FORGE_RECEIPTS_MAX, UCAN_NONCE_BYTES, UCAN_TTL_S
+from ingot.limits import (
+    CONTAINER_BYTES_MAX,
+    FORGE_PAGES_MAX,
+    FORGE_RECEIPTS_MAX,
+    UCAN_NONCE_BYTES,
+    UCAN_TTL_S,
+)
 
 # Errors behind which something stands that passes: no node free, a handler that failed, a document
 # that the service could not fetch, a node's own fault, clocks or queues that were slower than the
@@ -218,6 +224,24 @@ def result(receipt: Receipt, command: str) -> object:
 def link(value: object, *path: str) -> bytes:
     """The CID that is linked to at ``path``; Malformed when there is none."""
     return bytes(values.take(value, Cid, *path))
+
+
+class Pages:
+    """The pages of one listing of a service, which must come to an end."""
+
+    def __init__(self, service: str, command: str) -> None:
+        self._service, self._command = service, command
+        self._cursors: set[str] = set()
+
+    def follow(self, cursor: str) -> str:
+        """``cursor`` of the page that was read. BadAnswer for one that came before, or one too
+        many."""
+        if cursor in self._cursors:
+            raise BadAnswer(self._service, f"{self._command} repeats the cursor {cursor[:100]!r}")
+        if len(self._cursors) >= FORGE_PAGES_MAX:
+            raise BadAnswer(self._service, f"{self._command} has more than {FORGE_PAGES_MAX} pages")
+        self._cursors.add(cursor)
+        return cursor
 
 
 def bad(service: str, what: str, error: IngotError) -> BadAnswer:

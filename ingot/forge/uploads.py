@@ -80,6 +80,7 @@ class Uploads:
         self, command: str, arguments: Mapping[str, object], read: Callable[[object], T]
     ) -> list[T]:
         rows: list[T] = []
+        pages = invoker.Pages(self._service.url, command)
         cursor: str | None = None
         while True:
             more = {} if cursor is None else {"cursor": cursor}
@@ -89,12 +90,13 @@ class Uploads:
                 cursor = values.get(ok, str, "cursor") or None
             except (Malformed, FormatError) as error:
                 raise invoker.bad(self._service.url, f"the answer to {command}", error) from error
-            if cursor is None:
-                return rows
             if len(rows) > FORGE_UPLOADS_MAX:
                 raise BadAnswer(
                     self._service.url, f"{command} has more than {FORGE_UPLOADS_MAX} results"
                 )
+            if cursor is None:
+                return rows
+            pages.follow(cursor)
 
     async def _often(self, what: str, command: str, arguments: Mapping[str, object]) -> object:
         reply = await retry.run(

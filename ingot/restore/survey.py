@@ -21,7 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from ingot.codec import multihash, varint
+from ingot.codec import varint
 from ingot.codec.cid import CID_BYTES, DAG_CBOR_PREFIX
 from ingot.errors import Corruption, FormatError, IngotError, NotFound, Unavailable
 from ingot.forge import index
@@ -29,11 +29,18 @@ from ingot.forge.blob import BlobRef
 from ingot.forge.errors import Malformed, Refused
 from ingot.forge.holdings import Holdings
 from ingot.forge.query import Location
-from ingot.limits import FORGE_BREAKER_OPEN_S, RESTORE_LOOKS, RESTORE_PROGRESS_S, RESTORE_READ_BYTES
+from ingot.limits import (
+    FORGE_BREAKER_OPEN_S,
+    FORGE_INDEX_BYTES_MAX,
+    RESTORE_LOOKS,
+    RESTORE_PROGRESS_S,
+    RESTORE_READ_BYTES,
+)
 from ingot.messages import Cid
 from ingot.restore.target import Say
 from ingot.segments import format
 from ingot.segments.adopt import Contents
+from ingot.segments.scan import SEARCH_FACTOR
 
 T = TypeVar("T")
 
@@ -154,7 +161,9 @@ async def _look(space: Holdings, ref: BlobRef, found: Survey) -> None:
         head = await space.read(places, 0, min(ref.size, HEAD_BYTES))
         blob = Blob(ref, places)
         kind, root = kind_of(head)
-        if kind == format.RUN:
+        if kind == format.RUN and ref.size > FORGE_INDEX_BYTES_MAX:
+            found.foreign += 1
+        elif kind == format.RUN:
             for shard in await _shards(space, blob):
                 found.archives.setdefault(shard, []).append(blob)
         elif kind == format.UNIT:
@@ -205,35 +214,69 @@ async def contents(
     space: Holdings, blob: Blob, archives: Sequence[Blob], damage: list[str], remarks: list[str]
 ) -> Contents:
     """Where the blocks of a segment stand: what its archives say and, where they leave something
-    out, what the segment itself has there. What remains is a line of ``damage``."""
+    out, what the segment itself has there. Whoever may store a blob may store an archive that lies:
+    where they contradict one another or the segment, it alone is believed, and read whole. What
+    remains is a line of ``damage``."""
     found = Contents(blob.ref.size)
     for archive in archives:
         try:
-            slices = (await _index(space, archive)).get(blob.ref.digest, {})
-            for name, (start, end) in slices.items():
-                found.add(multihash.split(name)[1], start, end - start + 1)
+            found.add((await _index(space, archive)).get(blob.ref.digest, {}))
         except IngotError as error:
             remarks.append(f"the index {archive} of {blob} was not taken: {error}")
+    why = found.disputed() or await _fill_gaps(space, blob, found, damage, remarks)
+    if not why:
+        return found
+    remarks.append(f"the indexes of {blob} are not taken, for {why}: it is read instead")
+    found = Contents(blob.ref.size)
+    try:
+        whole = format.HEADER_BYTES, blob.ref.size
+        for start, stop in await _fill(space, blob, found, *whole, SEARCH_FACTOR * blob.ref.size):
+            damage.append(f"bytes {start} to {stop} of {blob} are no frames that have their hash")
+    except (NotFound, Unavailable) as error:
+        damage.append(f"{blob} has no index that can be believed, and cannot be read: {error}")
+    return found
+
+
+async def _fill_gaps(
+    space: Holdings, blob: Blob, found: Contents, damage: list[str], remarks: list[str]
+) -> str:
+    """Enter what no index speaks of. Why the indexes cannot be right, or ""."""
     gaps = found.gaps()
     if gaps and any(stop - start > CID_BYTES + 1 for start, stop in gaps):
         missing = sum(stop - start for start, stop in gaps)
         remarks.append(f"the index of {blob} lacks {missing} bytes of it; they are read instead")
     for start, stop in gaps:
         try:
-            await _fill(space, blob, found, start, stop)
-        except (NotFound, Unavailable, FormatError) as error:
+            if await _fill(space, blob, found, start, stop, 0):
+                return f"bytes {start} to {stop}, which they leave out, are no frames"
+        except (NotFound, Unavailable) as error:
             damage.append(f"bytes {start} to {stop} of {blob} have no index: {error}")
-    return found
+    return ""
 
 
-async def _fill(space: Holdings, blob: Blob, found: Contents, start: int, stop: int) -> None:
-    """Enter the frames of a piece of the segment that no index speaks of."""
+async def _fill(
+    space: Holdings, blob: Blob, found: Contents, start: int, stop: int, budget: int
+) -> list[tuple[int, int]]:
+    """Enter the frames of a piece of the segment; what of it is none. ``budget`` bounds the bytes
+    that are hashed in vain to find the next good one."""
+    bad: list[tuple[int, int]] = []
     held = b""
     at = start  # of the first byte of ``held``
     while at < stop:
-        end = min(stop, at + len(held) + RESTORE_READ_BYTES)
-        held += await space.read(blob.places, at + len(held), end)
+        behind = at + len(held)
+        if len(held) < RESTORE_READ_BYTES and behind < stop:
+            end = min(stop, behind + RESTORE_READ_BYTES)
+            held += await space.read(blob.places, behind, end)
         taken = found.read(held, at)
+        if not taken:
+            taken, budget = found.search(held, budget)
+            if taken < 0:  # a frame may begin here that ends behind what is held
+                taken = len(held) if at + len(held) == stop else len(held) // 2
+            if bad and bad[-1][1] == at:
+                bad[-1] = bad[-1][0], at + taken
+            else:
+                bad.append((at, at + taken))
+            if not budget:
+                return [*bad[:-1], (bad[-1][0], stop)]
         at, held = at + taken, held[taken:]
-        if at < stop and not taken and (end == stop or len(held) > RESTORE_READ_BYTES):
-            raise FormatError(at, "a frame that has its hash", "another one, or none")
+    return bad

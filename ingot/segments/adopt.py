@@ -1,22 +1,23 @@
 """Segments whose files lie elsewhere, taken into a directory by their indexes alone.
 
-    what others say of its blocks ──> Contents ──gaps?──> frames read and hashed ──> a run
+    what others say of its blocks ──> Contents ──gaps? disputes?──> frames read and hashed ──> a run
 
 A run tells where the blocks of a segment stand, and that is all that this directory needs of a
 segment that is cold. Guarantee: a run is written only if it accounts for every byte of its segments
 or its maker was told which it does not (``Contents.gaps``). What others say is not believed to be
-true, for every block is hashed when it is read; it is believed to be all.
+true, for every block is hashed when it is read; it is believed to be all, unless two of them say
+different things (``Contents.disputed``), for anybody may say something.
 
 Called by ``ingot restore`` before the store is opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ingot._speedups import frame, index
-from ingot.codec import varint
+from ingot.codec import multihash, varint
 from ingot.errors import FormatError
 from ingot.messages import CommitRecord
 from ingot.segments import format
@@ -26,6 +27,7 @@ from ingot.segments.model import SegmentInfo
 from ingot.segments.runfile import RunWriter
 
 _CID: Final = bytes.fromhex("01551220")  # the index knows blocks by their digests alone
+_NAME_BYTES: Final = len(multihash.SHA2_256_PREFIX) + 32
 
 
 class Contents:
@@ -34,14 +36,36 @@ class Contents:
     def __init__(self, size: int) -> None:
         self._size = size
         self._places: dict[int, int] = {}  # length by offset
+        self._disputed = ""
         self.table = index.Table()
 
-    def add(self, digest: bytes, offset: int, length: int) -> None:
-        """A block, as somebody says. FormatError where it lies outside of the segment."""
-        if not format.HEADER_BYTES < offset <= offset + length <= self._size:
-            raise FormatError(offset, f"a block inside {self._size} bytes", f"{length} bytes")
-        self.table.add(_CID + digest, offset, length, False)
-        self._places[offset] = length
+    def add(self, slices: Mapping[bytes, tuple[int, int]]) -> None:
+        """Blocks as somebody says: first and last byte by multihash. FormatError, and none of them
+        is taken, where one is no frame inside of the segment or not named by its sha2-256."""
+        for name, (start, end) in slices.items():
+            if len(name) != _NAME_BYTES or not name.startswith(multihash.SHA2_256_PREFIX):
+                raise FormatError(start, "a block named by its sha2-256", name.hex())
+            length = end - start + 1
+            inside = _frame_start(start, length) >= format.HEADER_BYTES and end < self._size
+            if not (inside and 0 < length <= frame.DATA_BYTES_MAX):
+                raise FormatError(start, f"a frame inside {self._size} bytes", f"{length} bytes")
+        for name, (start, end) in slices.items():
+            block, length = _CID + name[len(multihash.SHA2_256_PREFIX) :], end - start + 1
+            known = self.table.find(block)
+            if known is None and start not in self._places:
+                self.table.add(block, start, length, False)
+                self._places[start] = length
+            elif known is None or known[:2] != (start, length):
+                self._disputed = self._disputed or f"two tell different things of byte {start}"
+
+    def disputed(self) -> str:
+        """Why what was said cannot all be true; "" where it can."""
+        at = format.HEADER_BYTES
+        for offset, length in sorted(self._places.items()):
+            if _frame_start(offset, length) < at:
+                return self._disputed or f"two blocks overlap at byte {offset}"
+            at = offset + length
+        return self._disputed
 
     def read(self, data: bytes, base: int) -> int:
         """The whole frames in ``data``, which begins at the segment's byte ``base``: each is
@@ -55,18 +79,28 @@ class Contents:
             self._places[base + start + frame.CID_BYTES] = length - frame.CID_BYTES
         return end
 
+    def search(self, data: bytes, budget: int) -> tuple[int, int]:
+        """Where behind the first byte of ``data`` a frame begins that has its hash, or -1; and what
+        is left of ``budget``, the bytes to hash in vain."""
+        return frame.find(data, 1, len(data), budget)
+
     def gaps(self) -> list[tuple[int, int]]:
         """The bytes [start, stop) of the segment that belong to no frame of a known block."""
         found: list[tuple[int, int]] = []
         at = format.HEADER_BYTES
         for offset, length in sorted(self._places.items()):
-            head = len(varint.encode(frame.CID_BYTES + length)) + frame.CID_BYTES
-            if offset - head > at:
-                found.append((at, offset - head))
+            start = _frame_start(offset, length)
+            if start > at:
+                found.append((at, start))
             at = max(at, offset + length)
         if at < self._size:
             found.append((at, self._size))
         return found
+
+
+def _frame_start(offset: int, length: int) -> int:
+    """Where the frame begins whose ``length`` bytes of data stand at ``offset``."""
+    return offset - frame.CID_BYTES - len(varint.encode(frame.CID_BYTES + length))
 
 
 def is_segment(head: bytes) -> bool:
