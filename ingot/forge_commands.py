@@ -1,8 +1,8 @@
 """``ingot whoami`` and ``ingot space``: a gateway's identity on the Forge network, from the shell.
 
-They read and write ``DATA_DIR/forge``, and only ``space provision`` asks anybody: the upload
-service. A gateway may run meanwhile, which reads its identity at its start. Registered by
-``cli.build_parser``.
+They read and write ``DATA_DIR/forge``. Only ``space provision`` and ``space unname`` ask anybody:
+the upload service. A gateway may run meanwhile, which reads its identity at its start.
+Registered by ``cli.build_parser``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,12 @@ Or give the space's DID ('ingot space show') to whoever runs the service. The ne
 the settings forge_upload_did and forge_upload_url.
 
 exit status: 0 it is provided for; 2 it is not, and why; 1 the service could not be understood"""
+UNNAME = """
+
+For a root that does not belong there: a commit of this store that was forged, by which its gateway
+stopped shipping (its log names the CID). A root names what a restore begins with, so never remove
+the one of a gateway that runs. No blob is removed. First take the right to add uploads away from
+whoever named it, or it comes back."""
 IMPORT = """
 
 FILE holds delegations to this agent: a container in any of its forms, or one delegation by itself.
@@ -77,6 +83,8 @@ def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
     provision.add_argument(
         "--account", metavar="ACCOUNT", help="e-mail address or DID; default: the only one"
     )
+    unname = add(actions, "unname", "have the space name a root no more", run_unname, UNNAME)
+    unname.add_argument("root", metavar="CID")
     add(actions, "show", "show the space that a gateway would use", run_show)
 
 
@@ -117,13 +125,33 @@ def run_import(config: Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_unname(config: Config, arguments: argparse.Namespace) -> int:
+    from ingot.codec.cid import from_text
+    from ingot.errors import FormatError
+
+    settings, store = _settings(config), _store(config)
+    try:
+        root = bytes(from_text(arguments.root))
+    except FormatError as error:
+        raise ConfigError(f"{arguments.root}: no CID: {error}") from error
+    who = store.identity(int(time.time()), config.forge_space)
+    return asyncio.run(_unname(settings, who, root))
+
+
+async def _unname(settings: ForgeSettings, who: Identity, root: bytes) -> int:
+    from ingot.codec.cid import to_text
+    from ingot.forge.client import ForgeClient
+
+    async with ForgeClient(settings, who, SystemClock()) as client:
+        if root not in [one.root for one in await client.uploads.named()]:
+            raise ConfigError(f"{who.space} does not name {to_text(root)}")
+        await client.uploads.remove(root)
+        print(f"{who.space} names {to_text(root)} no more")
+        return 0
+
+
 def run_provision(config: Config, arguments: argparse.Namespace) -> int:
-    settings = config.forge_settings()
-    if settings is None:
-        raise ConfigError(
-            "no Forge network is named: give forge_upload_did and forge_upload_url, as in the "
-            "gateway's own settings"
-        )
+    settings = _settings(config)
     store, now = _store(config), int(time.time())
     who = store.identity(now, config.forge_space)
     return asyncio.run(_provision(settings, who, store.accounts(now), arguments.account))
@@ -178,6 +206,16 @@ def run_show(config: Config, arguments: argparse.Namespace) -> int:
             missing.append(command)
     print(f"not allowed: {', '.join(missing)}" if missing else "allowed: all that a gateway needs")
     return 1 if missing else 0
+
+
+def _settings(config: Config) -> ForgeSettings:
+    settings = config.forge_settings()
+    if settings is None:
+        raise ConfigError(
+            "no Forge network is named: give forge_upload_did and forge_upload_url, as in the "
+            "gateway's own settings"
+        )
+    return settings
 
 
 def _store(config: Config) -> KeyStore:

@@ -27,6 +27,9 @@ back (a copy of DIR/forge, or 'ingot space import space.pem'), an empty data dir
 database. The newest commit that the space names is taken; indexes are fetched, bodies and records
 stay in the network and are read from there. What was not shipped when the disk was lost is lost:
 the report says up to when. An older gateway of this store that still runs stops shipping.
+A commit says by its hash what it holds, and not who made it: whoever may add blobs and uploads to
+the space could name one that is forged. So all else that the space names or holds of the store is
+reported as damage; look with --dry-run, and choose with --root CID.
 
 exit status:
   0   restored, and all is good
@@ -56,6 +59,11 @@ def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
         help="which store, where the space holds several (with --from-forge)",
     )
     parser.add_argument(
+        "--root",
+        metavar="CID",
+        help="the commit to restore, where it is not the newest one named (with --from-forge)",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="report what would be restored, change nothing"
     )
     parser.add_argument(
@@ -73,9 +81,11 @@ def run_restore(config: Config, arguments: argparse.Namespace) -> int:
     dry_run, verify = arguments.dry_run, arguments.verify
     if arguments.store is not None and not arguments.from_forge:
         raise ConfigError("--store goes with --from-forge: segments are of one store")
+    if arguments.root is not None and not arguments.from_forge:
+        raise ConfigError("--root goes with --from-forge: what segments hold is followed whole")
     restore: FromForge | FromSegments
     if arguments.from_forge:
-        restore = FromForge(config, dry_run, verify, arguments.store, _say)
+        restore = FromForge(config, dry_run, verify, arguments.store, _say, arguments.root)
     else:
         restore = FromSegments(config, dry_run, verify, _say)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

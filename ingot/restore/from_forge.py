@@ -28,13 +28,14 @@ from ingot import limits
 from ingot.bucket.model import Bucket
 from ingot.bucket.rebuild import Rebuilt, rebuild
 from ingot.clock import SystemClock
+from ingot.codec.cid import from_text
 from ingot.cold import NetworkSource, Shipped
 from ingot.config import Config
 from ingot.datadir import DamagedMark, DataDirectory, StoreMark
-from ingot.errors import ConfigError
+from ingot.errors import ConfigError, FormatError
 from ingot.forge.client import ForgeClient, ForgeSettings
 from ingot.forge.keystore import KeyStore
-from ingot.messages import ForgeRoot, Shipment
+from ingot.messages import Cid, ForgeRoot, Shipment
 from ingot.offload import Lanes
 from ingot.registry import SegmentRow
 from ingot.restore.line import Line, Named, follow, named
@@ -72,19 +73,21 @@ class Placed:
 @dataclass(slots=True)
 class FromForge:
     """One restore. ``store`` is an id in hex, where the space holds several; ``say`` hears progress
-    and findings."""
+    and findings; ``root`` is the CID of the commit to restore, where it is not the newest."""
 
     config: Config
     dry_run: bool
     verify: bool
     store: str | None
     say: Say
+    root: str | None = None
     damage: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     async def run(self) -> int:
         """Returns the exit status. ConfigError where nothing may be restored."""
         directory, wanted_store = DataDirectory(self.config.data_dir), self._wanted_store()
+        root = self._wanted_root()
         network = self.config.forge_settings()
         if network is None:
             raise ConfigError(
@@ -104,7 +107,9 @@ class FromForge:
                 registry = await open_registry(self.config, directory, stack)
                 token = await take_lease(registry, directory, stack)
             found = await survey(client.holdings, self.say)
-            wanted = await named(client.holdings, found, wanted_store, self.damage, self.remarks)
+            wanted = await named(
+                client.holdings, found, wanted_store, root, self.damage, self.remarks
+            )
             self._say_wanted(wanted)
             mark = self._mark(directory, wanted)
             if registry is not None:
@@ -124,7 +129,7 @@ class FromForge:
             segments = await self._open(client, files, lanes, directory, mark, placed, stack)
             rebuilt = await self._rebuild(segments, mark)
             if registry is not None:
-                incarnation = max(mark.incarnation, rebuilt.incarnation) + 1
+                incarnation = max(mark.incarnation, rebuilt.incarnation, wanted.incarnation) + 1
                 directory.put_mark(replace(mark, incarnation=incarnation))
                 await self._fill(registry, token, mark, placed, rebuilt)
                 directory.end_restore()
@@ -142,6 +147,14 @@ class FromForge:
         if len(store) != 16:
             raise ConfigError(f"--store {self.store}: a store's id has 32 hexadecimal digits")
         return store
+
+    def _wanted_root(self) -> Cid | None:
+        if self.root is None:
+            return None
+        try:
+            return bytes(from_text(self.root))
+        except FormatError as error:
+            raise ConfigError(f"--root {self.root}: no CID: {error}") from error
 
     async def _client(
         self, directory: DataDirectory, network: ForgeSettings, stack: contextlib.AsyncExitStack
@@ -164,8 +177,9 @@ class FromForge:
 
     def _say_wanted(self, wanted: Named) -> None:
         record = wanted.record
+        which = "commit to restore" if wanted.chosen else "newest commit"
         self.say(
-            f"the newest commit is {record.sequence} of {_moment(record.time_ms)}, incarnation "
+            f"the {which} is {record.sequence} of {_moment(record.time_ms)}, incarnation "
             f"{record.incarnation} of store {record.store.hex()}"
         )
         for line in (*self.damage, *self.remarks):

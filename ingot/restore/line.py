@@ -3,12 +3,17 @@
 Each unit begins with a commit that names the one before it, by its hash; that is the last commit of
 the unit before. So the units that lead to the named commit are told from those of another
 incarnation, from those that are newer than what was named and from those of another store.
+
+A record proves by its hash what it names, and not who made it: whoever may add blobs and uploads to
+the space can name a commit of his own making. So of several that are named the newest is taken, and
+all that does not lead to it is damage until a person has said which is the true one (``chosen``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from ingot.codec.cid import to_text
@@ -49,20 +54,35 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The newest commit of a store that the space names."""
+    """A commit of a store that the space names. ``others``: what else it names of that store;
+    ``chosen``: a person said that it is to be this one."""
 
     root: Cid
     record: CommitRecord
+    others: Sequence[Named] = ()
+    chosen: bool = False
+
+    @property
+    def incarnation(self) -> int:
+        """The highest that the space names of the store: who is restored must be above."""
+        return max(one.record.incarnation for one in (self, *self.others))
 
 
 async def named(
-    space: Holdings, found: Survey, store: bytes | None, damage: list[str], remarks: list[str]
+    space: Holdings,
+    found: Survey,
+    store: bytes | None,
+    chosen: Cid | None,
+    damage: list[str],
+    remarks: list[str],
 ) -> Named:
     """What is to be restored: the newest (incarnation, sequence) of ``store``, or of the only one
-    that the space names. Where a named commit lies in a blob that cannot be read, the newest unit
-    that can be read takes its place. ConfigError where there is none, or several stores."""
+    that the space names; or the commit ``chosen``, which ends a unit of the space. Where a named
+    commit lies in a blob that cannot be read, the newest unit that can be read takes its place.
+    ConfigError where there is none, or several stores."""
     in_units = {root: blob for blob, root in found.units}
     unread = {one.blob.ref.digest for one in found.unread}
+    standing: list[Named] = []
     newest: dict[bytes, Named] = {}
     missed = False
     for upload in await space.uploads.named():
@@ -76,17 +96,20 @@ async def named(
             else:
                 remarks.append(f"the space names {to_text(root)}, which is not taken: {error}")
             continue
-        _take(newest, Named(root, record))
+        standing.append(Named(root, record))
+        _take(newest, standing[-1])
+    if chosen is not None:
+        return _with_others(await _chosen(space, chosen, in_units.get(chosen)), standing, True)
     for blob, root in found.units if missed else ():
         try:
             _take(newest, Named(root, await _record(space, root, blob)))
         except (NotFound, Unavailable, FormatError):
             continue  # whoever follows the line reports it
     if store is not None and store in newest:
-        return newest[store]
+        return _with_others(newest[store], standing, False)
     known = ", ".join(sorted(one.hex() for one in newest)) or "none"
     if store is None and len(newest) == 1:
-        return next(iter(newest.values()))
+        return _with_others(next(iter(newest.values())), standing, False)
     if newest:
         raise ConfigError(
             f"the space holds these stores: {known}. Say with --store which is to be restored"
@@ -96,6 +119,19 @@ async def named(
         "the space names no commit of a store: nothing was ever shipped to it, or it is another "
         f"space than the gateway's{reasons}"
     )
+
+
+async def _chosen(space: Holdings, root: Cid, blob: Blob | None) -> Named:
+    try:
+        return Named(root, await _record(space, root, blob))
+    except (NotFound, Unavailable, FormatError) as error:
+        raise ConfigError(f"--root {to_text(root)} is no commit to restore: {error}") from error
+
+
+def _with_others(one: Named, standing: Sequence[Named], chosen: bool) -> Named:
+    store = one.record.store
+    others = [other for other in standing if other.record.store == store and other.root != one.root]
+    return replace(one, others=others, chosen=chosen)
 
 
 async def _record(space: Holdings, root: Cid, blob: Blob | None) -> CommitRecord:
@@ -138,6 +174,13 @@ async def follow(space: Holdings, found: Survey, wanted: Named, say: Say) -> Lin
         line.units.append(unit)
         root, below, incarnation = unit.before, unit.first, unit.last.incarnation
     line.units.reverse()
+    _say_others(line, wanted)
+    for former, later in pairwise(line.units):
+        if former.last.incarnation != later.last.incarnation:
+            say(
+                f"from commit {later.first} on they are of incarnation {later.last.incarnation}: a "
+                f"restore began it, and if there was none, see {to_text(former.root)} with --root"
+            )
     if not line.units:
         raise ConfigError(
             f"the space names commit {wanted.record.sequence}, and no unit of it can be read: "
@@ -195,6 +238,19 @@ async def _unit(space: Holdings, blob: Blob, root: Cid) -> Unit | None:
     raise NotFound("it holds no commit whose frames before it are good")
 
 
+def _say_others(line: Line, wanted: Named) -> None:
+    """A gateway leaves one root of its store, but for the moment in which it puts a new one in the
+    place of the old."""
+    told = line.remarks if wanted.chosen else line.damage
+    for other in wanted.others:
+        told.append(
+            f"the space also names commit {other.record.sequence} of incarnation "
+            f"{other.record.incarnation} of this store, {to_text(other.root)}: one of the two may "
+            "be forged, by somebody who may add uploads to the space. To restore that one give "
+            "it with --root"
+        )
+
+
 def _say_beyond(line: Line, others: Sequence[Unit], wanted: Named) -> None:
     for unit in others:
         first, last = unit.first, unit.last
@@ -203,8 +259,12 @@ def _say_beyond(line: Line, others: Sequence[Unit], wanted: Named) -> None:
         )
         if _age(last) > _age(wanted.record):
             line.beyond.append(f"{what}, beyond what it names, and are not restored")
-        else:
-            line.beyond.append(f"{what} and do not lead to what it names: they are not restored")
+            continue
+        told = line.remarks if wanted.chosen else line.damage
+        told.append(
+            f"{what} and do not lead to what it names: they are not restored. An earlier restore "
+            f"gave them up, or one of the two is forged: see {to_text(unit.root)} with --root"
+        )
 
 
 def _age(record: CommitRecord) -> tuple[int, int]:

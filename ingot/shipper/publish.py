@@ -8,7 +8,8 @@ least one stands; normally it is exactly one. No root of another store is touche
 store that is newer than what we publish. Every step may be repeated and begin anew after a crash.
 Before anything is changed the roots are looked at that are not ours: one of this store by a newer
 incarnation, or by our own with a commit that our log does not have, means that the store goes on
-elsewhere: Superseded, and whoever publishes stops shipping and removing for good.
+elsewhere: Superseded, and whoever publishes stops shipping and removing for good. A root that
+cannot be judged, whoever named it, holds back nothing but its own removal: it is looked at again.
 
 Called by the shipper, at its start and behind every move of the watermark.
 """
@@ -16,13 +17,22 @@ Called by the shipper, at its start and behind every move of the watermark.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ingot.codec.cid import CID_BYTES, DAG_CBOR_PREFIX, to_text
-from ingot.errors import Corruption, FormatError, NotFound, Superseded, Unavailable
+from ingot.errors import (
+    Corruption,
+    FormatError,
+    IngotError,
+    NotFound,
+    Superseded,
+    Unavailable,
+)
 from ingot.forge.uploads import Uploads
+from ingot.limits import SHIP_ROOTS_LOOKED_AT
 from ingot.messages import Cid, CommitRecord
 
 
@@ -65,26 +75,43 @@ class Publisher:
         self._uploads, self._fetch, self._ours = uploads, fetch, ours
         self._logger = logger or logging.getLogger("ingot.shipper")
         self._known: dict[Cid, CommitRecord | None] = {}  # None: of somebody else
+        self._tries: Counter[Cid] = Counter()  # in vain, of those that are not known
 
     async def publish(self, mark: Mark | None) -> None:
-        """Look at what the space names, and bring it up to ``mark``, where there is one.
-        Superseded, Unavailable, Refused, ConfigError without the rights."""
+        """Look at what the space names, and bring it up to ``mark``, where there is one. A root
+        that cannot be judged now is raised behind that, as what it failed with.
+        Superseded, Unavailable, Refused, Corruption, ConfigError without the rights."""
         roots = [named.root for named in await self._uploads.named()]
         standing: dict[Cid, CommitRecord] = {}
-        unread: Unavailable | None = None
-        for root in roots:
+        unread: IngotError | None = None
+        for root in self._in_turn(roots):
             try:
                 record = await self._look(root)
-            except Unavailable as error:  # naming ours beside it can do no harm
-                unread = error
+            except Superseded:
+                raise
+            except IngotError as error:  # naming ours beside it can do no harm
+                self._tries[root] += 1
+                unread = unread or error
                 continue
             if record is not None:
                 standing[root] = record
         self._known = {root: self._known[root] for root in roots if root in self._known}
+        self._tries = Counter({root: self._tries[root] for root in roots if self._tries[root]})
         if mark is not None:
             await self._name(mark, standing)
         if unread is not None:
             raise unread
+        left = len(roots) - len(self._known.keys() & set(roots))
+        if left:
+            raise Unavailable(f"{left} roots that the space names are yet to be looked at")
+
+    def _in_turn(self, roots: list[Cid]) -> list[Cid]:
+        """Those that are known, and of the others as many as may be looked at now: first those
+        that were tried the least, so that none keeps another from its turn."""
+        known = [root for root in roots if root in self._known]
+        others = [root for root in roots if root not in self._known]
+        others.sort(key=lambda root: self._tries[root])
+        return known + others[:SHIP_ROOTS_LOOKED_AT]
 
     async def _name(self, mark: Mark, standing: Mapping[Cid, CommitRecord]) -> None:
         """``standing`` is what the space names of this store."""
@@ -130,7 +157,9 @@ class Publisher:
                 f"this store, which this data directory (incarnation {ours.incarnation}) does not "
                 "have: the store was restored or goes on elsewhere. This gateway ships and removes "
                 "nothing any more. Stop the one that is not to go on; what only this one has must "
-                "be copied by an S3 client"
+                "be copied by an S3 client. If nobody has restored it, somebody who may add "
+                "uploads to the space has forged that commit: take that right away, remove the "
+                f"root with 'ingot space unname {name}', and start this gateway again"
             )
         self._logger.warning(
             "the space names commit %d of incarnation %d of this store, which was not restored; "

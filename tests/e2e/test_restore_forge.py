@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 import pytest
 
 from ingot._speedups import frame
+from ingot.cli import main
 from ingot.clock import SystemClock
 from ingot.codec import cid as cids
 from ingot.codec import multihash
 from ingot.config import Config
 from ingot.datadir import DataDirectory
 from ingot.errors import ConfigError
+from ingot.forge import index
 from ingot.forge.blob import BlobRef, BytesSource
 from ingot.forge.client import ForgeClient
 from ingot.forge.keystore import KeyStore
@@ -255,11 +257,13 @@ class Lost:
         site.lose_everything()
         self.data = site.store.data
 
-    def look(self, store: str | None = None, dry_run: bool = True) -> tuple[int, str]:
+    def look(
+        self, store: str | None = None, dry_run: bool = True, root: str | None = None
+    ) -> tuple[int, str]:
         said: list[str] = []
         values = tomllib.loads(self.site.config.read_text())
         values |= {"postgres": self.site.store.dsn, "data_dir": str(self.data)}
-        restore = FromForge(Config(**values), dry_run, False, store, said.append)
+        restore = FromForge(Config(**values), dry_run, False, store, said.append, root)
         return asyncio.run(restore.run()), "\n".join(said)
 
     def client(self, work: Callable[[ForgeClient], Coroutine[Any, Any, T]]) -> T:
@@ -410,13 +414,68 @@ def test_units_beyond_what_is_named_are_told_of_and_not_taken(lost: Lost) -> Non
     finally:
         for unit in units:
             lost.remove(multihash.of(unit))
-    assert status == 0, said
+    assert status == 1, said
     assert (
         f"commits {record.sequence} to {record.sequence} of incarnation 1 are in the space, beyond"
         in said
     )
     assert "commits 2 to 2 of incarnation 1 are in the space and do not lead" in said
     assert f"commits up to {lost.newest} of" in said
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_a_forged_commit_is_told_of_and_the_true_one_can_be_chosen(
+    lost: Lost, continues: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may add blobs and uploads can name a commit of his own making."""
+    true = cids.to_text(lost.site.uploads()[0])
+    record = record_of(lost, incarnation=999)
+    if not continues:
+        record = replace(record, previous=None)
+    forged, unit = cids.of_structure(encode_commit(record)), unit_of(record)
+    lost.leave(unit)
+    lost.client(lambda client: client.uploads.add(forged, None, [multihash.of(unit)]))
+    try:
+        status, said = lost.look()
+        assert status == 1, said
+        assert f"also names commit {lost.newest} of incarnation 1 of this store, {true}" in said
+        assert continues or "do not lead to what it names" in said
+        status, said = lost.look(root=true)
+        assert status == 3, said
+        assert f"2 buckets, {len(lost.site.objects)} objects, commits up to {lost.newest}" in said
+        assert f"also names commit {record.sequence} of incarnation 999" in said
+        with pytest.raises(ConfigError, match="no commit to restore"):
+            lost.look(root=cids.to_text(cids.of_structure(b"nowhere")))
+        with pytest.raises(ConfigError, match="no CID"):
+            lost.look(root="x")
+    finally:
+        common = ["--data-dir", str(lost.data), "--config", str(lost.site.config)]
+        assert main(["space", "unname", cids.to_text(forged), *common]) == 0
+        lost.remove(multihash.of(unit))
+    assert [cids.to_text(root) for root in lost.site.uploads()] == [true]
+    assert main(["space", "unname", cids.to_text(forged), *common]) == 2
+    assert "does not name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lie", ["shifted", "sha1"])
+def test_archives_that_lie_cost_nothing(lost: Lost, lie: str) -> None:
+    """Whoever may add blobs can leave archives of our segments."""
+    left = []
+    for row in lost.rows:
+        said = {multihash.of(b"x"): (row["bytes"] // 2, row["bytes"] - 1)}
+        if lie == "sha1":
+            said = {b"\x11\x14" + b"s" * 20: (100, 200)}
+        left.append(index.encode({row["digest"]: said}))
+        lost.leave(left[-1])
+    try:
+        status, said_of_it = lost.look()
+    finally:
+        for archive in left:
+            lost.remove(multihash.of(archive))
+    assert status == 3, said_of_it
+    assert f"2 buckets, {len(lost.site.objects)} objects" in said_of_it
+    told = "it is read instead" if lie == "shifted" else "was not taken"
+    assert said_of_it.count(told) == len(lost.rows)
 
 
 def test_of_several_stores_one_has_to_be_said(lost: Lost) -> None:

@@ -11,14 +11,16 @@ import pytest
 
 from ingot.codec import cid as cids
 from ingot.codec import multihash
-from ingot.errors import Superseded
+from ingot.errors import Corruption, IngotError, Superseded, Unavailable
 from ingot.forge.client import ForgeClient
+from ingot.forge.errors import Refused
 from ingot.forge.identity import Identity
 from ingot.forge.network.faults import Close, ErrorReceipt, Fault, Hold, LostResponse, Status
 from ingot.forge.uploads import Named
-from ingot.messages import CommitRecord
+from ingot.messages import Cid, CommitRecord
 from ingot.segments.commit import decode_commit, encode_commit
-from ingot.shipper.publish import Ours, Publisher
+from ingot.shipper import publish
+from ingot.shipper.publish import Mark, Ours, Publisher
 from tests.forge.builders import grant
 from tests.forge.client.support import ONCE, client_of, store
 from tests.forge.support import person
@@ -249,3 +251,75 @@ async def test_a_root_that_cannot_be_read_now_keeps_ours_from_nothing(world: Wor
     await until(lambda: bool(world.shipper._problems), world.shipper)
     world.network.upload.faults.clear()
     await until(lambda: not world.shipper._problems, world.shipper)
+
+
+class Space:
+    """What a space names, in memory. ``blocks`` are of others; one that is missing is refused."""
+
+    def __init__(self, *roots: bytes) -> None:
+        self.roots = list(roots)
+        self.blocks: dict[Cid, bytes] = {}
+        self.fetched: list[Cid] = []
+
+    async def named(self) -> list[Named]:
+        return [Named(root, None) for root in self.roots]
+
+    async def add(self, root: bytes, index: bytes | None, shards: object) -> None:
+        self.roots.append(root)
+
+    async def remove(self, root: bytes) -> None:
+        self.roots.remove(root)
+
+    async def fetch(self, root: Cid) -> bytes:
+        self.fetched.append(root)
+        if root not in self.blocks:
+            raise Refused("InsufficientStorage", "it does not say where that blob is", "somebody")
+        return self.blocks[root]
+
+
+class OneCommit:
+    """A log of one commit. The record that was named before it is damaged."""
+
+    mark = Mark(cids.of_structure(b"new"), b"unit", None)
+    damaged = cids.of_structure(b"old")
+
+    async def commit_of(self, cid: Cid) -> CommitRecord | None:
+        if cid == self.damaged:
+            raise Corruption("unit 1", "a hash", "another")
+        return RECORD if cid == self.mark.root else None
+
+
+def of(space: Space) -> Publisher:
+    ours = Ours(OneCommit(), b"s" * 16, 1, decode_commit)
+    return Publisher(space, space.fetch, ours)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("root", [OneCommit.damaged, cids.of_structure(b"theirs")])
+async def test_a_root_that_cannot_be_judged_keeps_ours_from_nothing(root: bytes) -> None:
+    space = Space(root)
+    made = of(space)
+    for _ in range(2):  # and is looked at again
+        with pytest.raises(IngotError, match="another|does not say"):
+            await made.publish(OneCommit.mark)
+        assert space.roots == [root, OneCommit.mark.root]
+
+
+async def test_of_many_roots_some_are_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "SHIP_ROOTS_LOOKED_AT", 3)
+    others = [cids.of_structure(bytes([number])) for number in range(7)]
+    newer = replace(RECORD, incarnation=2)
+    last = cids.of_structure(encode_commit(newer))
+    space = Space(*others, last)
+    space.blocks[last] = encode_commit(newer)
+    for root in others[:4]:
+        space.blocks[root] = b"a letter"
+    made = of(space)
+    with pytest.raises(Unavailable, match="5 roots"):
+        await made.publish(OneCommit.mark)
+    assert space.fetched == others[:3] and OneCommit.mark.root in space.roots
+    with pytest.raises(Refused):
+        await made.publish(OneCommit.mark)
+    assert space.fetched[3:] == others[3:6]
+    with pytest.raises(Superseded, match="ingot space unname"):
+        await made.publish(OneCommit.mark)
+    assert space.fetched[6:] == [others[6], last]
