@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from ingot.errors import IngotError
+from ingot.errors import IngotError, Unavailable
 from ingot.http.body import NoBody, ReceivedBody
 from ingot.http.errors import BodyError
 from ingot.http.parser import Framing
@@ -84,7 +84,12 @@ class Answering(Wire):
         except GONE:
             raise
         except Exception as error:
-            failure = self._failure(request, error)
+            if start and isinstance(error, Unavailable):  # the body cannot be had now
+                failure = self._shared.bad_request("SlowDown", str(error))
+                failure.headers.append((b"Retry-After", b"%d" % max(1, error.retry_after_s)))
+                failure.close = True
+            else:
+                failure = self._failure(request, error)
             if start:  # nothing was sent yet: a whole answer is due
                 await self._send(self._refusal(failure))
             return False

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ingot.errors import Unavailable
 from ingot.limits import SEND_JOIN_BYTES, SEND_TURN_BYTES
 from ingot.messages import Request, Response
 from tests.listener.harness import Host, Site, request
@@ -119,6 +120,18 @@ async def test_a_stream_that_fails_before_its_first_piece_is_an_error(host: Host
     assert (answer.status, answer.headers[b"connection"]) == (500, b"close")
     assert await client.ended() == b""
     assert source.closed
+
+
+async def test_a_stream_that_cannot_be_had_now_is_asked_for_later(host: Host) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        raise Unavailable("the network is away", 7)
+        yield b""
+
+    server = await host.serve(answering(Response(200, [], pieces(), length=11)))
+    client = await host.connect(server)
+    answer = await client.get()
+    assert (answer.status, answer.headers[b"retry-after"]) == (503, b"7")
+    assert server.counters.handler_errors == 0
 
 
 @pytest.mark.parametrize(("fail_at", "piece"), [(3, b"x" * 10), (-1, b"x" * 30)])
