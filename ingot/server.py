@@ -349,6 +349,7 @@ class Server:
             rows.put(row)
         self._judge_room()
         stack.push_async_callback(_cancel, asyncio.create_task(self._keep_house(registry)))
+        stack.push_async_callback(_cancel, asyncio.create_task(self._fetch_away()))
         rows.start()
         stack.push_async_callback(rows.stop)
         day_s = config.lifecycle_debug_day_s
@@ -433,13 +434,19 @@ class Server:
         elif was and not self.store.full:
             self.log.warning("there is room again: writes are taken")
 
+    async def _fetch_away(self) -> None:
+        """Until every bucket has its configuration. Apart from the housekeeping, which must not
+        wait for a network that says nothing."""
+        while any(bucket.away for bucket in self.store.tips.values()):
+            await asyncio.sleep(HOUSEKEEPING_S)
+            await self.store.fetch_away()
+
     async def _keep_house(self, registry: Registry) -> None:
         pruned = self.clock.monotonic()
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self.pipeline.expire()
             self._judge_room()
-            await self.store.fetch_away()
             if self.pipeline.failed is not None:
                 self.failed.set()
                 if self.shipping is not None:

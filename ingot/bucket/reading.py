@@ -290,22 +290,13 @@ class Reading:
     async def records(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
         """The blocks of records, in order and some at a time, so that a long page neither holds
         the loop nor is held in memory. For a leaf comes the record of its current version."""
-        coming = False
-        while cids:
-            found = self._blocks.read_many_now(cids)
-            if None in found and not coming:
-                self._blocks.prefetch(cids)
-                coming = True
-            pairs = zip(cids, found, strict=False)
-            blocks = [block or await self._blocks.read(cid) for cid, block in pairs]
-            if LEAF_PREFIX[1] in map(_SECOND, blocks):  # the length of the format's name
-                for at, block in enumerate(blocks):
-                    if block.startswith(LEAF_PREFIX):
-                        blocks[at] = await self._blocks.read(decode_leaf(block).current)
-            yield blocks
-            cids = cids[len(found) :]
-            if cids:
-                await asyncio.sleep(0)  # others' turn
+        async with aclosing(self._in_slices(cids)) as slices:
+            async for blocks in slices:
+                if LEAF_PREFIX[1] in map(_SECOND, blocks):  # the length of the format's name
+                    for at, block in enumerate(blocks):
+                        if block.startswith(LEAF_PREFIX):
+                            blocks[at] = await self._blocks.read(decode_leaf(block).current)
+                yield blocks
 
     async def _block(self, cid: Cid) -> bytes:
         """Does not suspend where the block is at hand."""
@@ -314,6 +305,14 @@ class Reading:
 
     async def _slices(self, cids: Sequence[Cid]) -> AsyncGenerator[list[tuple[Cid, bytes]], None]:
         """CIDs and their blocks, as ``records`` gives them, leaves as they are."""
+        at = 0
+        async with aclosing(self._in_slices(cids)) as slices:
+            async for blocks in slices:
+                yield list(zip(cids[at : at + len(blocks)], blocks, strict=True))
+                at += len(blocks)
+
+    async def _in_slices(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
+        """Blocks in order, some at a time; others have their turn in between."""
         coming = False
         while cids:
             found = self._blocks.read_many_now(cids)
@@ -321,7 +320,7 @@ class Reading:
                 self._blocks.prefetch(cids)
                 coming = True
             pairs = zip(cids, found, strict=False)
-            yield [(cid, block or await self._blocks.read(cid)) for cid, block in pairs]
+            yield [block or await self._blocks.read(cid) for cid, block in pairs]
             cids = cids[len(found) :]
             if cids:
                 await asyncio.sleep(0)

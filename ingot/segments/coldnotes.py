@@ -44,10 +44,13 @@ class ColdNotes:
         self._directory = directory
 
     def read(self) -> tuple[dict[Key, Shipment], list[str]]:
-        """All notes, and what is wrong with those that cannot be read. OSError."""
+        """All notes, and what is wrong with those that cannot be read."""
         found: dict[Key, Shipment] = {}
         faults: list[str] = []
-        names = self._files.listdir(self._directory) if self._there() else []
+        try:
+            names = self._files.listdir(self._directory) if self._there() else []
+        except OSError as error:
+            return {}, [f"{self._directory} cannot be read: {error}"]
         for name in sorted(names):
             if not name.endswith(SUFFIX):
                 continue
@@ -100,7 +103,7 @@ class ColdNotes:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """``cold``: segments whose files may be gone. ``faults``: notes that cannot be read."""
+    """``cold``: segments whose files may be gone. ``faults``: what is wrong with the notes."""
 
     cold: set[Key]
     faults: list[str]
@@ -108,8 +111,8 @@ class Agreed:
 
 async def agree(registry: Registry, token: bytes, notes: ColdNotes, state: str) -> Agreed:
     """Have the registry and the notes in the data directory tell the same of cold segments; what
-    only one of them knows the other is told. ``state`` is that of a confirmed shipment. OSError
-    where the notes cannot be read or written, LeaseLost, Unavailable."""
+    only one of them knows the other is told. ``state`` is that of a confirmed shipment. Notes that
+    cannot be read or written are faults, and refuse no start. LeaseLost, Unavailable."""
     noted, faults = await asyncio.to_thread(notes.read)
     rows = {(row.stream, row.number): row for row in await registry.shipments()}
     states = await registry.segments()
@@ -121,7 +124,10 @@ async def agree(registry: Registry, token: bytes, notes: ColdNotes, state: str) 
             await registry.put_shipment(token, row)
     lacking = [row for key, row in rows.items() if key in cold and key not in noted]
     if lacking:
-        await asyncio.to_thread(notes.keep, lacking)
+        try:
+            await asyncio.to_thread(notes.keep, lacking)
+        except OSError as error:
+            faults.append(f"{len(lacking)} cold segments are known to the registry alone: {error}")
     return Agreed(cold | noted.keys(), faults)
 
 

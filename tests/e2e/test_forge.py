@@ -274,7 +274,7 @@ async def test_a_start_while_the_network_is_away(site: Site) -> None:
     config = site.server.store.bucket("b").head.config
     assert config is not None
     for number in range(2000):  # until the units that have it must go
-        if segments.read_now(config) is None:
+        if segments._index.find(config) is None:
             break
         await site.put(f"small{number % 50}", 4000)
         if number % 100 == 99:

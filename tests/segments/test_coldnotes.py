@@ -10,7 +10,9 @@ import pytest
 from ingot.codec import dag_cbor
 from ingot.errors import FormatError
 from ingot.messages import BodyPosition, Shipment
-from ingot.segments.coldnotes import SHIPMENT, ColdNotes, decode, encode
+from ingot.registry import SegmentRow
+from ingot.registry.memory import MemoryRegistry
+from ingot.segments.coldnotes import SHIPMENT, ColdNotes, agree, decode, encode
 from ingot.segments.files import SystemFiles
 
 DIGEST = b"\x12\x20" + bytes(32)
@@ -74,3 +76,26 @@ def test_one_bad_note_takes_no_other_along(tmp_path: Path) -> None:
     found, faults = notes.read()
     assert found == {("body", 7): BODY}
     assert len(faults) == 2 and all("cannot be read" in line for line in faults)
+
+
+def test_notes_that_cannot_be_had_are_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "cold").write_bytes(b"a file where the directory should be")
+    notes = ColdNotes(SystemFiles(), str(tmp_path / "cold"))
+    found, faults = notes.read()
+    assert not found and len(faults) == 1 and "cannot be read" in faults[0]
+    with pytest.raises(OSError):
+        notes.keep([UNIT])
+
+
+async def test_a_start_goes_on_without_notes(tmp_path: Path) -> None:
+    (tmp_path / "cold").write_bytes(b"")
+    registry = MemoryRegistry()
+    await registry.open()
+    token = await registry.acquire("one", 60.0, None)
+    assert token is not None
+    await registry.put_shipment(token, UNIT)
+    await registry.put_segment(SegmentRow("unit", 7, "cold", 9000, None, 3, 9))
+    notes = ColdNotes(SystemFiles(), str(tmp_path / "cold"))
+    agreed = await agree(registry, token, notes, "indexed")
+    assert agreed.cold == {("unit", 7)}
+    assert len(agreed.faults) == 2 and "the registry alone" in agreed.faults[1]
