@@ -116,10 +116,18 @@ CONFIRMED = """
     WHERE state = 'indexed'"""
 
 
+def until(dsn: str, query: str) -> None:
+    """Poll until the answer is true; RuntimeError after ten minutes."""
+    end = time.monotonic() + 600
+    while not asyncio.run(ask(dsn, query))[0]:
+        if time.monotonic() > end:
+            raise RuntimeError(f"not within ten minutes: {' '.join(query.split())}")
+        time.sleep(0.2)
+
+
 def settle(dsn: str) -> tuple[int, int]:
     """Wait until all that was written is sealed and compacted; files and bytes to be shipped."""
-    while not asyncio.run(ask(dsn, SETTLED))[0]:
-        time.sleep(0.2)
+    until(dsn, SETTLED)
     files, size = asyncio.run(ask(dsn, SHIPPABLE))
     return files, size
 
@@ -176,8 +184,8 @@ async def bare(config: Config, directory: Path, options: argparse.Namespace) -> 
 
 APPENDED = """
     SELECT sum(bytes)::bigint FROM ingot.segments WHERE stream = 'log'"""
-LEFT = """
-    SELECT (SELECT max(commit) FROM ingot.heads) - commit FROM ingot.forge_watermark"""
+SHIPPED = """
+    SELECT (SELECT max(commit) FROM ingot.heads) = commit FROM ingot.forge_watermark"""
 
 
 def small(gateway: Gateway, dsn: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -195,8 +203,7 @@ def small(gateway: Gateway, dsn: str, options: argparse.Namespace) -> dict[str, 
     )
     if result.failures:
         raise RuntimeError(f"PUTs failed: {result.statuses} {result.sample}\n{gateway.said()}")
-    while asyncio.run(ask(dsn, LEFT))[0]:
-        time.sleep(0.2)
+    until(dsn, SHIPPED)
     appended = asyncio.run(ask(dsn, APPENDED))[0]
     files, shipped = asyncio.run(ask(dsn, CONFIRMED))
     return {

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.client import Client
@@ -95,6 +96,23 @@ def verify(client: Client, states: dict[str, State], unsure: dict[str, State]) -
         states[key] = found
 
 
+def load_and_kill(
+    gateway: Gateway, workers: Sequence[Worker], seconds: float
+) -> tuple[int, dict[str, State]]:
+    """Run the load for so long, then kill -9: how many requests were acknowledged, and what was in
+    flight."""
+    for worker in workers:
+        worker.start()
+    time.sleep(seconds)  # how long the load runs, not what it waits for
+    gateway.kill()
+    for worker in workers:
+        worker.join()
+    wrong = [worker.wrong for worker in workers if worker.wrong]
+    assert not wrong, wrong[0]
+    unsure = dict(worker.in_flight for worker in workers if worker.in_flight is not None)
+    return sum(worker.acknowledged for worker in workers), unsure
+
+
 def run(rounds: int, seed: int, directory: Path, say: bool = False) -> list[float]:
     """Returns the start-up times in seconds. AssertionError where a promise broke."""
     rng = random.Random(seed)
@@ -109,16 +127,8 @@ def run(rounds: int, seed: int, directory: Path, say: bool = False) -> list[floa
             Worker(n, gateway.client(), states, rng.randrange(1 << 30), tagged[n])
             for n in range(CLIENTS)
         ]
-        for worker in workers:
-            worker.start()
-        time.sleep(rng.uniform(0.2, 1.0))  # how long the load runs, not what it waits for
-        gateway.kill()
-        for worker in workers:
-            worker.join()
-        wrong = [worker.wrong for worker in workers if worker.wrong]
-        assert not wrong, wrong[0]
-        unsure = dict(worker.in_flight for worker in workers if worker.in_flight is not None)
-        acknowledged += sum(worker.acknowledged for worker in workers)
+        done, unsure = load_and_kill(gateway, workers, rng.uniform(0.2, 1.0))
+        acknowledged += done
         gateway = Gateway(data)
         starts.append(gateway.start_s)
         client = gateway.client()

@@ -19,7 +19,7 @@ from typing import Any
 
 from ingot.codec import car, multihash
 from ingot.forge import index
-from tests.e2e.crash import State, Worker, verify
+from tests.e2e.crash import State, Worker, load_and_kill, verify
 from tests.support import forge
 from tests.support.client import Answer, Client
 from tests.support.process import ACCESS_KEY, SECRET_KEY, DevNetwork, Gateway, make_space
@@ -117,16 +117,8 @@ def run(rounds: int, seed: int, directory: Path, say: bool = False) -> None:
         workers = [
             Worker(n, gateway.client(), states, rng.randrange(1 << 30)) for n in range(CLIENTS)
         ]
-        for worker in workers:
-            worker.start()
-        time.sleep(rng.uniform(0.5, 3.0))  # how long the load runs, not what it waits for
-        gateway.kill()
-        for worker in workers:
-            worker.join()
-        wrong = [worker.wrong for worker in workers if worker.wrong]
-        assert not wrong, wrong[0]
-        unsure = dict(worker.in_flight for worker in workers if worker.in_flight is not None)
-        acknowledged += sum(worker.acknowledged for worker in workers)
+        done, unsure = load_and_kill(gateway, workers, rng.uniform(0.5, 3.0))
+        acknowledged += done
         gateway = Gateway(data, **settings)
         network = services.end()
         kills += services.kills
