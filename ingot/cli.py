@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 COLLECTOR_THRESHOLDS = (20_000, 20, 50)  # objects more than before; collections of the younger ones
 
-EPILOG = """\
+EXAMPLES = """\
 examples:
   ingot serve                                   serve ./ingot-data on 127.0.0.1:9000, with a private
                                                 Postgres; shows a generated key at the first start
@@ -41,6 +41,8 @@ examples:
   ingot fsck --data-dir /var/lib/ingot          read and hash everything (the gateway is stopped)
   ingot whoami                                  who this gateway is on the Forge network
 
+"""
+SETTINGS = """\
 Every option is also INGOT_NAME in the environment (INGOT_DATA_DIR) and a name in the TOML file that
 --config gives (data_dir = "/var/lib/ingot"). An option stands before the environment, that before
 the file. Sizes may be written 64MiB.
@@ -88,13 +90,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in strange_variables():
             logging.getLogger("ingot.config").warning("%s", line)
         run: Callable[[Config, argparse.Namespace], int] = arguments.run
-        return run(config, arguments)
+        status = run(config, arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads our report had enough of it, as "| head" has
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is buffered goes there
+        return 1
     except BaseException as error:
-        status = exit_status(error)
-        if status is None:
+        ended = exit_status(error)
+        if ended is None:
             raise
         print(f"ingot: {_one_line(error)}", file=sys.stderr)
-        return status
+        return ended
 
 
 def exit_status(error: BaseException) -> int | None:
@@ -112,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ingot",
         description="An S3 gateway over content-addressed storage.",
-        epilog=EPILOG,
+        epilog=EXAMPLES + SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=version_line())
@@ -179,7 +188,7 @@ def _command(
         name,
         help=text,
         description=f"{text[0].upper()}{text[1:]}.{details}",
-        epilog=EPILOG,
+        epilog=EXAMPLES + SETTINGS if name == "serve" else SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data-dir", metavar="DIR", help="default ./ingot-data")
@@ -314,7 +323,7 @@ async def _fsck(config: Config, read_bodies: bool) -> int:
         harmless = [*server.report, *found.harmless]
     finally:
         await server.stop()
-    verdict = "all good"
+    verdict = "all that is here is good" if found.cold or verified.cold else "all good"
     if found.damage or harmless:
         verdict = f"{len(found.damage)} damaged, {len(harmless)} that harm nothing"
     if found.cold:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,7 @@ def run_unname(config: Config, arguments: argparse.Namespace) -> int:
     from ingot.codec.cid import from_text
     from ingot.errors import FormatError
 
-    settings, store = _settings(config), _store(config)
+    settings, store = _settings(config), _existing(config)
     try:
         root = bytes(from_text(arguments.root))
     except FormatError as error:
@@ -152,7 +153,7 @@ async def _unname(settings: ForgeSettings, who: Identity, root: bytes) -> int:
 
 def run_provision(config: Config, arguments: argparse.Namespace) -> int:
     settings = _settings(config)
-    store, now = _store(config), int(time.time())
+    store, now = _existing(config), int(time.time())
     who = store.identity(now, config.forge_space)
     return asyncio.run(_provision(settings, who, store.accounts(now), arguments.account))
 
@@ -193,7 +194,7 @@ def _account(wanted: str | None, held: list[str]) -> str:
 
 
 def run_show(config: Config, arguments: argparse.Namespace) -> int:
-    store, now = _store(config), int(time.time())
+    store, now = _existing(config), int(time.time())
     who = store.identity(now, config.forge_space)
     owned = store.space_key()
     ours = owned is not None and owned.did == who.space
@@ -223,6 +224,18 @@ def _store(config: Config) -> KeyStore:
 
     DataDirectory(config.data_dir).prepare()
     return KeyStore(config.data_dir, config.forge_key)
+
+
+def _existing(config: Config) -> KeyStore:
+    """Of a directory that is there: a question about a space makes neither directory nor key."""
+    from ingot.forge.keystore import DIRECTORY
+
+    if not os.path.isdir(os.path.join(config.data_dir, DIRECTORY)):
+        raise ConfigError(
+            f"{os.path.abspath(config.data_dir)} has no identity for Forge: is it the directory "
+            "that you mean? 'ingot space create' or 'ingot space import FILE' makes one"
+        )
+    return _store(config)
 
 
 def _line(one: Delegation) -> str:

@@ -261,8 +261,8 @@ FORGE_FAULTY_S: Final = 60.0  # that such a node is asked after the others
 
 # -- shipping -----------------------------------------------------------------------------------
 SHIP_ROOTS_LOOKED_AT: Final = 256  # that others name, each time before ours is named
-SHIP_FILES: Final = 4  # on their way at a time
-SHIP_INDEXES: Final = 2  # of those, files whose indexes are in memory: 250 bytes a block
+SHIP_FILES: Final = 8  # on their way at a time
+SHIP_INDEXES: Final = 4  # of those, files whose indexes are in memory: 250 bytes a block
 SHIP_BACKOFF_S: Final = 1.0  # of one file, after the client's own tries; doubled for each failure
 SHIP_BACKOFF_MAX_S: Final = 60.0  # so long at most until a service that is back is noticed
 SHIP_PROBLEMS_TOLD_MAX: Final = 100

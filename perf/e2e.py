@@ -90,7 +90,8 @@ class Gateway:
         if not line:
             self.process.wait()
             raise RuntimeError(f"ingot serve did not start:\n{self.said()}")
-        self.url = str(json.loads(line)["url"])
+        told = json.loads(line)
+        self.url, self.metrics_url = str(told["url"]), str(told["metrics_url"] or "")
 
     def plan(self, operation: str, **fields: Any) -> loadgen.Plan:
         return loadgen.Plan(

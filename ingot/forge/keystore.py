@@ -131,6 +131,8 @@ class KeyStore:
         data = _read_any(path)
         agent = self.agent()
         key = _key_in(data, path)
+        if key is not None and key.did == agent.did:
+            raise ConfigError(f"{path}: that is the key of this gateway's agent, not of a space")
         with self._alone():
             if key is not None:
                 held = self.space_key()

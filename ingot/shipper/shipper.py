@@ -125,6 +125,7 @@ class Shipper:
         self._not_before: dict[Key, float] = {}  # on the loop's clock
         self._failures: Counter[Key] = Counter()  # in a row
         self._problems: dict[Key, str] = {}
+        self._away = False  # a service could not be had, and nothing went well since
         self._indexing = asyncio.Semaphore(self._settings.indexes)
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -280,6 +281,9 @@ class Shipper:
         self._failures.pop(key, None)
         self._not_before.pop(key, None)
         self._problems.pop(key, None)
+        if self._away:
+            self._away = False
+            self._logger.warning("shipping goes on")
 
     async def _failed(self, key: Key, error: Exception) -> None:
         """Wait before the next attempt, or give the file up."""
@@ -303,6 +307,7 @@ class Shipper:
             failures = self._failures[key]
             self._pause(key, retry.wait_s(self._settings.backoff, failures, self._random))
             if isinstance(error, Unavailable):
+                self._tell_away(error)
                 self._logger.info("%s: %s; attempt %d", _name(key), error, failures)
                 self._problems[key] = f"{_name(key)}: {error}"
             elif isinstance(error, IngotError | OSError):
@@ -325,6 +330,14 @@ class Shipper:
             self.failed = error
         except IngotError as error:
             self._logger.info("%s: %s", _name(key), error)
+
+    def _tell_away(self, error: Unavailable) -> None:
+        """Once, until something goes well again."""
+        if not self._away:
+            self._away = True
+            self._logger.warning(
+                "shipping waits: %s; what is sealed stays here, and is tried again", error
+            )
 
     def _pause(self, key: Key, seconds: float) -> None:
         self._not_before[key] = asyncio.get_running_loop().time() + seconds

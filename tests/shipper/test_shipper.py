@@ -173,8 +173,10 @@ async def test_faults_are_outlasted(world: World, who: str, route: str, fault: F
     assert (await world.shipper.standing()).problems == []
 
 
-async def test_a_network_that_is_away_for_a_while(world: World, tmp_path: Path) -> None:
-    """The queue waits, says so, and goes on by itself; also behind a circuit breaker."""
+async def test_a_network_that_is_away_for_a_while(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The queue waits, says so once, and goes on by itself; also behind a circuit breaker."""
     some_files(world)
     network = world.network
     for service in network.services:
@@ -193,6 +195,9 @@ async def test_a_network_that_is_away_for_a_while(world: World, tmp_path: Path) 
         await world.shipped()
         await world.stop()
     assert world.log.digested == {key: 1 for key in world.log.files}
+    told = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert ["shipping" in one for one in told] == [True, True]
+    assert "shipping waits: " in told[0] and "shipping goes on" in told[1]
 
 
 async def test_a_network_without_an_indexer(tmp_path: Path) -> None:

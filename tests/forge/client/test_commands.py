@@ -35,6 +35,29 @@ def test_from_nothing_to_a_space(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["space", "create", "--data-dir", data_dir]) == 2
 
 
+@pytest.mark.parametrize("action", [["show"], ["unname", "bafy"], ["provision"]])
+def test_a_question_makes_nothing(
+    action: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = tmp_path / "misspelt"
+    network = {"INGOT_FORGE_UPLOAD_DID": "did:web:up", "INGOT_FORGE_UPLOAD_URL": "http://up"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in network.items():
+            patch.setenv(name, value)
+        assert main(["space", *action, "--data-dir", str(data_dir)]) == 2
+    assert str(data_dir) in capsys.readouterr().err
+    assert not data_dir.exists()
+
+
+def test_the_agents_own_key_is_no_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data_dir = str(tmp_path / "data")
+    agent = KeyStore(data_dir)
+    agent.agent()
+    assert main(["space", "import", agent.agent_path, "--data-dir", data_dir]) == 2
+    assert "agent" in capsys.readouterr().err
+    assert KeyStore(data_dir).space_key() is None
+
+
 def test_importing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data_dir, file = str(tmp_path / "data"), tmp_path / "rights"
     agent, space = KeyStore(data_dir).agent().did, person(5)
