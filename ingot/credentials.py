@@ -73,6 +73,7 @@ class CredentialStore:
         self.generated = generated
         self.root_id = root_id
         self._by_key = {account.access_key: account for account in self.accounts}
+        self._by_id = {account.id: account for account in reversed(self.accounts)}
         if not self.accounts:
             raise ConfigError("there is no account: nobody could sign a request")
         if len(self._by_key) != len(self.accounts):
@@ -84,6 +85,10 @@ class CredentialStore:
 
     def get(self, access_key: str) -> Account | None:
         return self._by_key.get(access_key)
+
+    def by_id(self, id: str) -> Account | None:
+        """The first account with a canonical id."""
+        return self._by_id.get(id)
 
     @classmethod
     def load(

@@ -10,7 +10,8 @@ not write. Pure.
                       state: link of ingot/state@1, older: link (root of an MST of older versions),
                       null: text (order key of the null version, if it is among the older) }
     ingot/state@1 = { tags: {text: text}, retention: {mode: text, until: uint (unix ms)},
-                      hold: true }
+                      hold: true, acl: { owner: text, name: text (the owner's),
+                                         grants: [[grantee: text, permission: text]] } }
 
 The older versions of a key are a tree of their own: order key -> CID of a record, or of a leaf
 without ``older`` and ``null``. What a version or a state does not have is left out.
@@ -80,6 +81,19 @@ class Retention:
     until_ms: int
 
 
+Grants = tuple[tuple[str, str], ...]
+"""(grantee, permission), in the order they were given: words of the S3 layer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """Whose a version is, by canonical id and name, and whom that lets do what with it."""
+
+    owner: str
+    name: str
+    grants: Grants = ()
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What may be changed of a version without a new one."""
@@ -87,10 +101,11 @@ class State:
     tags: dict[str, str] = field(default_factory=dict)
     retention: Retention | None = None
     hold: bool = False
+    acl: Acl | None = None  # None: it is the bucket's owner's, and nobody else's affair
 
     def __bool__(self) -> bool:
         """Whether it says anything; one that does not is no block."""
-        return bool(self.tags) or self.retention is not None or self.hold
+        return bool(self.tags) or self.retention is not None or self.hold or self.acl is not None
 
 
 def encode_leaf(leaf: Leaf) -> bytes:
@@ -133,6 +148,17 @@ def state_fields(state: State) -> dict[str, object]:
         fields["retention"] = {"mode": mode, "until": until}
     if state.hold:
         fields["hold"] = True
+    if state.acl is not None:
+        fields["acl"] = _acl_fields(state.acl)
+    return fields
+
+
+def _acl_fields(acl: Acl) -> dict[str, object]:
+    if not acl.owner or len(set(acl.grants)) < len(acl.grants):
+        raise ValueError(f"no access control list: {acl}")
+    fields: dict[str, object] = {"owner": acl.owner, "name": acl.name}
+    if acl.grants:
+        fields["grants"] = [list(grant) for grant in acl.grants]
     return fields
 
 
@@ -165,8 +191,27 @@ def read_state(fields: Fields) -> State:
             inner.refuse("mode", " or ".join(MODES), repr(mode))
         retention = Retention(mode, inner.need_uint("until"))
         inner.done()
+    acl = _read_acl(fields)
     fields.done()
-    return State(checked, retention, hold or False)
+    return State(checked, retention, hold or False, acl)
+
+
+def _read_acl(fields: Fields) -> Acl | None:
+    inner = fields.get_fields("acl")
+    if inner is None:
+        return None
+    owner, name = inner.need("owner", str), inner.need("name", str)
+    grants: dict[tuple[str, str], None] = {}
+    for index, item in enumerate(inner.get_list("grants")):
+        if not isinstance(item, list) or [type(each) for each in item] != [str, str]:
+            inner.refuse("grants", "[grantee, permission]", repr(item), index)
+        if tuple(item) in grants:
+            inner.refuse("grants", "each grant once", repr(item), index)
+        grants[item[0], item[1]] = None
+    inner.done()
+    if not owner:
+        inner.refuse("owner", "a canonical id", "an empty text")
+    return Acl(owner, name, tuple(grants))
 
 
 def order_key(sequence: int, position: int) -> str:

@@ -42,10 +42,8 @@ class ConfigTooLarge(RequestError):
 
 
 # Documents that change nothing for an everyday request. One that is not named here, such as one of
-# a later version, may.
-EVERYDAY: Final = frozenset(
-    ("tagging", "cors", "website", "ownership", "public-access", "encryption")
-)
+# a later version, may. A bucket's ACL counts only where there is a document on ownership.
+EVERYDAY: Final = frozenset(("tagging", "cors", "website", "acl", "public-access", "encryption"))
 
 
 class NoSuchVersion(NotFound):
@@ -66,6 +64,10 @@ class IsDeleteMarker(RequestError):
 
 class Locked(RequestError):
     """A legal hold or retention keeps the version as it is."""
+
+
+class AclChanged(RequestError):
+    """Another ACL stands than the one by which a change of state was judged. Look again."""
 
 
 VERSIONING: Final = "versioning"  # the document of a bucket that has versions, or had
@@ -148,3 +150,6 @@ class Page:
 
     items: list[tuple[bytes, Cid | None]]
     truncated: bool
+    states: dict[bytes, Cid] = field(default_factory=dict)
+    """The state of a key's current version, where it has one: of a bucket with versions. Of others
+    the items lead to it."""

@@ -90,9 +90,9 @@ class StatedPut(Change):
 
 class Removal(Change):
     """A deletion at ``now_ms``: of the object, or of one version of it for good. ``bypass``: also
-    of one that governance retains."""
+    of one that governance retains. ``state`` is that of the delete marker, where one is made."""
 
-    __slots__ = ("bypass", "now_ms", "plain", "version")
+    __slots__ = ("bypass", "now_ms", "plain", "state", "version")
 
     def __init__(
         self,
@@ -101,16 +101,18 @@ class Removal(Change):
         now_ms: int,
         version: str | None = None,
         bypass: bool = False,
+        state: State | None = None,
     ) -> None:
         super().__init__(key, None, None, condition)
         self.now_ms = now_ms
         self.version = version
         self.bypass = bypass
+        self.state = state or State()
         self.plain = version is None
 
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         if self.version is None:
-            return histories.delete(self.key, self.now_ms, versioning)
+            return histories.delete(self.key, self.now_ms, versioning, self.state)
         return histories.remove(self.key, self.version, self.now_ms, self.bypass)
 
 

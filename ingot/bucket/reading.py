@@ -9,7 +9,7 @@ a delete marker, so that what they cost is also the number of those. Used by the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from ingot import mst
 from ingot.bucket.leaf import (
     LEAF_PREFIX,
+    Acl,
     Leaf,
     State,
     decode_leaf,
@@ -55,6 +56,7 @@ class Listed:
     version: str
     latest: bool
     record: Cid
+    state: Cid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Reading:
         marker is not there, nor is a group of such keys. Values are CIDs of records."""
         root = bucket.head.objects
         items: list[tuple[bytes, Cid | None]] = []
+        states: dict[bytes, Cid] = {}
         more, ahead = limit > 0, 0
         while more and len(items) <= limit:
             wanted = max(limit + 1 - len(items), ahead)
@@ -138,7 +141,9 @@ class Reading:
             if not found:
                 break
             after = found[-1][0]
-            records = await self._current([value for _, value in found if value is not None])
+            stated: dict[Cid, Cid] = {}
+            values = [value for _, value in found if value is not None]
+            records = await self._current(values, stated)
             for key, value in found:
                 if len(items) > limit:
                     break
@@ -147,14 +152,16 @@ class Reading:
                         items.append((key, None))
                 elif (record := records[value]) is not None:
                     items.append((key, record))
-        return Page(items[:limit], len(items) > limit)
+                    if value in stated:
+                        states[key] = stated[value]
+        return Page(items[:limit], len(items) > limit, states)
 
     async def _holds_any(self, root: Cid | None, group: bytes) -> bool:
         """Whether any key of a group has a current version that is no delete marker."""
         after, more, wanted = None, True, 1
         while more:
             found, more = await self._keys(root, group, b"", after, wanted)
-            records = await self._current([value for _, value in found if value is not None])
+            records = await self._current([value for _, value in found if value is not None], {})
             if any(record is not None for record in records.values()):
                 return True
             after, wanted = (found[-1][0] if found else None), KEYS_AHEAD_MAX
@@ -166,15 +173,21 @@ class Reading:
         cache = self._nodes.cache
         return await self._nodes.run(lambda: mst.page(cache, root, prefix, delimiter, after, limit))
 
-    async def _current(self, values: Sequence[Cid]) -> dict[Cid, Cid | None]:
-        """The record of each value's current version; None for a delete marker."""
+    async def _current(
+        self, values: Sequence[Cid], states: dict[Cid, Cid]
+    ) -> dict[Cid, Cid | None]:
+        """The record of each value's current version; None for a delete marker. ``states`` gets the
+        state of those that have one."""
         records = dict[Cid, Cid | None]()
         behind: dict[Cid, list[Cid]] = {}  # record -> the leaves that name it
         async with aclosing(self._slices(values)) as slices:
             async for some in slices:
                 for value, block in some:
                     if block.startswith(LEAF_PREFIX):
-                        behind.setdefault(decode_leaf(block).current, []).append(value)
+                        leaf = decode_leaf(block)
+                        behind.setdefault(leaf.current, []).append(value)
+                        if leaf.state is not None:
+                            states[value] = leaf.state
                     else:
                         records[value] = None if standing_of(block)[1] else value
         async with aclosing(self._slices(list(behind))) as slices:
@@ -222,7 +235,7 @@ class Reading:
                     items.append(name)
                     continue
                 leaf = leaves[of_key]
-                items.append(Listed(name, _name(leaf), True, leaf.current))
+                items.append(_listed(name, leaf, True))
                 if leaf.older is not None and len(items) <= limit:
                     wanted = limit + 1 - len(items)
                     items += await self._behind(name, leaf.older, "", wanted)
@@ -268,7 +281,7 @@ class Reading:
             shown = await self._older(leaf, version) is not None
         else:
             shown = True
-        rest = [] if shown else [Listed(key, _name(leaf), True, leaf.current)]
+        rest = [] if shown else [_listed(key, leaf, True)]
         if leaf.older is not None and len(rest) < limit:
             rest += await self._behind(key, leaf.older, order, limit - len(rest))
         return rest
@@ -281,8 +294,31 @@ class Reading:
         async with aclosing(self._slices([value for _, value in entries])) as slices:
             async for some in slices:
                 for value, block in some:
-                    leaf = _leaf_of(value, block)
-                    found.append(Listed(key, _name(leaf), False, leaf.current))
+                    found.append(_listed(key, _leaf_of(value, block), False))
+        return found
+
+    # -- states ------------------------------------------------------------------------------------
+
+    async def states(self, page: Page) -> dict[bytes, Cid]:
+        """The state of each key's version on a page of a bucket without versions."""
+        found: dict[Cid, Cid] = {}
+        async with aclosing(self._slices([v for _, v in page.items if v is not None])) as slices:
+            async for some in slices:
+                for value, block in some:
+                    state = _leaf_of(value, block).state
+                    if state is not None:
+                        found[value] = state
+        return {key: found[value] for key, value in page.items if value in found}
+
+    async def acls(self, states: Iterable[Cid]) -> dict[Cid, Acl]:
+        """The ACLs that states say. Objects of one owner have few states between them."""
+        found: dict[Cid, Acl] = {}
+        async with aclosing(self._slices(list(dict.fromkeys(states)))) as slices:
+            async for some in slices:
+                for cid, block in some:
+                    acl = decode_state(block).acl
+                    if acl is not None:
+                        found[cid] = acl
         return found
 
     # -- blocks ------------------------------------------------------------------------------------
@@ -337,6 +373,10 @@ def _leaf_of(value: Cid, block: bytes) -> Leaf:
     if block.startswith(LEAF_PREFIX):
         return decode_leaf(block)
     return Leaf(value)
+
+
+def _listed(key: bytes, leaf: Leaf, latest: bool) -> Listed:
+    return Listed(key, _name(leaf), latest, leaf.current, leaf.state)
 
 
 def _name(leaf: Leaf | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
@@ -21,7 +21,7 @@ from ingot.body.reader import read_range
 from ingot.bucket.batch import created_head
 from ingot.bucket.config_block import decode_config, encode_config
 from ingot.bucket.fold import check_size
-from ingot.bucket.leaf import State
+from ingot.bucket.leaf import Acl, State
 from ingot.bucket.model import (
     NULL_VERSION,
     Bucket,
@@ -267,6 +267,16 @@ class Store:
         """The blocks of the records that a page names, in order and some at a time."""
         return self._reading.records(cids)
 
+    async def states(self, bucket: Bucket, page: Page) -> dict[bytes, Cid]:
+        """The state of each key's current version on a page, where it has one."""
+        if bucket.config.versioning is not None:
+            return page.states
+        return await self._reading.states(page)
+
+    async def acls(self, states: Iterable[Cid]) -> dict[Cid, Acl]:
+        """The ACLs that states say, of those that say one."""
+        return await self._reading.acls(states)
+
     def read(self, body: Body, start: int, stop: int) -> AsyncGenerator[memoryview | bytes, None]:
         """The bytes [start, stop) in pieces; each valid until the next step."""
         if body.inline is None:
@@ -401,7 +411,7 @@ class Store:
         self, bucket: str, key: bytes, version: str | None, new: NewState, now_ms: int
     ) -> Outcome | None:
         """Change the state of a version, or of the current one. NotFound, NoSuchVersion,
-        IsDeleteMarker, Locked."""
+        IsDeleteMarker, Locked, AclChanged."""
         target = self.writable(bucket)
         waiter = self._waiter()
         changes: list[Change] = [Restating(key, version, new, now_ms)]

@@ -253,14 +253,16 @@ class Histories:
         self.written.know(change.value, Fact(change.etag, False))
         return self._place(change.key, change.value, state, versioning, False)
 
-    def delete(self, key: bytes, now_ms: int, versioning: bytes | None) -> Outcome | None:
+    def delete(
+        self, key: bytes, now_ms: int, versioning: bytes | None, state: State
+    ) -> Outcome | None:
         """What a DELETE without a version does: a marker in front, where there are versions."""
         if versioning is None:
             self._keys[key] = self._history(None)
             return None
         record = Record(key, Body(0, None, None), "", now_ms, delete_marker=True)
         marker = self.written.add(encode_record(record), Fact("", True))
-        return self._place(key, marker, State(), versioning, True, now_ms)
+        return self._place(key, marker, state, versioning, True, now_ms)
 
     def _place(
         self,
@@ -311,7 +313,7 @@ class Histories:
         self, key: bytes, version: str | None, new: NewState, now_ms: int, versioning: bytes | None
     ) -> Outcome | None:
         """Change the state of a version, or of the current one. NotFound, NoSuchVersion,
-        IsDeleteMarker, Locked. The answer names the version."""
+        IsDeleteMarker, Locked, AclChanged. The answer names the version."""
         history = self._keys[key]
         if version is None:
             found = history.current

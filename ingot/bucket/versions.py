@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Protocol
 
-from ingot.bucket.leaf import COMPLIANCE, GOVERNANCE, Retention, State, order_of
-from ingot.bucket.model import Locked
+from ingot.bucket.leaf import COMPLIANCE, GOVERNANCE, Acl, Retention, State, order_of
+from ingot.bucket.model import AclChanged, Locked
 from ingot.errors import Corruption
 from ingot.messages import Cid
 
@@ -156,15 +156,21 @@ KEEP: Final = Keep.AS_IS
 
 @dataclass(frozen=True, slots=True)
 class NewState:
-    """A change of a version's state; what is KEEP stays. ``bypass``: governance may be ended."""
+    """A change of a version's state; what is KEEP stays. ``bypass``: governance may be ended.
+    ``judged``: the ACL by which it was found that the change may be made."""
 
     tags: dict[str, str] | Keep = KEEP
     retention: Retention | None | Keep = KEEP
     hold: bool | Keep = KEEP
     bypass: bool = False
+    acl: Acl | None | Keep = KEEP
+    judged: Acl | None | Keep = KEEP
 
     def on(self, state: State, now_ms: int) -> State:
-        """The state after it; Locked where retention would end earlier than was promised."""
+        """The state after it; Locked where retention would end earlier than was promised,
+        AclChanged where another ACL stands than the one that was judged."""
+        if not isinstance(self.judged, Keep) and self.judged != state.acl:
+            raise AclChanged("the ACL of the version was changed meanwhile")
         retention = state.retention
         if not isinstance(self.retention, Keep):
             _judge_retention(state.retention, self.retention, now_ms, self.bypass)
@@ -173,6 +179,7 @@ class NewState:
             state.tags if isinstance(self.tags, Keep) else self.tags,
             retention,
             state.hold if isinstance(self.hold, Keep) else self.hold,
+            state.acl if isinstance(self.acl, Keep) else self.acl,
         )
 
 

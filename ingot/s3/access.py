@@ -1,10 +1,11 @@
-"""Who may do what with a bucket: its owner everything, others what its policy allows.
+"""Who may do what with a bucket: its owner everything, others what its policy or an ACL allows.
 
-A Deny holds for the owner too, but for operations on the policy itself, so that nobody is locked
-out for good. Without a policy nobody but the owner gets in. Where the public access block restricts
-a bucket, a policy that is public allows others nothing. A policy that cannot be read any more
-refuses all that it would have been asked about. Called by way of ``ingot.s3.call`` for every
-request but an owner's on a plain bucket; a policy is read once.
+A Deny of the policy comes first and holds for the owner too, but for operations on the policy
+itself, so that nobody is locked out for good. What is not denied is allowed by the policy or, where
+ACLs count, by ``ingot.s3.acls``. Without either nobody but the owner gets in. Where the public
+access block restricts a bucket, a policy that is public allows others nothing. A policy that cannot
+be read any more refuses all that it would have been asked about. Called by way of ``ingot.s3.call``
+for every request but an owner's on a plain bucket; a policy is read once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from ingot._speedups import sigv4
 from ingot.bucket.leaf import is_version_id
 from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.credentials import ANONYMOUS
-from ingot.s3 import public_access
-from ingot.s3.configuration import POLICY, PUBLIC_ACCESS, Parsed
+from ingot.s3 import acl
+from ingot.s3.acls import Acls, People
+from ingot.s3.call import Learned
+from ingot.s3.configuration import POLICY, Parsed
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.policy import Asked, Policy, read
@@ -37,28 +40,40 @@ class Access:
     """Belongs to one server. ``accounts`` are those whose access keys policies may name."""
 
     def __init__(self, accounts: Accounts) -> None:
+        self.acls = Acls(accounts if isinstance(accounts, People) else None)
         self._accounts = accounts
         self._policies: Parsed[tuple[bytes, str], Policy] = Parsed(
             lambda of: read(of[0], of[1], self.who)
         )
-        self._blocks = Parsed(public_access.read)
 
     def allows(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool:
         """Whether the request may do ``action`` to the bucket, or to ``key`` in it."""
+        verdict = self._verdict(call, bucket, action, key)
+        if verdict is False:
+            return False
+        if self.acls.count(bucket.config):
+            return self.acls.allows(call, bucket, action, key, verdict is True)
+        return verdict is True or call.account.id == bucket.config.owner
+
+    def _verdict(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool | None:
+        """What the bucket's policy says; None where it says nothing that counts."""
         account, config = call.account, bucket.config
         is_owner = account.id == config.owner
         document = config.documents.get(POLICY)
         if document is None or (is_owner and action in OWN_POLICY):
-            return is_owner
+            return None
         policy = self._policies((document, bucket.name))
         resource = bucket.name + (f"/{key.decode('utf-8', 'replace')}" if key else "")
         who = None if account is ANONYMOUS else account.id
         verdict = policy.verdict(Asked(who, action, resource, Facts(call)))
-        if is_owner:
-            return verdict is not False
-        if policy.is_public and self._restricts(bucket):
-            return False
-        return verdict is True
+        if verdict and policy.is_public and not is_owner:
+            return None if self.acls.block(config).RestrictPublicBuckets else True
+        return verdict
+
+    def may_give(self, call: Call, bucket: Bucket, owner: str) -> bool:
+        """Whether the request may write its object with an ACL, as one of ``owner``."""
+        verdict = self._verdict(call, bucket, "PutObjectAcl", call.key)
+        return verdict is True or (verdict is None and call.account.id == owner)
 
     def asks_object_tags(self, bucket: Bucket) -> bool:
         """Whether what the bucket's policy says may depend on the tags of the object."""
@@ -67,21 +82,36 @@ class Access:
             return False
         return self._policies((document, bucket.name)).asks_object_tags
 
+    def asks_object(self, bucket: Bucket, action: str) -> bool:
+        """Whether what may be done may depend on the object to which it is done."""
+        of_acl = action in acl.OF_OBJECTS and self.acls.count(bucket.config)
+        return of_acl or self.asks_object_tags(bucket)
+
     async def learn(
-        self, store: Store, call: Call, bucket: Bucket, key: bytes, version: str | None
+        self,
+        store: Store,
+        call: Call,
+        bucket: Bucket,
+        key: bytes,
+        version: str | None,
+        action: str,
     ) -> None:
-        """Have the tags of an object at hand for what is asked about it next, if the bucket's
-        policy wants to know them."""
-        call.object_tags = {}
-        if self.asks_object_tags(bucket):
+        """Have an object at hand for what is asked about it next, if that depends on it."""
+        call.object_tags, call.learned = {}, None
+        if self.asks_object(bucket, action):
             found = None
             if version is None or version == NULL_VERSION or is_version_id(version):
                 found = await store.look(bucket, key, version)
             call.object_tags = {} if found is None else found.state.tags
+            call.learned = Learned(bucket.id, key, version, found)
+
+    def is_open(self, bucket: Bucket) -> bool:
+        """Whether somebody else than the owner may be allowed to do anything at all."""
+        return POLICY in bucket.config.documents or self.acls.count(bucket.config)
 
     def may_allow(self, call: Call, bucket: Bucket) -> bool:
         """Whether the request may be allowed to do anything at all."""
-        return call.account.id == bucket.config.owner or POLICY in bucket.config.documents
+        return call.account.id == bucket.config.owner or self.is_open(bucket)
 
     def who(self, name: str) -> str | None:
         """The canonical id that a name in a policy stands for."""
@@ -93,10 +123,6 @@ class Access:
     def is_public(self, bucket: Bucket, document: bytes) -> bool:
         """Whether a policy of the bucket grants something to whoever comes."""
         return self._policies((document, bucket.name)).is_public
-
-    def _restricts(self, bucket: Bucket) -> bool:
-        document = bucket.config.documents.get(PUBLIC_ACCESS)
-        return document is not None and self._blocks(document).RestrictPublicBuckets
 
 
 class Facts:

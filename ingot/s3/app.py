@@ -15,13 +15,15 @@ from ingot.bucket.model import NoSuchBucket
 from ingot.credentials import ANONYMOUS
 from ingot.messages import Request, Response
 from ingot.s3.access import Access
+from ingot.s3.acl_operations import AclOperations
+from ingot.s3.actions import action_of
 from ingot.s3.answers import AccessLog, Answers, Asked
 from ingot.s3.attributes import AttributeOperations
 from ingot.s3.auth import Accounts, Authenticator
 from ingot.s3.buckets import BucketOperations
 from ingot.s3.call import Call, Handler
 from ingot.s3.completing import CompleteOperations
-from ingot.s3.configuration import POLICY, ConfigurationOperations
+from ingot.s3.configuration import ConfigurationOperations
 from ingot.s3.copying import CopyOperations
 from ingot.s3.cross_origin import CrossOrigin
 from ingot.s3.deleting import DeleteOperations
@@ -53,6 +55,7 @@ NOT_ANONYMOUS: Final = {
     "UploadPartCopy": NO_COPY,
     "CreateMultipartUpload": "Anonymous users cannot initiate multipart uploads. Please "
     "authenticate.",
+    "PutBucketAcl": "Anonymous users cannot invoke this API. Please authenticate.",
     "PutBucketOwnershipControls": "s3:PutBucketOwnershipControls does not support Anonymous "
     "requests!",
 }
@@ -94,6 +97,7 @@ class App:
             BucketOperations(store, clock, region, recreate_own_bucket, default_ownership),
             ConfigurationOperations(store),
             PolicyOperations(store, self._access),
+            AclOperations(store),
             VersioningOperations(store),
             ObjectTaggingOperations(store),
             LockOperations(store),
@@ -117,15 +121,8 @@ class App:
         code = ""
         try:
             handler = self._admitted(call)
-            if call.key and self._asks_object_tags(call.bucket):
-                version = call.parameter(b"versionId")
-                await self._access.learn(
-                    self._store,
-                    call,
-                    self._store.bucket(call.bucket),
-                    call.key,
-                    None if version is None else version.decode("latin-1"),
-                )
+            if call.key and self._asks_object(call):
+                await self._learn(call)
             response = await handler(call)
         except Exception as error:
             asked = _asked(call)
@@ -193,18 +190,31 @@ class App:
         call.authenticated = passed
         call.access = self._access
 
-    def _asks_object_tags(self, bucket: str) -> bool:
+    def _asks_object(self, call: Call) -> bool:
+        """Whether what the request may do may depend on its object."""
         try:
-            found = self._store.bucket(bucket)
+            bucket = self._store.bucket(call.bucket)
         except NoSuchBucket:
             return False  # the operation says so, in its turn
-        return not found.config.plain and self._access.asks_object_tags(found)
+        return not bucket.config.plain and call.operation is not PREFLIGHT
+
+    async def _learn(self, call: Call) -> None:
+        """Look at the request's object, if what it may do depends on that."""
+        value = call.parameter(b"versionId")
+        await self._access.learn(
+            self._store,
+            call,
+            self._store.bucket(call.bucket),
+            call.key,
+            None if value is None else value.decode("latin-1"),
+            action_of(call.operation, value is not None),
+        )
 
     def _is_open(self, bucket: str) -> bool:
-        """Whether the bucket's policy may let somebody in who has no signature. Of a bucket that is
-        not there such a client hears no more than of one that is closed."""
+        """Whether the bucket may let somebody in who has no signature. Of one that is not there
+        such a client hears no more than of one that is closed."""
         try:
-            return POLICY in self._store.bucket(bucket).config.documents
+            return self._access.is_open(self._store.bucket(bucket))
         except NoSuchBucket:
             return False
 

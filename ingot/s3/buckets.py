@@ -5,16 +5,16 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Final
 
+from ingot.bucket.leaf import Acl, Grants
 from ingot.bucket.model import ENABLED, VERSIONING, Bucket, BucketConfig, BucketExists
 from ingot.limits import KIB
 from ingot.messages import Header, Response
-from ingot.s3 import bucket_tagging, ownership
-from ingot.s3.call import Call, Handler, not_implemented_header, open_bucket, xml_response
-from ingot.s3.configuration import OWNERSHIP, TAGGING
+from ingot.s3 import acl, bucket_tagging, ownership
+from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.configuration import ACL, OWNERSHIP, TAGGING
 from ingot.s3.dates import iso
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import CANNED_ACLS, GRANTS, OWNER_ACLS, TWO_ACLS
 from ingot.s3.object_lock import write_configuration
 from ingot.s3.versioning import OBJECT_LOCK
 from ingot.s3.xml import document, element, parse
@@ -79,11 +79,15 @@ class BucketOperations:
         return xml_response(document("ListAllMyBucketsResult", content))
 
     async def create(self, call: Call) -> Response:
-        owned = _check_create_headers(call, self._default_ownership)
+        owned, grants = _check_create_headers(call, self._default_ownership)
         body = await read_document(call, CREATE_BYTES_MAX)
         documents = self._check_configuration(body)
         if owned != ownership.ENFORCED:
             documents[OWNERSHIP] = ownership.write(owned)
+        if grants is not None:
+            account = call.account
+            document = call.access.acls.write(Acl(account.id, account.display_name, grants))
+            documents[ACL] = document
         if call.request.index.get(LOCKED, b"").lower() == b"true":  # for good, and with versions
             documents[VERSIONING] = ENABLED
             documents[OBJECT_LOCK] = write_configuration(None)
@@ -154,8 +158,8 @@ class BucketOperations:
         return xml_response(document("LocationConstraint", "" if region == US_EAST_1 else region))
 
 
-def _check_create_headers(call: Call, default_ownership: str) -> str:
-    """The ownership that the new bucket has."""
+def _check_create_headers(call: Call, default_ownership: str) -> tuple[str, Grants | None]:
+    """The ownership that the new bucket has, and its ACL, where headers say one."""
     index = call.request.index
     owned = index.get(b"x-amz-object-ownership", default_ownership.encode()).decode("latin-1")
     if owned not in ownership.OWNERSHIPS:
@@ -165,18 +169,12 @@ def _check_create_headers(call: Call, default_ownership: str) -> str:
             ArgumentName="x-amz-object-ownership",
             ArgumentValue=owned,
         )
-    acl = index.get(b"x-amz-acl")
-    if acl is not None and acl not in CANNED_ACLS:
-        raise S3Error(
-            "InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl.decode("latin-1")
-        )
-    grants = any(name in index for name in GRANTS)
-    if grants and acl is not None:
-        raise S3Error("InvalidRequest", TWO_ACLS)
-    if grants or (acl is not None and acl not in OWNER_ACLS):
-        if owned == ownership.ENFORCED:
-            raise S3Error("InvalidBucketAclWithObjectOwnership")
-        raise not_implemented_header("x-amz-grant-*" if grants else "x-amz-acl")
+    acl.check_headers(index)
+    grants = None
+    if owned != ownership.ENFORCED:
+        grants = call.access.acls.in_headers(call, call.account.id)
+    elif acl.is_in(index) and not acl.says_owner(index):
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
     locked = index.get(LOCKED, b"false").lower()
     if locked not in (b"true", b"false"):
         raise S3Error(
@@ -184,7 +182,7 @@ def _check_create_headers(call: Call, default_ownership: str) -> str:
             ArgumentName=LOCKED.decode(),
             ArgumentValue=locked.decode("latin-1"),
         )
-    return owned
+    return owned, grants
 
 
 def _is_region(text: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.bucket.record import Record
@@ -36,11 +36,20 @@ OWNER_LOST: Final = (
 )
 
 
+class Learned(NamedTuple):
+    """A version that was looked at to know who may do what with it, or that it is not there."""
+
+    bucket: bytes  # its id
+    key: bytes
+    version: str | None
+    found: Found | None
+
+
 class Call:
     """An authenticated request. ``account`` is set before an operation sees it, and ``access``."""
 
     __slots__ = (
-        *("access", "account", "authenticated", "bucket", "key", "now_ms", "operation"),
+        *("access", "account", "authenticated", "bucket", "key", "learned", "now_ms", "operation"),
         *("object_tags", "query", "request", "request_id", "request_tags"),
     )
 
@@ -56,6 +65,7 @@ class Call:
         self.bucket = ""
         self.key = b""
         self.query: Query = []
+        self.learned: Learned | None = None
         # For policies that ask: of the object that is asked about, and that the body would give it.
         self.object_tags: Mapping[str, str] = NO_TAGS
         self.request_tags: Mapping[str, str] | None = None
@@ -136,10 +146,20 @@ def asked_version(call: Call) -> str | None:
 async def find_object(store: Store, bucket: Bucket, call: Call) -> Found:
     """The version of the request's object that is asked for, which is no delete marker."""
     version = asked_version(call)
-    found = await store.look(bucket, call.key, version)
+    found = await look(store, bucket, call, call.key, version)
     if found is None or found.record.delete_marker:
         raise _not_there(call, bucket, version, found)
     return found
+
+
+async def look(
+    store: Store, bucket: Bucket, call: Call, key: bytes, version: str | None
+) -> Found | None:
+    """As ``Store.look``; where a version was judged, it is that one which is shown."""
+    learned = call.learned
+    if learned is not None and learned[:3] == (bucket.id, key, version):
+        return learned.found
+    return await store.look(bucket, key, version)
 
 
 def _not_there(call: Call, bucket: Bucket, version: str | None, found: Found | None) -> S3Error:
@@ -185,7 +205,3 @@ def no_such_version(key: bytes, version: str) -> S3Error:
 
 def xml_response(body: bytes, status: int = 200) -> Response:
     return Response(status, [XML], body)
-
-
-def not_implemented_header(name: str) -> S3Error:
-    return S3Error("NotImplemented", Header=name)

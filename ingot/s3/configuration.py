@@ -9,12 +9,14 @@ equivalent of what was put, rules in its order. So the modules of the subjects (
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
-from ingot.bucket.model import Bucket
+from ingot.bucket.model import Bucket, BucketConfig
 from ingot.limits import KIB, PARSED_DOCUMENTS_MAX
 from ingot.messages import Header, Response
 from ingot.s3 import (
+    acl,
     bucket_tagging,
     cors,
     encryption,
@@ -38,6 +40,7 @@ CORS: Final = "cors"
 OWNERSHIP: Final = "ownership"
 PUBLIC_ACCESS: Final = "public-access"
 POLICY: Final = "policy"
+ACL: Final = "acl"
 LIFECYCLE: Final = "lifecycle"
 
 
@@ -56,6 +59,15 @@ class Subject(NamedTuple):
     default: bytes | None = None  # what is shown where nothing was ever set
     deleted: bytes | None = None  # what is kept of one that was deleted, where that is not default
     headers: tuple[Header, ...] = ()  # of the answers to get and put
+    check: Callable[[bytes | None, BucketConfig], None] | None = None  # of a put, at its commit
+
+
+def _check_ownership(document: bytes | None, config: BucketConfig) -> None:
+    """A bucket whose ACL grants something to others keeps its ACLs."""
+    granted = config.documents.get(ACL)
+    if document is None and granted is not None:
+        if any(grantee != config.owner for grantee, _ in acl.kept(granted)):
+            raise S3Error("InvalidBucketAclWithObjectOwnership")
 
 
 SUBJECTS: Final = {
@@ -88,6 +100,7 @@ SUBJECTS: Final = {
         "OwnershipControlsNotFoundError",
         default=ownership.write(ownership.ENFORCED),
         deleted=ownership.DELETED,
+        check=_check_ownership,
     ),
     b"publicAccessBlock": Subject(
         PUBLIC_ACCESS,
@@ -157,7 +170,9 @@ class ConfigurationOperations:
         body = await read_document(call, subject.bytes_max)
         if not body:
             raise S3Error("MissingRequestBodyError")
-        await self._store.configure(call.bucket, subject.document, subject.canonical(body))
+        document = subject.canonical(body)
+        check = None if subject.check is None else partial(subject.check, document)
+        await self._store.configure(call.bucket, subject.document, document, check)
         return Response(subject.put_status, [*subject.headers])
 
     async def delete(self, call: Call) -> Response:

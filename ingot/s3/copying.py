@@ -16,10 +16,12 @@ from ingot.errors import Corruption
 from ingot.limits import PUT_BYTES_MAX
 from ingot.messages import Header, Response
 from ingot.s3 import conditions
+from ingot.s3.acl_operations import with_acl
 from ingot.s3.call import (
     Call,
     Handler,
     check_expected,
+    look,
     no_such_key,
     no_such_version,
     open_bucket,
@@ -79,7 +81,7 @@ class CopyOperations:
         algorithm = checksum_algorithm(call)
         condition = conditions.for_write(index)
         bucket = open_bucket(store, call)
-        state = state_of_write(call, bucket, written) or State()
+        state = with_acl(call, bucket, written, state_of_write(call, bucket, written)) or State()
         of_source = await find_source(store, call, source)
         found = of_source.record
         if found.body.size > PUT_BYTES_MAX:
@@ -148,12 +150,12 @@ async def find_source(store: Store, call: Call, source: CopySource) -> Found:
     bucket = store.bucket(source.bucket)
     check_expected(bucket, call, b"x-amz-source-expected-bucket-owner")
     action = "GetObject" if source.version is None else "GetObjectVersion"
-    await call.access.learn(store, call, bucket, source.key, source.version)
+    await call.access.learn(store, call, bucket, source.key, source.version, action)
     require(call, bucket, action, source.key)
     version = source.version
     if version is not None and not version_is_well_formed(version):
         raise no_such_version(source.key, version)
-    of_source = await store.look(bucket, source.key, version)
+    of_source = await look(store, bucket, call, source.key, version)
     if of_source is None and version is not None:
         raise no_such_version(source.key, version)
     if of_source is None or (version is None and of_source.record.delete_marker):

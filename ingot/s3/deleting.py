@@ -59,6 +59,7 @@ class DeleteOperations:
         results: list[S3Error | Outcome | None] = [None] * len(entries)
         places: list[int] = []
         removals: list[Removal] = []
+        marker = call.access.acls.marker(call, bucket.config)
         for place, entry in enumerate(entries):
             try:
                 condition = await self._judge(call, bucket, entry)
@@ -68,7 +69,8 @@ class DeleteOperations:
             places.append(place)
             key = entry.key.encode()
             bypass = bypasses(call, bucket, key)
-            removals.append(Removal(key, condition, call.now_ms, entry.version, bypass))
+            removal = Removal(key, condition, call.now_ms, entry.version, bypass, marker)
+            removals.append(removal)
         if places:
             answers = await self._store.remove(call.bucket, removals)
             for place, answer in zip(places, answers, strict=True):
@@ -89,8 +91,9 @@ class DeleteOperations:
         """The condition of the entry's delete; S3Error when it cannot be carried out."""
         key = entry.key.encode()
         check_key(key)
-        await call.access.learn(self._store, call, bucket, key, entry.version)
-        require(call, bucket, "DeleteObject" + ("Version" if entry.version else ""), key)
+        action = "DeleteObject" + ("Version" if entry.version else "")
+        await call.access.learn(self._store, call, bucket, key, entry.version, action)
+        require(call, bucket, action, key)
         if entry.version is not None:
             if not version_is_well_formed(entry.version):
                 raise no_such_version(key, entry.version)

@@ -10,21 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ingot.bucket.model import Bucket
 from ingot.limits import KIB
 from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_object, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import GRANTS, TWO_ACLS, check_acl
 from ingot.s3.operations import ERROR, FIXED, OBJECT, OPERATIONS, Operation
-from ingot.s3.xml import Element, document, element, parse
+from ingot.s3.xml import Element, document, parse
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
 CONFIGURATION_BYTES_MAX: Final = 256 * KIB
-XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _CONTENTS: Final = {
     "RequestPaymentConfiguration": "<Payer>BucketOwner</Payer>",
 }
@@ -41,8 +38,6 @@ class FixedOperations:
             row.name: self.answer for row in OPERATIONS if row.kind in (ERROR, FIXED)
         }
         return found | {
-            "PutBucketAcl": self.put_acl,
-            "PutObjectAcl": self.put_acl,
             "PutBucketAccelerateConfiguration": self.put_default,
             "PutBucketLogging": self.put_default,
             "PutBucketNotificationConfiguration": self.put_default,
@@ -59,28 +54,7 @@ class FixedOperations:
             raise _error(row, call)
         if not row.answer:
             return Response(204)
-        return xml_response(document(row.answer, _content(row.answer, bucket)))
-
-    async def put_acl(self, call: Call) -> Response:
-        """The bucket's owner owns every object in it: only an ACL that says so is accepted."""
-        index = call.request.index
-        acl = index.get(b"x-amz-acl")
-        if acl is not None and any(name in index for name in GRANTS):
-            raise S3Error("InvalidRequest", TWO_ACLS)
-        if acl is not None:
-            check_acl(b"x-amz-acl", acl)
-        bucket = open_bucket(self._store, call)
-        if call.operation.level == OBJECT:
-            await find_object(self._store, bucket, call)
-        document = await read_document(call, CONFIGURATION_BYTES_MAX)
-        if acl is None:
-            # Tools copy an object's ACL as they read it, so what ``_acl`` says may be put back.
-            granted = any(name in index for name in GRANTS)
-            if granted or not document or not _is_owners(document, bucket.config.owner):
-                raise S3Error("AccessControlListNotSupported")
-        elif document:
-            raise S3Error("UnexpectedContent")
-        return Response(200)
+        return xml_response(document(row.answer, _content(row.answer)))
 
     async def put_default(self, call: Call) -> Response:
         open_bucket(self._store, call)
@@ -113,34 +87,7 @@ def _error(row: Operation, call: Call) -> S3Error:
     return S3Error(row.answer, BucketName=call.bucket)
 
 
-def _content(root: str, bucket: Bucket) -> str:
-    if root == "AccessControlPolicy":
-        return _acl(bucket)
+def _content(root: str) -> str:
     if root.startswith("List"):
         return "<IsTruncated>false</IsTruncated>"
     return _CONTENTS.get(root, "")
-
-
-def _is_owners(document: bytes, owner: str) -> bool:
-    """Whether an ACL gives the bucket's owner full control, and nobody else anything."""
-    policy = parse(document, "AccessControlPolicy")
-    listed = policy.child("AccessControlList")
-    grants = [] if listed is None else listed.children
-    if len(grants) != 1:
-        return False
-    grantee = grants[0].child("Grantee")
-    return (
-        grantee is not None
-        and grantee.value("ID") == owner
-        and grants[0].value("Permission") == "FULL_CONTROL"
-    )
-
-
-def _acl(bucket: Bucket) -> str:
-    owner = element("ID", bucket.config.owner)
-    owner += element("DisplayName", bucket.config.owner_name)
-    return (
-        f"<Owner>{owner}</Owner><AccessControlList><Grant>"
-        f'<Grantee xmlns:xsi="{XSI}" xsi:type="CanonicalUser">{owner}</Grantee>'
-        "<Permission>FULL_CONTROL</Permission></Grant></AccessControlList>"
-    )

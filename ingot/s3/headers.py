@@ -16,6 +16,7 @@ from ingot.bucket.leaf import Retention, State
 from ingot.bucket.record import Record
 from ingot.limits import METADATA_BYTES_MAX
 from ingot.messages import Header
+from ingot.s3 import acl
 from ingot.s3.dates import http_date, iso, parse_date
 from ingot.s3.errors import S3Error
 from ingot.s3.tags import read_header
@@ -41,16 +42,6 @@ _COMPOSITE: Final = (b"x-amz-checksum-type", b"COMPOSITE")
 _FULL_OBJECT: Final = (b"x-amz-checksum-type", b"FULL_OBJECT")
 _CONTROLS: Final = bytes([*range(0x20), 0x7F])
 
-CANNED_ACLS: Final = frozenset(
-    b"private public-read public-read-write authenticated-read aws-exec-read bucket-owner-read "
-    b"bucket-owner-full-control log-delivery-write".split()
-)
-OWNER_ACLS: Final = (b"private", b"bucket-owner-full-control")  # what an enforced owner allows
-GRANTS: Final = (
-    *(b"x-amz-grant-full-control", b"x-amz-grant-read", b"x-amz-grant-read-acp"),
-    *(b"x-amz-grant-write", b"x-amz-grant-write-acp"),
-)
-TWO_ACLS: Final = "Specifying both Canned ACLs and Header Grants is not allowed"
 SSE: Final = b"x-amz-server-side-encryption"
 TAGGING: Final = b"x-amz-tagging"
 LOCK_MODE: Final = b"x-amz-object-lock-mode"
@@ -61,19 +52,6 @@ NO_LOCK: Final = "Bucket is missing Object Lock Configuration"
 
 def _not_implemented(name: bytes) -> S3Error:
     return S3Error("NotImplemented", Header=name.decode())
-
-
-def check_acl(name: bytes, value: bytes) -> None:
-    if value not in CANNED_ACLS:
-        raise S3Error(
-            "InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=value.decode("latin-1")
-        )
-    if value not in OWNER_ACLS:
-        raise S3Error("AccessControlListNotSupported")
-
-
-def check_grant(name: bytes, value: bytes) -> None:
-    raise S3Error("AccessControlListNotSupported")
 
 
 def _check_storage_class(name: bytes, value: bytes) -> None:
@@ -112,13 +90,16 @@ def _pass(name: bytes, value: bytes) -> None:
     """Read as a whole, once all headers were seen."""
 
 
+def _pass_acl(name: bytes, value: bytes) -> None:
+    """The same, once it is known whose object it is to be."""
+
+
 _CUSTOMER_KEYS: Final = tuple(
     prefix + b"server-side-encryption-customer-" + suffix
     for prefix in (b"x-amz-", b"x-amz-copy-source-")
     for suffix in (b"algorithm", b"key", b"key-md5")
 )
 _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
-    b"x-amz-acl": check_acl,
     b"x-amz-storage-class": _check_storage_class,
     TAGGING: _pass,
     SSE: _check_sse,
@@ -130,7 +111,7 @@ _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
     LOCK_MODE: _pass,
     LOCK_DATE: _pass,
     LOCK_HOLD: _pass,
-    **dict.fromkeys(GRANTS, check_grant),
+    **dict.fromkeys((acl.CANNED, *acl.GRANT_HEADERS), _pass_acl),
     **dict.fromkeys(_CUSTOMER_KEYS, _refuse),
 }
 
@@ -138,12 +119,13 @@ _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
 class WriteHeaders:
     """What the headers of a PUT or copy ask to be stored."""
 
-    __slots__ = ("encrypted", "headers", "lock", "metadata", "state", "tagged")
+    __slots__ = ("acl", "encrypted", "headers", "lock", "metadata", "state", "tagged")
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
         self.encrypted = False  # the client asked for AES256 and is told that name back
+        self.acl = False  # headers say an ACL
         self.lock = False  # lock headers are there and well-formed
         self.tagged = False  # and a header with tags, perhaps with none in it
         self.state: State | None = None  # tags and lock, where headers bring any
@@ -173,6 +155,8 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
                     found.tagged = True
                 elif check is _pass:
                     found.lock = True
+                elif check is _pass_acl:
+                    found.acl = True
     if "content-type" not in headers:
         headers["content-type"] = DEFAULT_TYPE
     if "content-encoding" in headers:
@@ -181,6 +165,8 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
         raise S3Error(
             "MetadataTooLarge", Size=str(meta_bytes), MaxSizeAllowed=str(METADATA_BYTES_MAX)
         )
+    if found.acl:
+        acl.check_headers(index)
     if found.lock or found.tagged:
         tags = read_header(index[TAGGING]) if found.tagged else {}
         retention, hold = _read_lock(index, now_ms) if found.lock else (None, False)

@@ -9,17 +9,20 @@ answered whole, a start the client made up may lie inside a group that was not.
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot._speedups import entries
 from ingot.bucket.model import NULL_VERSION, Bucket, Page
 from ingot.bucket.newest import LOOKS_MAX
 from ingot.bucket.nodes import Lost
+from ingot.bucket.reading import Listed
 from ingot.bucket.record import SUMMARY
 from ingot.messages import Response
+from ingot.s3.acl import person
 from ingot.s3.call import (
     Call,
     Handler,
@@ -48,6 +51,27 @@ class Question(NamedTuple):
     delimiter: bytes
     limit: int
     encoded: bool  # encoding-type=url
+
+
+class Owners(NamedTuple):
+    """Elements that name the owners of a page's keys: nearly always the same one."""
+
+    usual: str
+    others: dict[bytes, str] = {}
+
+    def runs(self, keys: Sequence[bytes]) -> Iterator[tuple[str, int, int]]:
+        """Keys of one owner in a row: (element, start, stop)."""
+        if not self.others:
+            yield self.usual, 0, len(keys)
+            return
+        at = 0
+        for owner, run in groupby(keys, lambda key: self.others.get(key, self.usual)):
+            stop = at + len(list(run))
+            yield owner, at, stop
+            at = stop
+
+
+NOBODY: Final = Owners("")
 
 
 class ListOperations:
@@ -82,7 +106,8 @@ class ListOperations:
             f"<Marker>{text(marker)}</Marker>{after}{_echo(asked, text)}"
             f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
         )
-        shown = await self._entries(page, asked, "Contents", "", _owner(bucket))
+        owners = await self._owners(call, bucket, page)
+        shown = await self._entries(page, asked, "Contents", "", owners)
         return xml_response(document("ListBucketResult", content, shown))
 
     async def list_v2(self, call: Call) -> Response:
@@ -98,7 +123,9 @@ class ListOperations:
         bucket = open_bucket(self._store, call)
         page = await self._page(bucket, asked, after, finished)
         text = _encoder(asked)
-        owner = _owner(bucket) if call.parameter(b"fetch-owner") == b"true" else ""
+        owners = NOBODY
+        if call.parameter(b"fetch-owner") == b"true":
+            owners = await self._owners(call, bucket, page)
         cursor = ""
         if token is not None:
             cursor += element("ContinuationToken", token.decode("latin-1"))
@@ -113,7 +140,7 @@ class ListOperations:
             f"{cursor}<KeyCount>{len(page.items)}</KeyCount>{_echo(asked, text)}"
             f"<IsTruncated>{boolean(page.truncated)}</IsTruncated>"
         )
-        shown = await self._entries(page, asked, "Contents", "", owner)
+        shown = await self._entries(page, asked, "Contents", "", owners)
         return xml_response(document("ListBucketResult", content, shown))
 
     async def list_versions(self, call: Call) -> Response:
@@ -129,11 +156,10 @@ class ListOperations:
         if version and not version_is_well_formed(version.decode("latin-1")):
             raise _invalid("version-id-marker", version, "Invalid version id specified")
         bucket = open_bucket(self._store, call)
-        owner = _owner(bucket)
         if bucket.config.versioning is None:
-            shown, following = await self._objects(bucket, asked, marker, owner)
+            shown, following = await self._objects(call, bucket, asked, marker)
         else:
-            shown, following = await self._versions(bucket, asked, marker, version, owner)
+            shown, following = await self._versions(call, bucket, asked, marker, version)
         text = _encoder(asked)
         after = ""
         if following is not None:
@@ -149,20 +175,21 @@ class ListOperations:
         return xml_response(document("ListVersionsResult", content, shown))
 
     async def _objects(
-        self, bucket: Bucket, asked: Question, marker: bytes, owner: str
+        self, call: Call, bucket: Bucket, asked: Question, marker: bytes
     ) -> tuple[list[bytes], tuple[bytes, str] | None]:
         """Of a bucket without versions: every object is its own latest version "null". What is
         shown, and behind which key and version the next page begins."""
         page = await self._page(bucket, asked, marker, _is_group(asked, marker))
         latest = "<VersionId>null</VersionId><IsLatest>true</IsLatest>"
-        shown = await self._entries(page, asked, "Version", latest, owner)
+        owners = await self._owners(call, bucket, page)
+        shown = await self._entries(page, asked, "Version", latest, owners)
         if not page.truncated:
             return shown, None
         key, record = page.items[-1]
         return shown, (key, "" if record is None else NULL_VERSION)
 
     async def _versions(
-        self, bucket: Bucket, asked: Question, marker: bytes, version: bytes, owner: str
+        self, call: Call, bucket: Bucket, asked: Question, marker: bytes, version: bytes
     ) -> tuple[list[bytes], tuple[bytes, str] | None]:
         """As ``_objects``, of a bucket with versions."""
         if asked.limit == 0:
@@ -173,7 +200,12 @@ class ListOperations:
         page = await self._store.versions(
             bucket, asked.prefix, asked.delimiter, (marker, behind) if marker else None, asked.limit
         )
-        shown = await write_versions(self._store, page.items, asked.encoded, owner)
+        owner, others = _owner(bucket), {}
+        if call.access.acls.count(bucket.config):
+            states = [item.state for item in page.items if isinstance(item, Listed) and item.state]
+            acls = await self._store.acls(states)
+            others = {state: person("Owner", acl.owner, acl.name) for state, acl in acls.items()}
+        shown = await write_versions(self._store, page.items, asked.encoded, owner, others)
         return shown, (page.key, page.version) if page.truncated else None
 
     async def _page(self, bucket: Bucket, asked: Question, after: bytes, finished: bool) -> Page:
@@ -195,20 +227,33 @@ class ListOperations:
             return Page([(group, None)], bool(page.items))
         return replace(page, items=[(group, None), *page.items])
 
+    async def _owners(self, call: Call, bucket: Bucket, page: Page) -> Owners:
+        """Whose the keys of a page are. In nearly all buckets that needs no look at them."""
+        if not call.access.acls.count(bucket.config):
+            return Owners(_owner(bucket))
+        states = await self._store.states(bucket, page)
+        acls = await self._store.acls(states.values())
+        named = {state: person("Owner", acl.owner, acl.name) for state, acl in acls.items()}
+        others = {key: named[state] for key, state in states.items() if state in named}
+        return Owners(_owner(bucket), others)
+
     async def _entries(
-        self, page: Page, asked: Question, tag: str, version: str, owner: str
+        self, page: Page, asked: Question, tag: str, version: str, owners: Owners
     ) -> list[bytes]:
         """What a page shows: its records, each a ``tag``, then its groups."""
         keys = [key for key, cid in page.items if cid is not None]
         cids = [cid for _, cid in page.items if cid is not None]
         names = key_texts(keys, asked.encoded)
         before, between = f"<{tag}><Key>".encode(), f"</Key>{version}<LastModified>".encode()
-        after = f"<StorageClass>STANDARD</StorageClass>{owner}</{tag}>".encode()
+        after = "<StorageClass>STANDARD</StorageClass>{}</" + tag + ">"
         shown, at = [], 0
         async with aclosing(self._store.records(cids)) as parts:
             async for blocks in parts:
-                some = names[at : at + len(blocks)]
-                shown.append(entries.write(SUMMARY, some, blocks, before, between, after))
+                for owner, start, stop in owners.runs(keys[at : at + len(blocks)]):
+                    some = names[at + start : at + stop]
+                    last = after.format(owner).encode()
+                    run = blocks[start:stop]
+                    shown.append(entries.write(SUMMARY, some, run, before, between, last))
                 at += len(blocks)
         groups = [] if len(keys) == len(page.items) else [k for k, cid in page.items if cid is None]
         for name in key_texts(groups, asked.encoded):
@@ -321,7 +366,4 @@ def _echo(asked: Question, text: Callable[[bytes], str]) -> str:
 
 
 def _owner(bucket: Bucket) -> str:
-    config = bucket.config
-    return (
-        f"<Owner>{element('ID', config.owner)}{element('DisplayName', config.owner_name)}</Owner>"
-    )
+    return person("Owner", bucket.config.owner, bucket.config.owner_name)

@@ -19,6 +19,7 @@ from ingot.bucket.part import Part, Upload
 from ingot.bucket.record import Record
 from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.messages import Body, Header, Response
+from ingot.s3.acl_operations import check_own, with_acl
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
@@ -71,7 +72,7 @@ class MultipartOperations:
         written = write_headers(call.request.index, call.now_ms)
         algorithm, kind = _declared(call)
         bucket = open_bucket(self._store, call)
-        state = state_of_write(call, bucket, written)
+        state = with_acl(call, bucket, written, state_of_write(call, bucket, written))
         account = call.account
         upload = Upload(
             call.key,
@@ -101,6 +102,7 @@ class MultipartOperations:
         store, request = self._store, call.request
         number = part_number(call)
         written = write_headers(request.index, call.now_ms)  # for what it refuses
+        check_own(written, request.index)
         verified = VerifiedBody(request, call.authenticated)
         bucket = open_bucket(store, call)
         upload = await store.uploads.find(bucket, call.key, upload_id(call))
@@ -122,7 +124,7 @@ class MultipartOperations:
         store, index = self._store, call.request.index
         source = parse_copy_source(index[b"x-amz-copy-source"])
         number = part_number(call)
-        write_headers(index, call.now_ms)  # for what it refuses
+        check_own(write_headers(index, call.now_ms), index)  # for what they refuse
         wanted = index.get(COPY_RANGE)
         bounds = None if wanted is None else _parse_range(wanted)
         bucket = open_bucket(store, call)

@@ -14,6 +14,7 @@ from ingot.bucket.record import Record
 from ingot.errors import IngotError
 from ingot.messages import Body, Header, Response
 from ingot.s3 import conditions
+from ingot.s3.acl_operations import with_acl
 from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
@@ -66,6 +67,8 @@ class ObjectOperations:
             condition = conditions.for_write(index)
         bucket = open_bucket(store, call)
         state = None if written.state is None else state_of_write(call, bucket, written)
+        if written.acl or not bucket.config.plain:
+            state = with_acl(call, bucket, written, state)
         if condition is not None:
             found = await store.find(bucket, call.key)
             condition.check(None if found is None else found.etag)
@@ -150,7 +153,10 @@ class ObjectOperations:
             found = await self._store.find(bucket, call.key) if asked.looks else None
             condition = conditions.for_delete(asked, found)
         bypass = version is not None and bypasses(call, bucket, call.key)
-        removal = Removal(call.key, condition, call.now_ms, version, bypass)
+        marker = None
+        if not bucket.config.plain:
+            marker = call.access.acls.marker(call, bucket.config)
+        removal = Removal(call.key, condition, call.now_ms, version, bypass, marker)
         [outcome] = await self._store.remove(call.bucket, [removal])
         if isinstance(outcome, IngotError):
             raise outcome

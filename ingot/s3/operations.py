@@ -59,7 +59,7 @@ GET    list-type                  1 ListObjectsV2 built
 GET    versions                   1 ListObjectVersions built
 GET    uploads                    1 ListMultipartUploads built
 GET    versioning                 1 GetBucketVersioning built
-GET    acl                        1 GetBucketAcl <AccessControlPolicy>
+GET    acl                        1 GetBucketAcl built
 PUT    versioning                 2 PutBucketVersioning built
 PUT    acl                        2 PutBucketAcl built
 GET    tagging                    2 GetBucketTagging built
@@ -145,7 +145,7 @@ PUT    uploadId+x-amz-copy-source 1 UploadPartCopy built
 POST   uploadId                   1 CompleteMultipartUpload built
 DELETE uploadId                   1 AbortMultipartUpload built
 GET    uploadId                   1 ListParts built
-GET    acl                        1 GetObjectAcl <AccessControlPolicy>
+GET    acl                        1 GetObjectAcl built
 GET    tagging                    1 GetObjectTagging built
 PUT    tagging                    2 PutObjectTagging built
 DELETE tagging                    2 DeleteObjectTagging built

@@ -1,8 +1,8 @@
 """A bucket's ownership controls: who owns what others put into it. Pure.
 
-Kept and given back. Every object belongs to its bucket's owner here and ACLs grant nothing, as with
-BucketOwnerEnforced; where another setting would have it otherwise, requests are refused: those that
-carry an ACL which is not the owner's own.
+BucketOwnerEnforced is what holds without a document, and is kept as none: a bucket with a document
+has ACLs that count (``ingot.s3.acls``). Where the controls were deleted, objects are their
+writers', as they were before there were controls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Final
 from ingot.s3.xml import document, malformed, parse
 
 ENFORCED: Final = "BucketOwnerEnforced"
-OWNERSHIPS: Final = (ENFORCED, "BucketOwnerPreferred", "ObjectWriter")
+PREFERRED: Final = "BucketOwnerPreferred"
+WRITER: Final = "ObjectWriter"
+OWNERSHIPS: Final = (ENFORCED, PREFERRED, WRITER)
 DELETED: Final = b""  # stands where the controls were deleted, which is not the default
 _ROOT: Final = "OwnershipControls"
 
@@ -35,6 +37,12 @@ def write(ownership: str) -> bytes:
     return document(_ROOT, f"<Rule><ObjectOwnership>{ownership}</ObjectOwnership></Rule>")
 
 
-def canonical(body: bytes) -> bytes:
+def canonical(body: bytes) -> bytes | None:
     """The document to keep."""
-    return write(read(body))
+    ownership = read(body)
+    return None if ownership == ENFORCED else write(ownership)
+
+
+def kept(document: bytes) -> str:
+    """The ownership that a document of ours stands for."""
+    return WRITER if document == DELETED else read(document)

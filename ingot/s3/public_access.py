@@ -1,8 +1,9 @@
 """A bucket's public access block: four flags that keep it from the public. Pure.
 
 What they do: BlockPublicPolicy refuses a policy that grants to everybody, RestrictPublicBuckets
-lets such a policy grant to the owner only (``ingot.s3.access``). The two about ACLs hold in any
-case, since no ACL grants anything here.
+lets such a policy grant to the owner only (``ingot.s3.access``). BlockPublicAcls refuses to set an
+ACL that grants to everybody, IgnorePublicAcls takes what one grants for not granted
+(``ingot.s3.acls``).
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ingot.body.checksums import to_text
-from ingot.bucket.model import Bucket
+from ingot.bucket.leaf import Acl
 from ingot.bucket.part import Part, Upload, id_fits
 from ingot.messages import Response
+from ingot.s3.acl import person
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
@@ -58,6 +59,7 @@ class UploadListOperations:
                 f"<NextKeyMarker>{text(key)}</NextKeyMarker>"
                 f"<NextUploadIdMarker>{'' if last is None else last.id}</NextUploadIdMarker>"
             )
+        acls, config = call.access.acls, bucket.config
         echo = f"<Delimiter>{text(delimiter)}</Delimiter>" if delimiter else ""
         if text is url_encode:
             echo += "<EncodingType>url</EncodingType>"
@@ -65,7 +67,7 @@ class UploadListOperations:
             [
                 f"<CommonPrefixes><Prefix>{text(key)}</Prefix></CommonPrefixes>"
                 if upload is None
-                else _upload_entry(bucket, upload, text(key))
+                else _upload_entry(acls.of_version(config, upload.state), upload, text(key))
                 for key, upload in sorted(page.items, key=lambda item: item[1] is None)
             ]
         )
@@ -88,12 +90,13 @@ class UploadListOperations:
         upload = await uploads.find(bucket, call.key, upload_id(call))
         parts, more = await uploads.parts(bucket, upload, after, limit)
         more = more and bool(parts)
+        of = call.access.acls.of_version(bucket.config, upload.state)
         following = element("NextPartNumberMarker", str(parts[-1][0] if parts else 0))
         return xml_response(
             document(
                 "ListPartsResult",
                 f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
-                f"<UploadId>{upload.id}</UploadId>{_people(bucket, upload)}"
+                f"<UploadId>{upload.id}</UploadId>{_people(of, upload)}"
                 f"<StorageClass>STANDARD</StorageClass>{_checksum(upload)}"
                 f"<PartNumberMarker>{after}</PartNumberMarker>{following}"
                 f"<MaxParts>{limit}</MaxParts><IsTruncated>{boolean(more)}</IsTruncated>"
@@ -111,9 +114,9 @@ def _encoder(call: Call) -> Callable[[bytes], str]:
     return url_encode
 
 
-def _upload_entry(bucket: Bucket, upload: Upload, key: str) -> str:
+def _upload_entry(of: Acl, upload: Upload, key: str) -> str:
     return (
-        f"<Upload><Key>{key}</Key><UploadId>{upload.id}</UploadId>{_people(bucket, upload)}"
+        f"<Upload><Key>{key}</Key><UploadId>{upload.id}</UploadId>{_people(of, upload)}"
         f"<StorageClass>STANDARD</StorageClass><Initiated>{iso(upload.created_ms)}</Initiated>"
         f"{_checksum(upload)}</Upload>"
     )
@@ -131,13 +134,10 @@ def _part_entry(upload: Upload, number: int, part: Part) -> str:
     )
 
 
-def _people(bucket: Bucket, upload: Upload) -> str:
-    config = bucket.config
-    return (
-        f"<Initiator>{element('ID', upload.initiator)}"
-        f"{element('DisplayName', upload.initiator_name)}</Initiator>"
-        f"<Owner>{element('ID', config.owner)}{element('DisplayName', config.owner_name)}</Owner>"
-    )
+def _people(of: Acl, upload: Upload) -> str:
+    """Who began the upload, and whose its object will be."""
+    initiator = person("Initiator", upload.initiator, upload.initiator_name)
+    return initiator + person("Owner", of.owner, of.name)
 
 
 def _checksum(upload: Upload) -> str:

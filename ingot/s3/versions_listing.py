@@ -6,7 +6,7 @@ kinds of elements are interleaved. Called by ``ingot.s3.listing``, which knows w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ingot._speedups import entries
 from ingot.bucket.record import SUMMARY, decode_record
 from ingot.bucket.values import Fact, value_of
+from ingot.messages import Cid
 from ingot.s3.dates import iso
 from ingot.s3.xml import boolean, key_texts
 
@@ -25,18 +26,28 @@ _BEFORE = b"<Version><Key>"
 
 
 async def write_versions(
-    store: Store, items: Sequence[Listed | bytes], encoded: bool, owner: str
+    store: Store,
+    items: Sequence[Listed | bytes],
+    encoded: bool,
+    owner: str,
+    others: Mapping[Cid, str],
 ) -> list[bytes]:
-    """What a page shows: its versions, then its groups."""
+    """What a page shows: its versions, then its groups. ``owner`` is the element of whose a version
+    is; ``others`` have those of states that say otherwise."""
     listed = [item for item in items if not isinstance(item, bytes)]
     names = key_texts([item.key for item in listed], encoded)
+
+    def kind(each: tuple[Listed, bytes, bytes]) -> tuple[bool, str]:
+        state = each[0].state
+        return _is_marker(each[2]), owner if state is None else others.get(state, owner)
+
     shown, at = [], 0
     async with aclosing(store.records([item.record for item in listed])) as parts:
         async for blocks in parts:
             some = zip(listed[at:], names[at:], blocks, strict=False)
-            for marker, run in groupby(some, lambda each: _is_marker(each[2])):
+            for (marker, whose), run in groupby(some, kind):
                 write = _markers if marker else _versions
-                shown.append(write(list(run), owner))
+                shown.append(write(list(run), whose))
             at += len(blocks)
     for name in key_texts([item for item in items if isinstance(item, bytes)], encoded):
         shown.append(b"<CommonPrefixes><Prefix>%b</Prefix></CommonPrefixes>" % name)

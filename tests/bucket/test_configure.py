@@ -180,6 +180,10 @@ async def test_everyday_documents_leave_a_bucket_plain(world: World) -> None:
         await world.store.configure("b", name, b"1")
         assert world.store.bucket("b").config.plain is plain
     await world.store.configure("b", "versioning", None)
+    assert world.store.bucket("b").config.plain
+    await world.store.configure("b", "ownership", b"1")
+    assert not world.store.bucket("b").config.plain, "its ACLs may count"
+    await world.store.configure("b", "ownership", None)
     await world.store.configure("b", "of a later version", b"1")
     assert not world.store.bucket("b").config.plain
 

@@ -13,6 +13,7 @@ from ingot.bucket.leaf import (
     LEAF,
     MODES,
     STATE,
+    Acl,
     Leaf,
     Retention,
     State,
@@ -74,6 +75,17 @@ STATE_VECTORS = [
         "69726574656e74696f6ea2646d6f64656a434f4d504c49414e4345"
         "65756e74696c190100",
     ),
+    (
+        State(acl=Acl("o", "n", (("o", "FULL"), ("a", "READ")))),
+        "a16d696e676f742f73746174654031a16361636ca3"
+        "646e616d65616e"
+        "656f776e6572616f"
+        "666772616e74738282616f6446554c4c82616164" + b"READ".hex(),
+    ),
+    (
+        State(hold=True, acl=Acl("o", "")),
+        "a16d696e676f742f73746174654031a26361636ca2646e616d6560656f776e6572616f64686f6c64f5",
+    ),
 ]
 
 
@@ -132,6 +144,14 @@ def test_a_leaf_that_is_none(leaf: Leaf) -> None:
         {"retention": {"mode": COMPLIANCE, "until": -1}},
         {"retention": {"mode": COMPLIANCE, "until": 1, "more": 1}},
         {"hold": True, "more": 1},
+        {"acl": {}},
+        {"acl": {"owner": "o"}},
+        {"acl": {"owner": "", "name": "n"}},
+        {"acl": {"owner": "o", "name": "n", "grants": []}},
+        {"acl": {"owner": "o", "name": "n", "grants": [["a"]]}},
+        {"acl": {"owner": "o", "name": "n", "grants": [["a", 1]]}},
+        {"acl": {"owner": "o", "name": "n", "grants": [["a", "b"], ["a", "b"]]}},
+        {"acl": {"owner": "o", "name": "n", "more": 1}},
     ],
 )
 def test_a_state_that_is_none(fields: dict[str, Any]) -> None:
@@ -146,6 +166,13 @@ def test_a_state_without_a_word_has_no_block() -> None:
         encode_state(State(retention=Retention("LATER", 1)))
     with pytest.raises(ValueError, match="name"):
         encode_state(State({"": "x"}))
+    for acl in (Acl("", "n"), Acl("o", "n", (("a", "b"), ("a", "b")))):
+        with pytest.raises(ValueError, match="access control list"):
+            encode_state(State(acl=acl))
+
+
+GRANTS = st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), unique=True, max_size=3)
+GRANTS = GRANTS.map(tuple)
 
 
 @given(
@@ -154,6 +181,7 @@ def test_a_state_without_a_word_has_no_block() -> None:
         st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=8), max_size=4),
         st.none() | st.builds(Retention, st.sampled_from(MODES), st.integers(0, 1 << 60)),
         st.booleans(),
+        st.none() | st.builds(Acl, st.text(min_size=1, max_size=4), st.text(max_size=4), GRANTS),
     )
 )
 def test_states_come_back(state: State) -> None:

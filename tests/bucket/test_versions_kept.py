@@ -9,7 +9,7 @@ import pytest
 
 from ingot import mst
 from ingot.bucket.fsck import Fsck
-from ingot.bucket.leaf import Leaf, Retention, State, encode_leaf, order_key, version_id
+from ingot.bucket.leaf import Acl, Leaf, Retention, State, encode_leaf, order_key, version_id
 from ingot.bucket.model import ENABLED, VERSIONING, Outcome
 from ingot.bucket.mutation import Removal
 from ingot.bucket.record import Record, cid_of
@@ -18,7 +18,8 @@ from ingot.messages import Body, Cid
 from tests.bucket.life import CONFIG, NOW, Life
 from tests.support.world import World
 
-LOCK = State({"a": "b"}, Retention("COMPLIANCE", NOW + 10), hold=True)
+GIVEN = Acl("writer", "w", (("writer", "FULL_CONTROL"), ("reader", "READ")))
+LOCK = State({"a": "b"}, Retention("COMPLIANCE", NOW + 10), hold=True, acl=GIVEN)
 
 
 async def test_versions_outlive_compaction_and_restart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials
 
 from ingot.bucket.record import Record
-from ingot.credentials import Account
+from ingot.credentials import Account, CredentialStore
 from ingot.messages import Request, Response
 from ingot.s3.answers import AccessEntry
 from ingot.s3.app import App
@@ -28,6 +28,7 @@ HOST = "s3.test"
 REGION = "eu-north-1"
 OWNER = Account("AKIAOWNER00000000001", "owner-secret", "1" * 64, "owner")
 OTHER = Account("AKIAOTHER00000000001", "other-secret", "2" * 64, "other")
+THIRD = Account("AKIATHIRD00000000001", "third-secret", "3" * 64, "third")
 NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 
@@ -101,7 +102,7 @@ class Driver:
         self.clock = FakeClock()
         self.region = region
         self.entries: list[AccessEntry] = []
-        accounts = {account.access_key: account for account in (OWNER, OTHER)}
+        accounts = CredentialStore((OWNER, OTHER, THIRD))
         self.app = App(
             self.store,  # type: ignore[arg-type]
             accounts,

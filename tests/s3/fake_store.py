@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from ingot.body.checksums import one_shot
-from ingot.bucket.leaf import State
+from ingot.bucket.leaf import Acl, State
 from ingot.bucket.model import (
     NULL_VERSION,
     Bucket,
@@ -89,7 +89,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.rows: dict[str, Bucket] = {}
         self.objects: dict[str, dict[bytes, Record]] = {}
-        self.states: dict[tuple[str, bytes], State] = {}
+        self.standing: dict[tuple[str, bytes], State] = {}
         self.blocks: dict[bytes, bytes] = {}  # of records that a page named
         self.failures: list[Exception] = []
         self.commits: list[tuple[str, list[bytes]]] = []
@@ -153,7 +153,7 @@ class FakeStore:
         record = self.objects[bucket.name].get(key)
         if record is None or version not in (None, NULL_VERSION):
             return None
-        return Found(record, NULL_VERSION, self.states.get((bucket.name, key), State()))
+        return Found(record, NULL_VERSION, self.states_of(bucket, key))
 
     async def set_state(
         self, bucket: str, key: bytes, version: str | None, new: NewState, now_ms: int
@@ -164,7 +164,18 @@ class FakeStore:
         if version not in (None, NULL_VERSION):
             raise NoSuchVersion(version)
         place = bucket, key
-        self.states[place] = new.on(self.states.get(place, State()), now_ms)
+        self.standing[place] = new.on(self.standing.get(place, State()), now_ms)
+
+    async def states(self, bucket: Bucket, page: Page) -> dict[bytes, bytes]:
+        """A key stands for the CID of its state."""
+        return {key: key for key, _ in page.items if self.states_of(bucket, key)}
+
+    def states_of(self, bucket: Bucket, key: bytes) -> State:
+        return self.standing.get((bucket.name, key), State())
+
+    async def acls(self, states: Iterable[bytes]) -> dict[bytes, Acl]:
+        found = {cid: state.acl for (_, cid), state in self.standing.items() if state.acl}
+        return {cid: found[cid] for cid in states if cid in found}
 
     async def page(
         self, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes | None, limit: int
@@ -235,7 +246,7 @@ class FakeStore:
         if condition is not None:
             condition.check(None if current is None else current.etag)
         self.objects[bucket][record.key] = record
-        self.states[bucket, record.key] = state or State()
+        self.standing[bucket, record.key] = state or State()
         self.commits.append((bucket, [record.key]))
 
     async def remove(

@@ -6,25 +6,27 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ingot.credentials import CredentialStore
 from ingot.messages import Request, Response
 from ingot.s3.app import App
-from tests.s3.driver import OTHER, OWNER, REGION, Answer, Driver, drain
+from tests.s3.driver import OTHER, OWNER, REGION, THIRD, Answer, Driver, drain
 from tests.support.world import World
 
 
 class StoreDriver(Driver):
     """Use it as a context manager; ``together`` has several requests under way at once."""
 
-    def __init__(self, region: str = REGION) -> None:
+    def __init__(self, region: str = REGION, **settings: Any) -> None:
         super().__init__(region)
         self._runner = asyncio.Runner()
         self.world = self._runner.run(self._make())
         self.app = App(
             self.world.store,
-            {account.access_key: account for account in (OWNER, OTHER)},
+            CredentialStore((OWNER, OTHER, THIRD)),
             region,
             self.clock,
             access_log=self.entries.append,
+            **settings,
         )
         self._collected: list[Request] | None = None
 

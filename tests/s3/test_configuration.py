@@ -288,8 +288,6 @@ def test_name_3_ownership_of_a_creation():
         assert ownership(driver, name.lower()) == name
     headers = {"x-amz-object-ownership": "Nobody"}
     assert driver.ask("PUT", "/other", headers=headers).code == "InvalidArgument"
-    answer = driver.ask("PUT", "/other", headers={"x-amz-acl": "public-read"})
-    assert (answer.status, answer.code) == (501, "NotImplemented")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fixed answers: section 1.6, ACL-1, and 501 for everything that is not built."""
+"""Fixed answers: section 1.6, and 501 for everything that is not built."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ingot.s3.operations import BUCKET, ERROR, FIXED, OPERATIONS, REFUSED
-from tests.s3.driver import NAMESPACE, OTHER, OWNER, Driver
+from tests.s3.driver import NAMESPACE, OTHER, Driver
 
 ABSENT = {
     "policy": "NoSuchBucketPolicy",
@@ -76,60 +76,6 @@ def test_not_built_is_501(driver, row):
     assert (answer.status, answer.code) == (501, "NotImplemented")
     assert row.name in answer.xml.findtext("Message")
     assert driver.keys() == [b"key"]
-
-
-@pytest.mark.parametrize("path", ["/bucket", "/bucket/key"])
-def test_acl_1_reading(driver, path):
-    answer = driver.ask("GET", path, "acl")
-    assert answer.texts("Owner/ID") == [OWNER.id]
-    grant = "AccessControlList/Grant/"
-    assert answer.texts(grant + "Grantee/ID") == [OWNER.id]
-    assert answer.texts(grant + "Permission") == ["FULL_CONTROL"]
-
-
-def test_acl_2_boto3_reads_the_grantee(driver):
-    found = driver.client().get_bucket_acl(Bucket="bucket")
-    assert found["Grants"] == [
-        {
-            "Grantee": {"ID": OWNER.id, "DisplayName": "owner", "Type": "CanonicalUser"},
-            "Permission": "FULL_CONTROL",
-        }
-    ]
-
-
-@pytest.mark.parametrize("path", ["/bucket", "/bucket/key"])
-@pytest.mark.parametrize(
-    ("headers", "body", "code"),
-    [
-        ({"x-amz-acl": "private"}, b"", None),
-        ({"x-amz-acl": "bucket-owner-full-control"}, b"", None),
-        ({"x-amz-acl": "public-read"}, b"", "AccessControlListNotSupported"),
-        ({"x-amz-acl": "nonsense"}, b"", "InvalidArgument"),
-        ({"x-amz-grant-read": "id=1"}, b"", "AccessControlListNotSupported"),
-        ({"x-amz-grant-read": "id=1", "x-amz-acl": "private"}, b"", "InvalidRequest"),
-        ({}, b"<AccessControlPolicy/>", "AccessControlListNotSupported"),
-        ({"x-amz-acl": "private"}, b"<AccessControlPolicy/>", "UnexpectedContent"),
-    ],
-)
-def test_acl_1_writing(driver, path, headers, body, code):
-    answer = driver.ask("PUT", path, "acl", headers, body)
-    assert answer.status == 200 if code is None else answer.code == code
-
-
-@pytest.mark.parametrize("path", ["/bucket", "/bucket/key"])
-def test_acl_1_what_was_read_may_be_put_back(driver, path):
-    """s3cmd does, after every copy."""
-    body = driver.ask("GET", path, "acl").body
-    assert driver.ask("PUT", path, "acl", {}, body).status == 200
-    grant = body[body.index(b"<Grant>") : body.index(b"</Grant>") + len(b"</Grant>")]
-    for other in (
-        body.replace(b"FULL_CONTROL", b"READ"),
-        body.replace(grant, grant.replace(OWNER.id.encode(), OTHER.id.encode())),
-        body.replace(grant, grant + grant.replace(b"FULL_CONTROL", b"READ")),
-        body.replace(grant, b""),
-    ):
-        assert driver.ask("PUT", path, "acl", {}, other).code == "AccessControlListNotSupported"
-    assert driver.ask("PUT", path, "acl", {}, body[:-5]).code == "MalformedXML"
 
 
 @pytest.mark.parametrize(

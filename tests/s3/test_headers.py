@@ -77,9 +77,7 @@ def test_name_9_two_kib_of_metadata():
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("x-amz-acl", b"public-read", "AccessControlListNotSupported"),
         ("x-amz-acl", b"nonsense", "InvalidArgument"),
-        ("x-amz-grant-read", b"id=1", "AccessControlListNotSupported"),
         ("x-amz-storage-class", b"GLACIER", "InvalidStorageClass"),
         ("x-amz-tagging", b"a=b&a=c", "InvalidTag"),
         ("x-amz-tagging", b"a=%zz", "InvalidArgument"),
