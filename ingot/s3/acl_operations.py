@@ -65,9 +65,9 @@ class AclOperations:
         if not acls.count(config):
             check_enforced(call, config, body)
             return Response(200)
-        grants = _asked(call, body, config.owner, None)
-        made = acls.of_bucket(config)
-        document = acls.write(replace(made, grants=grants))
+        standing = acls.of_bucket(config)
+        grants = _asked(call, body, standing, None)
+        document = acls.write(replace(standing, grants=grants))
 
         def check(config: BucketConfig) -> None:
             if not acls.count(config):
@@ -108,7 +108,7 @@ class AclOperations:
         acls, config = call.access.acls, bucket.config
         found = await find_object(self._store, bucket, call)
         theirs = acls.of_version(config, found.state)
-        grants = _asked(call, body, theirs.owner, config.owner)
+        grants = _asked(call, body, theirs, config.owner)
         acls.check_public(config, grants)
         made = acls.state_acl(config, replace(theirs, grants=grants))
         return NewState(acl=made, judged=found.state.acl)
@@ -122,15 +122,17 @@ async def _document(call: Call) -> bytes:
     return body
 
 
-def _asked(call: Call, body: bytes, owner: str, bucket_owner: str | None) -> Grants:
-    """The list that the request puts on something of ``owner``'s, as ``Acls.in_headers``."""
-    acls = call.access.acls
+def _asked(call: Call, body: bytes, standing: Acl, bucket_owner: str | None) -> Grants:
+    """The list that the request puts in the place of the one that stands, as ``Acls.in_headers``.
+    What was read may be put back, even where an account that it names is gone."""
+    acls, owner = call.access.acls, standing.owner
     grants = acls.in_headers(call, owner, bucket_owner)
     if grants is not None:
         return grants
     if not body:
         raise S3Error("MissingSecurityHeader", MissingHeaderName=acl.CANNED.decode())
-    return acl.read(body, owner, acls.knows(owner, bucket_owner or owner))
+    named = [grantee for grantee, _ in standing.grants]
+    return acl.read(body, owner, acls.knows(owner, bucket_owner or owner, *named))
 
 
 def check_enforced(call: Call, config: BucketConfig, body: bytes) -> None:

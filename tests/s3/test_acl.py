@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.bucket.leaf import Acl
+from ingot.credentials import CredentialStore
 from ingot.s3 import acl
+from ingot.s3.acls import Acls
 from ingot.s3.errors import S3Error
 from tests.s3.acl_driver import (
     ANYBODY,
@@ -196,6 +198,19 @@ def test_acl_2_boto3(driver):
         given["Grants"] = [{"Grantee": email, "Permission": "READ"}]
         with pytest.raises(ClientError, match="UnresolvableGrantByEmailAddress"):
             getattr(client, f"put_{kind}_acl")(**named, AccessControlPolicy=given)
+
+
+def test_acl_3_what_was_read_may_be_put_back_when_an_account_is_gone(driver):
+    for path in ("/bucket", "/bucket/key"):
+        set_acl(driver, path, grant_read=f"id={OTHER.id}")
+        body = driver.ask("GET", path, "acl").body
+        driver.app._access.acls = Acls(CredentialStore([OWNER]))
+        before = shown(driver, path)
+        assert driver.ask("PUT", path, "acl", {}, body).status == 200
+        assert shown(driver, path) == before
+        set_acl(driver, path, acl="private")
+        assert driver.ask("PUT", path, "acl", {}, body).code == "InvalidArgument"
+        driver.app._access.acls = Acls(CredentialStore([OWNER, OTHER]))
 
 
 # -- ACL-1: where ACLs do not count ----------------------------------------------------------------
