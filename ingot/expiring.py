@@ -2,9 +2,10 @@
 
 A few times a day every bucket with rules is walked, its versions and its open uploads. What is due
 is removed by ordinary mutations, some at a time, each only if the version still is the one that was
-judged (``Expiry``): whoever overwrites or locks an object meanwhile keeps it. A round that is cut
-short is made up for by the next. A bucket that did not change is not read again before the next of
-its versions is due, since its records may have to come from the network.
+judged (``Expiry``), under the same rules: whoever overwrites, tags or locks an object meanwhile, or
+takes a rule back, keeps it. A round that is cut short is made up for by the next. A bucket that did
+not change is not read again before the next of its versions is due, since its records may have to
+come from the network.
 
 Times are wall-clock times, and a clock that is wrong would delete what nobody meant to lose: a
 round is made only while ours and the registry's are within an hour of each other. Started by
@@ -21,8 +22,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from ingot import limits
-from ingot.bucket.model import Bucket, Locked, NoSuchBucket, PreconditionFailed
-from ingot.bucket.mutation import Expiry
+from ingot.bucket.model import Bucket, BucketConfig, Locked, NoSuchBucket, PreconditionFailed
+from ingot.bucket.mutation import Check, Expiry
 from ingot.bucket.part import NoSuchUpload
 from ingot.bucket.reading import Listed
 from ingot.bucket.record import Record, decode_record
@@ -45,7 +46,7 @@ class Round:
     expired: int = 0  # current versions, that a delete marker hides now where there are versions
     removed: int = 0  # noncurrent versions and lone delete markers
     aborted: int = 0  # uploads
-    kept: int = 0  # that were due, and had changed or were locked
+    kept: int = 0  # that were due, and had changed or were locked, or the rules had changed
 
 
 class Expiring:
@@ -98,7 +99,7 @@ class Expiring:
         if done != Round():
             self._log.info(
                 "lifecycle: %d objects expired, %d versions removed, %d uploads aborted, %d kept "
-                "because they changed or are locked",
+                "because they or the rules changed, or they are locked",
                 *(done.expired, done.removed, done.aborted, done.kept),
             )
         return done
@@ -150,15 +151,27 @@ class Expiring:
                     for rule in rules
                 ):
                     try:
-                        await self._store.uploads.abort(bucket.name, upload)
+                        await self._store.uploads.abort(bucket.name, upload, _standing(bucket))
                         done.aborted += 1
-                    except NoSuchUpload:
+                    except (NoSuchUpload, PreconditionFailed):
                         done.kept += 1  # it was completed, or aborted
 
 
 def _same_rules(bucket: Bucket, before: Bucket) -> bool:
-    """Whoever takes a rule back must not lose more by it."""
+    """Whether a look at the rest makes sense. What it finds is removed on one condition."""
     return bucket.config.documents.get(LIFECYCLE) == before.config.documents[LIFECYCLE]
+
+
+def _standing(bucket: Bucket) -> Check:
+    """Refuses a removal if the rules are others by then: whoever heard that a rule is taken back
+    loses nothing by it any more."""
+    judged_by = bucket.config.documents[LIFECYCLE]
+
+    def check(config: BucketConfig) -> None:
+        if config.documents.get(LIFECYCLE) != judged_by:
+            raise PreconditionFailed("that the rules stand")
+
+    return check
 
 
 def _of_versions(rule: Rule) -> bool:
@@ -186,6 +199,7 @@ class _Walk:
         self._store = store
         self._bucket = bucket
         self._rules = rules
+        self._check = _standing(bucket)
         self._now_ms = clock.now_ms()
         self._day_ms = day_ms
         self._done = done
@@ -229,9 +243,9 @@ class _Walk:
             if not self._is_due(rule, item, record, alone, since_ms):
                 continue
             if await self._has_tags(bucket, item, rule):
-                self._due.append(
-                    Expiry(item.key, item.version, item.record, item.latest, version, self._now_ms)
-                )
+                named = (item.key, item.version, item.record, item.latest, version)
+                expiry = Expiry(*named, self._now_ms, rule.filter.tags, self._check)
+                self._due.append(expiry)
                 break
         if not item.latest:
             self._noncurrent += 1

@@ -124,6 +124,8 @@ class Fold:
                 histories.open(key, value)
                 del self.objects[key]
         try:
+            if change.check is not None:
+                change.check(self.config)
             return change.make(histories, versioning)
         except (Missing, Corruption, FormatError):
             raise
@@ -132,6 +134,11 @@ class Fold:
 
     def _take_whole(self, write: Write, of_upload: UploadChange) -> Answer:
         removed: Iterable[bytes] = ()
+        if of_upload.check is not None:
+            try:
+                of_upload.check(self.config)
+            except IngotError as refusal:
+                return refusal
         if of_upload.upload is not None:
             key, seen = of_upload.upload
             if of_upload.ends:
@@ -146,9 +153,9 @@ class Fold:
         if self._refused and not self._refused.isdisjoint([*removed, *dict(of_upload.puts)]):
             return _key_refused()
         for change in write.changes:
-            refusal = self._judge(change)
-            if refusal is not None:
-                return refusal
+            refused = self._judge(change)
+            if refused is not None:
+                return refused
         answer: Answer = None
         versioning = self._versioning
         for change in write.changes:

@@ -7,7 +7,7 @@ has no versions; the others are worked out on the key's versions (``bucket/versi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeAlias
 
 from ingot.bucket.leaf import State
@@ -20,6 +20,9 @@ from ingot.messages import BodyPosition, Cid
 
 Answer: TypeAlias = IngotError | Outcome | None
 """A refusal, or what was done: None in a bucket without versions."""
+
+Check: TypeAlias = Callable[[BucketConfig], None]
+"""May refuse what was asked, by raising: it sees the configuration as it stands at the commit."""
 
 
 class Waiter(Protocol):
@@ -57,6 +60,9 @@ class Change:
 
     plain = True
     """Whether it can be made without a look at the old value, where there are no versions."""
+
+    check: Check | None = None
+    """Asked first where there is one, and where the change is not plain."""
 
     def __init__(
         self, key: bytes, value: Cid | None, etag: str | None, condition: Condition | None
@@ -118,11 +124,11 @@ class Removal(Change):
 
 class Expiry(Removal):
     """A removal by a lifecycle rule, of what the rule was asked about and nothing else:
-    PreconditionFailed where ``judged`` (a version's id, or NULL_VERSION) is no longer ``record`` or
-    was the current version (``latest``) and is not, or the other way round. A delete marker that
-    is removed as the current version has to be the only one."""
+    PreconditionFailed where ``judged`` (a version's id, or NULL_VERSION) is no longer ``record``,
+    was the current version (``latest``) and is not, or the other way round, or lacks one of the
+    ``tags``. A delete marker that is removed as the current version has to be the only one."""
 
-    __slots__ = ("judged", "latest", "record")
+    __slots__ = ("check", "judged", "latest", "record", "tags")
 
     def __init__(
         self,
@@ -132,16 +138,20 @@ class Expiry(Removal):
         latest: bool,
         version: str | None,
         now_ms: int,
+        tags: Collection[tuple[str, str]],
+        check: Check,
     ) -> None:
         super().__init__(key, None, now_ms, version)
         self.judged = judged
         self.record = record
         self.latest = latest
+        self.tags = tags
+        self.check = check
         self.plain = False
 
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         alone = self.latest and self.version is not None
-        histories.expect(self.key, self.judged, self.record, self.latest, alone)
+        histories.expect(self.key, self.judged, self.record, self.latest, alone, self.tags)
         return super().make(histories, versioning)
 
 
@@ -168,9 +178,10 @@ class UploadChange:
     ``upload`` is the key and the CID of the upload that it concerns, None for a new one: without it
     the write is refused as NoSuchUpload. ``parts`` are keys and CIDs that must be there too, else
     PartsChanged. ``ends``: the upload goes, with every part that there is. ``puts`` come last.
+    ``check`` may refuse it.
     """
 
-    __slots__ = ("ends", "id", "parts", "puts", "upload")
+    __slots__ = ("check", "ends", "id", "parts", "puts", "upload")
 
     def __init__(
         self,
@@ -179,7 +190,9 @@ class UploadChange:
         upload: tuple[bytes, Cid] | None = None,
         parts: Iterable[tuple[bytes, Cid]] = (),
         ends: bool = False,
+        check: Check | None = None,
     ) -> None:
+        self.check = check
         self.id = id
         self.puts = puts
         self.upload = upload
@@ -235,7 +248,7 @@ class Create(Mutation):
 
 class Configure(Mutation):
     """Set the document ``name`` of the bucket's configuration, or remove it (None). ``check`` may
-    refuse it by raising: it sees the configuration as it stands at the commit."""
+    refuse it."""
 
     __slots__ = ("check", "document", "name")
 
@@ -246,7 +259,7 @@ class Configure(Mutation):
         deadline: float,
         name: str,
         document: bytes | None,
-        check: Callable[[BucketConfig], None] | None = None,
+        check: Check | None = None,
     ) -> None:
         # What it adds to a batch is the whole configuration.
         super().__init__(bucket, waiter, deadline, BUCKET_CONFIG_BYTES_MAX)

@@ -27,7 +27,7 @@ from ingot import limits, mst
 from ingot.bucket.assembly import compact
 from ingot.bucket.leaf import State
 from ingot.bucket.model import Bucket, Condition, Outcome
-from ingot.bucket.mutation import Answer, Change, StatedPut, UploadChange, Write
+from ingot.bucket.mutation import Answer, Change, Check, StatedPut, UploadChange, Write
 from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.part import (
@@ -254,10 +254,11 @@ class Uploads:
         outcome = await self._submit(target, change, blocks, changes=[put])
         return completed, outcome
 
-    async def abort(self, bucket: str, upload: Upload) -> None:
-        """End an upload and forget its parts; NoSuchUpload when another was first."""
+    async def abort(self, bucket: str, upload: Upload, check: Check | None = None) -> None:
+        """End an upload and forget its parts, unless ``check`` refuses it; NoSuchUpload when
+        another was first."""
         stem = upload.tree_key
-        change = UploadChange(upload.id, [], (stem, upload.cid), ends=True)
+        change = UploadChange(upload.id, [], (stem, upload.cid), ends=True, check=check)
         await self._submit(self._writable(bucket), change, [])
 
     @at_newest

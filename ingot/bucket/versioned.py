@@ -9,7 +9,7 @@ end (``close``). Called by ``bucket/fold.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -291,14 +291,24 @@ class Histories:
         history.add_null(Version(record, None, stated), self._judge(now_ms, False), behind)
         return Outcome(NULL_VERSION, marker)
 
-    def expect(self, key: bytes, version: str, record: Cid, latest: bool, alone: bool) -> None:
-        """PreconditionFailed unless this version is this record and the current one, or not, as
-        ``latest`` says; ``alone``: and there are no others."""
+    def expect(
+        self,
+        key: bytes,
+        version: str,
+        record: Cid,
+        latest: bool,
+        alone: bool,
+        tags: Collection[tuple[str, str]],
+    ) -> None:
+        """PreconditionFailed unless this version is this record, has these tags, and is the current
+        one, or not, as ``latest`` says; ``alone``: and there are no others."""
         history = self._keys[key]
         id = None if version == NULL_VERSION else version
         found = history.find(id)
         if found is None or found.record != record or (found is history.current) is not latest:
             raise PreconditionFailed("that it is as it was judged")
+        if tags and not self.written.state_of(found.state).tags.items() >= set(tags):
+            raise PreconditionFailed("that it has the tags that it was judged by")
         if alone and history.older.newest() is not None:
             raise PreconditionFailed("that it is the only version")
 

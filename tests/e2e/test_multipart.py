@@ -1,15 +1,12 @@
-"""Multipart uploads by the clients that people use, over real sockets; and under kill -9."""
+"""Multipart uploads by the clients that people use, over real sockets."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-import random
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import boto3
 import pytest
@@ -182,133 +179,3 @@ def test_parts_from_many_connections_at_once(gateway, bucket):
     assert len(answers) == 1 and answers.pop()[0] == 200
     assert first.get(f"/{bucket}/k").body == b"".join(pieces)
     first.close()
-
-
-# -- kill -9 ------------------------------------------------------------------------------------
-
-PART = content(5 * MIB, 13)
-CLIENTS = 8
-
-
-class Worker(threading.Thread):
-    """Goes through uploads of its own keys; knows what was acknowledged and what was under way."""
-
-    def __init__(self, number: int, client: Client, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.number, self.client = number, client
-        self.random = random.Random(seed)
-        self.parts: dict[tuple[str, str], dict[int, str]] = {}  # acknowledged, of open uploads
-        self.objects: dict[str, str] = {}  # key -> sha256
-        self.under_way: tuple[str, str, str] | None = None  # operation, key, upload id
-        self.result = ""  # sha256 of what the Complete under way would make
-        self.wrong = ""
-
-    def run(self) -> None:
-        try:
-            for step in range(1_000_000):
-                self.step(f"w{self.number}-{step}")
-        except (OSError, http.client.HTTPException):
-            pass  # the gateway was killed
-        except Exception as error:
-            self.wrong = repr(error)
-        finally:
-            self.client.close()
-
-    def step(self, key: str) -> None:
-        self.under_way = ("create", key, "")
-        answer = self.expect(self.client.request("POST", f"/crash/{key}", query="uploads"), 200)
-        upload = re.search(rb"<UploadId>(.+)</UploadId>", answer)[1].decode()
-        parts = self.parts[key, upload] = {}
-        pieces = [PART, self.random.randbytes(self.random.choice((0, 1, 5000, 70_000)))]
-        if self.random.random() < 0.7:
-            del pieces[0]
-        for number, data in enumerate(pieces, 1):
-            self.under_way = ("part", key, upload)
-            query = f"partNumber={number}&uploadId={upload}"
-            self.expect(self.client.request("PUT", f"/crash/{key}", data, query=query), 200)
-            parts[number] = hashlib.md5(data).hexdigest()
-        choice = self.random.random()
-        if choice < 0.2:
-            return  # stays open
-        if choice < 0.4:
-            self.under_way = ("abort", key, upload)
-            query = f"uploadId={upload}"
-            self.expect(self.client.request("DELETE", f"/crash/{key}", query=query), 204)
-        else:
-            self.result = hashlib.sha256(b"".join(pieces)).hexdigest()
-            self.under_way = ("complete", key, upload)
-            self.expect(complete(self.client, key, upload, parts), 200)
-            self.objects[key] = self.result
-        del self.parts[key, upload]
-        self.under_way = None
-
-    def expect(self, answer: object, status: int) -> bytes:
-        assert answer.status == status, answer
-        return answer.body
-
-
-def complete(client: Client, key: str, upload: str, parts: dict[int, str]) -> object:
-    entries = "".join(
-        f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
-        for number, etag in parts.items()
-    )
-    document = f"<CompleteMultipartUpload>{entries}</CompleteMultipartUpload>".encode()
-    return client.request("POST", f"/crash/{key}", document, query=f"uploadId={upload}")
-
-
-def check(client: Client, worker: Worker) -> None:
-    """Everything acknowledged stands; what was under way happened whole or not at all."""
-    assert not worker.wrong, worker.wrong
-    doubtful = worker.under_way
-    for key, digest in worker.objects.items():
-        answer = client.get(f"/crash/{key}")
-        assert hashlib.sha256(answer.body).hexdigest() == digest, key
-    for (key, upload), parts in worker.parts.items():
-        listed = client.request("GET", f"/crash/{key}", query=f"uploadId={upload}")
-        unsure = doubtful is not None and doubtful[1:] == (key, upload)
-        if listed.status == 404:
-            assert unsure and doubtful[0] in ("complete", "abort"), (key, "an upload is lost")
-            found = client.get(f"/crash/{key}")
-            if doubtful[0] == "abort":
-                assert found.status == 404
-                continue
-            assert hashlib.sha256(found.body).hexdigest() == worker.result
-            again = complete(client, key, upload, parts)
-            assert again.status == 200, "its client never heard the answer and asks again"
-            continue
-        etags = re.findall(rb"<ETag>&quot;(.+?)&quot;</ETag>", listed.body)
-        known = [etag.encode() for etag in parts.values()]
-        assert etags[: len(known)] == known, "an acknowledged part is lost"
-        assert len(etags) == len(known) or (unsure and doubtful[0] == "part")
-        assert client.get(f"/crash/{key}").status == 404, "an object of an open upload"
-
-
-@pytest.mark.parametrize("seed", [1])
-def test_kill_9_loses_no_part_and_no_object(private_path: Path, seed: int) -> None:
-    rng = random.Random(seed)
-    workers: list[Worker] = []
-    gateway = Gateway(private_path / "data")
-    assert gateway.client().put("/crash", b"").status == 200
-    for _ in range(3):
-        fresh = [
-            Worker(len(workers) + n, gateway.client(), rng.randrange(1 << 30))
-            for n in range(CLIENTS)
-        ]
-        for worker in fresh:
-            worker.start()
-        fresh[0].join(rng.uniform(0.5, 1.2))  # how long the load runs
-        gateway.kill()
-        for worker in fresh:
-            worker.join()
-        workers += fresh
-        gateway = Gateway(private_path / "data")
-        client = gateway.client()
-        for worker in workers:
-            check(client, worker)
-            if worker.under_way is not None:  # settled now: it is one or the other for good
-                worker.parts.pop(worker.under_way[1:], None)
-                worker.under_way = None
-        client.close()
-    assert sum(len(worker.objects) for worker in workers) > 0
-    assert sum(len(worker.parts) for worker in workers) > 0
-    assert gateway.stop() == 0

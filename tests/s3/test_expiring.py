@@ -321,8 +321,42 @@ async def test_a_rule_that_was_taken_back_removes_no_more(
         await case.put(f"k{number}", 9)
     await case.rules(Rule("r", True, Filter(), days=1))
     done = await faster(case, monkeypatch, lambda: case.store.configure("b", "lifecycle", None))
-    assert done == Round(expired=2), "those that were on their way"
-    assert len(await case.keys()) == 4
+    assert done == Round(kept=2), "those that were on their way"
+    assert len(await case.keys()) == 6
+
+
+async def test_a_rule_that_was_taken_back_aborts_no_more(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = case.clock.ms - 9 * DAY_MS
+    upload = await case.store.uploads.create("b", Upload(b"k", "", at, "o", "O", {}, {}, "", False))
+    await case.rules(Rule("r", True, Filter(), abort_days=1))
+    abort = case.store.uploads.abort
+
+    async def late(*arguments: Any) -> None:
+        await case.store.configure("b", "lifecycle", None)
+        await abort(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case.store.uploads, "abort", late)
+        assert await case.expiring.round() == Round(kept=1)
+    assert await case.store.uploads.find(case.store.bucket("b"), b"k", upload.id)
+
+
+@pytest.mark.parametrize("status", [None, ENABLED, SUSPENDED])
+async def test_what_was_tagged_anew_meanwhile_stays(
+    case: Case, monkeypatch: pytest.MonkeyPatch, status: bytes | None
+) -> None:
+    if status is not None:
+        await case.store.configure("b", VERSIONING, status)
+    await case.put("k", 9, tags={"a": "1", "b": "2"})
+    await case.rules(Rule("r", True, Filter(tags=(("a", "1"),)), days=1))
+    new = NewState(tags={"a": "3", "b": "2"})
+    done = await faster(case, monkeypatch, lambda: case.store.set_state("b", b"k", None, new, 0))
+    assert done == Round(kept=1)
+    assert await case.expiring.round() == Round()
+    await case.store.set_state("b", b"k", None, NewState(tags={"a": "1", "c": "3"}), 0)
+    assert await case.expiring.round() == Round(expired=1)
 
 
 async def test_a_bucket_that_goes_meanwhile(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
