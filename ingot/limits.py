@@ -152,6 +152,7 @@ LIFECYCLE_PAGE: Final = 500  # versions that are looked at between two looks at 
 LIFECYCLE_BATCH: Final = 100  # removals in one mutation: requests have their place in its batch
 LIFECYCLE_SKEW_MS: Final = 3_600_000  # between ours and Postgres's clock; over it nothing goes
 ACL_GRANTS_MAX: Final = 100  # of one access control list, S3's own rule
+GRANTEE_CHARS_MAX: Final = 256  # of a canonical id in one; ours have 64
 ACL_TRIES: Final = 8  # of a change of an ACL that others change meanwhile; then 503
 PARSED_DOCUMENTS_MAX: Final = 256  # of a kind, of buckets' configurations; 64 KiB each at worst
 AUTHORIZATION_BYTES_MAX: Final = 1 * KIB  # of one that is held; a longer one is parsed each time

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ingot.bucket.leaf import Acl, Grants
-from ingot.limits import ACL_GRANTS_MAX
+from ingot.limits import ACL_GRANTS_MAX, GRANTEE_CHARS_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import Element, document, element, parse
 
@@ -175,7 +175,7 @@ def _grantee(kind: str, value: str, knows: Knows) -> str:
     if kind == "uri":
         if value not in GROUPS:
             raise _invalid("Invalid group uri", "Group/URI", value)
-    elif value in GROUPS or not value or not knows(value):
+    elif value in GROUPS or not 0 < len(value) <= GRANTEE_CHARS_MAX or not knows(value):
         raise _invalid("Invalid id", "CanonicalUser/ID", value)
     return value
 

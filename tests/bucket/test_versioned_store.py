@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from ingot.bucket.leaf import COMPLIANCE, GOVERNANCE, Retention, State
+from ingot.bucket.leaf import COMPLIANCE, GOVERNANCE, Acl, Retention, State
 from ingot.bucket.model import (
     ENABLED,
     NULL_VERSION,
     SUSPENDED,
     VERSIONING,
+    AclChanged,
     BucketConfig,
     BucketNotEmpty,
     Condition,
@@ -244,6 +245,36 @@ async def test_each_version_has_its_state(world: World) -> None:
     for id in (None, marker.version):
         with pytest.raises(IsDeleteMarker):
             await world.store.set_state("b", b"k", id, new, NOW)
+
+
+async def test_an_acl_is_of_a_version_and_changes_as_it_was_judged(world: World) -> None:
+    """ACL-4: the record stays, a new version begins without; pages lead to whose a key is."""
+    store = world.store
+    one, two = (Acl("w", "writer", (("w", given),)) for given in ("READ", "WRITE"))
+    for status in (None, ENABLED):
+        if status is not None:
+            await versioning(world, status)
+        await put(world, b"k", "1", state=State({"a": "b"}, acl=one))
+        await put(world, b"l", "1")
+        with pytest.raises(AclChanged):
+            await store.set_state("b", b"k", None, NewState(acl=two, judged=None), NOW)
+        for acl, judged in ((two, one), (None, two), (one, None)):
+            await store.set_state("b", b"k", None, NewState(acl=acl, judged=judged), NOW)
+            found = await look(world, b"k")
+            assert found is not None and found.state == State({"a": "b"}, acl=acl)
+            assert found.record.etag == "1"
+        bucket = store.bucket("b")
+        states = await store.states(bucket, await store.page(bucket, b"", b"", None, 10))
+        assert list(states) == [b"k"]
+        assert await store.acls(states.values()) == {states[b"k"]: one}
+        await put(world, b"k", "2")
+        bucket = store.bucket("b")
+        assert await store.states(bucket, await store.page(bucket, b"", b"", None, 10)) == {}
+    acls = await store.acls([item.state for item in await everything(world) if item.state])
+    assert list(acls.values()) == [one], "of the version before"
+    await remove(world, Removal(b"k", None, NOW, state=State(acl=two)))
+    marker = (await everything(world))[0]
+    assert await store.acls([marker.state]) == {marker.state: two}
 
 
 async def test_what_is_locked_stays(world: World) -> None:

@@ -88,6 +88,7 @@ def test_acl_2_canned(name, of_object, of_bucket):
         ("id=a id=b", "InvalidArgument"),
         ('id="a', "InvalidArgument"),
         ("id=unknown", "InvalidArgument"),
+        ("id=" + "a" * 257, "InvalidArgument"),
         ("name=a", "InvalidArgument"),
         ("uri=http://acs.amazonaws.com/groups/global/Nobody", "InvalidArgument"),
         (f"id={acl.ALL_USERS}", "InvalidArgument"),
