@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ingot.config import Config
+    from ingot.credentials import Account
+    from ingot.ports import AccessQuestion, Decision
     from ingot.server import Deps, Server
 
-__all__ = ["Config", "Deps", "Server", "__version__"]
+__all__ = ["AccessQuestion", "Account", "Config", "Decision", "Deps", "Server", "__version__"]
 __version__ = "0.1.0"
 
-_HOMES = {"Config": "ingot.config", "Deps": "ingot.server", "Server": "ingot.server"}
+_HOMES = {
+    "AccessQuestion": "ingot.ports",
+    "Account": "ingot.credentials",
+    "Config": "ingot.config",
+    "Decision": "ingot.ports",
+    "Deps": "ingot.server",
+    "Server": "ingot.server",
+}
 
 
 def __getattr__(name: str) -> object:

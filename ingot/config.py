@@ -39,6 +39,7 @@ _OTHER_VARIABLES = (
 )
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OWNERSHIPS = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
+RECREATIONS = ("aws", "idempotent")
 
 
 def parse_size(text: str) -> int:
@@ -71,6 +72,13 @@ class Config:
     default_object_ownership: str = _setting("BucketOwnerEnforced", "ownership")
     """Of a bucket whose creation does not say: BucketOwnerEnforced, BucketOwnerPreferred or
     ObjectWriter."""
+    recreate_own_bucket: str = _setting("aws", "recreation")
+    """What creating a bucket hears from somebody who has it already. ``aws``: in us-east-1 200, in
+    every other region 409 BucketAlreadyOwnedByYou. ``idempotent``: 200 where the request asks for
+    what the bucket is, else 409 BucketAlreadyExists."""
+    form_signature_v2: bool = _setting(True, "flag")
+    """Take forms that are signed by HMAC-SHA1 (Signature Version 2), as boto3 signs them for
+    us-east-1 unless told otherwise. Nothing else is taken with that signature."""
     credentials: str | None = _setting(None, "path")
     tls_certificate: str | None = _setting(None, "path")
     tls_key: str | None = _setting(None, "path")
@@ -311,6 +319,8 @@ def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
         raise ValueError(f"{value!r} is not a region name such as us-east-1")
     elif kind == "ownership" and value not in OWNERSHIPS:
         raise ValueError(f"{value!r} is none of {', '.join(OWNERSHIPS)}")
+    elif kind == "recreation" and value not in RECREATIONS:
+        raise ValueError(f"{value!r} is none of {', '.join(RECREATIONS)}")
     elif kind == "level":
         value = value.lower()
         if value not in LOG_LEVELS:

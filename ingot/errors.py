@@ -45,6 +45,10 @@ class Unavailable(IngotError):
         self.retry_after_s = retry_after_s
 
 
+class Unserved(Unavailable):
+    """This gateway answers nothing now: its lease is lost, or is not surely its own."""
+
+
 class Unfetched(Unavailable):
     """A block lies in a cold segment, and the network cannot give it now."""
 

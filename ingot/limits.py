@@ -132,6 +132,22 @@ REFUSALS_MAX: Final = 64  # connections over the cap that are being told 503
 DISPLACE_AMONG: Final = 64  # of the oldest connections one is closed for a new one over the cap
 LISTEN_BACKLOG: Final = 1024
 
+# -- accounts of a host -------------------------------------------------------------------------
+ACCOUNT_LIFETIME_S: Final = 60.0  # that one is believed: a revoked key works no longer than that
+UNKNOWN_KEY_LIFETIME_S: Final = 5.0  # that there is none: a new key works after that at the latest
+ACCOUNTS_HELD_MAX: Final = 4096
+UNKNOWN_KEYS_HELD_MAX: Final = 4096
+ACCOUNT_LOOKUP_S: Final = 5.0  # that the host's store may take; then 503
+ACCOUNT_LOOKUPS_MAX: Final = 64  # at a time; 503 for further keys
+ACCESS_KEY_CHARS_MAX: Final = 128  # of one that the host's store is asked about
+
+# -- form uploads -------------------------------------------------------------------------------
+FORM_FIELDS_BYTES_MAX: Final = 20 * KIB  # names and values before the file: S3's own rule
+FORM_HEAD_BYTES_MAX: Final = 64 * KIB  # all that stands before the file, heads of parts too
+FORM_LINE_BYTES_MAX: Final = 4 * KIB  # of the head of a part; the file's name is in one
+FORM_PARTS_MAX: Final = 256
+FORM_BUFFER_BYTES: Final = 64 * KIB  # of the body, parsed at a time
+
 # -- multipart uploads --------------------------------------------------------------------------
 PARTS_MAX: Final = 10_000
 PART_BYTES_MIN: Final = 5 * MIB  # of any part but the last

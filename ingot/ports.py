@@ -1,12 +1,15 @@
-"""The edges that have two implementations each: registry, file system, lanes, clock, nodes.
+"""The edges that have two implementations each: registry, file system, lanes, clock, nodes; and
+what only a host implements: a store of accounts, an authorizer.
 
-``ingot.server`` chooses; tests and the simulation put their own in. Pure: protocols only.
+``ingot.server`` chooses; tests and the simulation put their own in. Pure: protocols, and the values
+of those that hosts implement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ingot.messages import (
     BodyPosition,
@@ -18,6 +21,48 @@ from ingot.messages import (
     HeadMove,
     Shipment,
 )
+
+if TYPE_CHECKING:
+    from ingot.credentials import Account
+
+
+class AccountStore(Protocol):
+    """Accounts as a host keeps them, asked when a request is signed with a key that is not held
+    (``ingot.accounts``). It runs on the server's loop. One that raises, or takes longer than
+    ``ACCOUNT_LOOKUP_S``, makes requests with that key 503; they are never let in."""
+
+    async def get(self, access_key: str) -> Account | None:
+        """The account with this access key; None where there is none."""
+        ...
+
+
+class Decision(Enum):
+    """What an authorizer says. USUAL: what bucket owner, policy and ACLs say holds."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    USUAL = "usual"
+
+
+class AccessQuestion(NamedTuple):
+    """One right that a request needs. ``account`` is a canonical id, None for a request without a
+    signature; ``operation`` is as S3 names it (``GetObject``); ``action`` as policies do
+    (``s3:GetObject``): an operation may need several. ``bucket`` is "" for ListBuckets, ``key`` is
+    "" where the action is about the bucket."""
+
+    account: str | None
+    operation: str
+    action: str
+    bucket: str
+    key: str
+
+
+class Authorizer(Protocol):
+    """A host that decides who may do what. It is asked before anything else is, about every right,
+    in the middle of requests and on the server's loop: so it answers from memory and never waits.
+    One that raises makes the request 500."""
+
+    def decide(self, question: AccessQuestion) -> Decision: ...
 
 
 class Clock(Protocol):

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ingot import limits
+from ingot.accounts import Accounts, HeldAccounts
 from ingot.body.ingest import Ingest
 from ingot.bucket.checkpoint import Checkpoints
 from ingot.bucket.nodes import Nodes, Published
@@ -35,7 +36,7 @@ from ingot.expiring import Expiring
 from ingot.lease import Lease
 from ingot.listener import HttpServer
 from ingot.offload import Lanes
-from ingot.ports import Clock, FileSystem, Registry
+from ingot.ports import AccountStore, Authorizer, Clock, FileSystem, Registry
 from ingot.running import RunningServer, loop_factory
 from ingot.s3.app import App
 from ingot.segment_rows import SegmentRows
@@ -62,7 +63,8 @@ class Deps:
 
     registry: Registry | None = None
     pool: Any = None  # an asyncpg pool that belongs to the server's loop
-    accounts: CredentialStore | None = None
+    accounts: CredentialStore | AccountStore | None = None
+    authorizer: Authorizer | None = None
     clock: Clock | None = None
     files: FileSystem | None = None
     logger: logging.Logger | None = None
@@ -104,7 +106,7 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             store, accounts = await self._open(stack)
             if listening:
-                await self._listen(store, accounts, stack)
+                await self._listen(store, self._held(accounts, stack), stack)
             self._stack = stack.pop_all()
 
     async def stop(self, deadline_s: float = limits.STOP_DEADLINE_S) -> None:
@@ -152,7 +154,9 @@ class Server:
 
     # -- start, in order ---------------------------------------------------------------------------
 
-    async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Store, CredentialStore]:
+    async def _open(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[Store, CredentialStore | AccountStore]:
         directory = DataDirectory(self.config.data_dir)
         directory.prepare()
         await self._lock(directory, stack)
@@ -165,12 +169,30 @@ class Server:
         lease = await self._take_lease(registry, directory, stack)
         return await self._open_store(registry, lease, directory, mark, stack), accounts
 
+    def _held(
+        self, accounts: CredentialStore | AccountStore, stack: contextlib.AsyncExitStack
+    ) -> Accounts:
+        """Accounts that can be had without waiting, or say that they cannot."""
+        if isinstance(accounts, CredentialStore):
+            return accounts
+        held = HeldAccounts(accounts, self.clock)
+        stack.callback(held.close)
+        return held
+
     async def _listen(
-        self, store: Store, accounts: CredentialStore, stack: contextlib.AsyncExitStack
+        self, store: Store, accounts: Accounts, stack: contextlib.AsyncExitStack
     ) -> None:
         config = self.config
-        ownership = config.default_object_ownership
-        app = App(store, accounts, config.region, self.clock, default_ownership=ownership)
+        app = App(
+            store,
+            accounts,
+            config.region,
+            self.clock,
+            default_ownership=config.default_object_ownership,
+            recreate_own_bucket=config.recreate_own_bucket,
+            form_signature_v2=config.form_signature_v2,
+            authorizer=self.deps.authorizer,
+        )
         http = self.http = HttpServer(
             app.handle,
             limits=config.http_limits(),
@@ -212,7 +234,9 @@ class Server:
         stack.push_async_callback(network.stop)
         self.config = pointed(self.config, network, self.clock.now_ms() // 1000)
 
-    def _accounts(self, directory: DataDirectory, mark: StoreMark) -> CredentialStore:
+    def _accounts(
+        self, directory: DataDirectory, mark: StoreMark
+    ) -> CredentialStore | AccountStore:
         if self.deps.accounts is not None:
             return self.deps.accounts
         accounts = CredentialStore.load(directory.path, self.config.credentials, root_id=mark.root)

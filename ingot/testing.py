@@ -16,6 +16,7 @@ from typing import Any
 from ingot.config import Config
 from ingot.credentials import Account, CredentialStore
 from ingot.forge.network import Network
+from ingot.ports import AccountStore, Authorizer
 from ingot.registry.memory import MemoryRegistry
 from ingot.server import Deps, RunningServer, Server
 
@@ -28,9 +29,22 @@ SECRET_KEY = "ingot-testing-secret-key-0000000000000000"
 class Gateway:
     """Works as ``with`` (on a thread of its own) and as ``async with`` (on the running loop)."""
 
-    def __init__(self, registry: MemoryRegistry | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        registry: MemoryRegistry | None = None,
+        *,
+        accounts: CredentialStore | AccountStore | None = None,
+        authorizer: Authorizer | None = None,
+        **settings: Any,
+    ) -> None:
+        """``accounts``: the host's own; without, there is the one of ``ACCESS_KEY``."""
         self.access_key, self.secret_key = ACCESS_KEY, SECRET_KEY
         self.registry = registry or MemoryRegistry()
+        if accounts is None:
+            account = Account(self.access_key, self.secret_key, "0" * 63 + "1", "testing")
+            accounts = CredentialStore([account])
+        self._accounts = accounts
+        self._authorizer = authorizer
         self._settings = settings
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._running: RunningServer | None = None
@@ -57,8 +71,7 @@ class Gateway:
         if "data_dir" not in settings:
             self._directory = tempfile.TemporaryDirectory(prefix="ingot-testing-")
             settings["data_dir"] = self._directory.name
-        account = Account(self.access_key, self.secret_key, "0" * 63 + "1", "testing")
-        deps = Deps(registry=self.registry, accounts=CredentialStore([account]))
+        deps = Deps(registry=self.registry, accounts=self._accounts, authorizer=self._authorizer)
         self.server = Server(Config(**settings), deps)
         return self.server
 

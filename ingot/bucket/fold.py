@@ -124,8 +124,7 @@ class Fold:
                 histories.open(key, value)
                 del self.objects[key]
         try:
-            if change.check is not None:
-                change.check(self.config)
+            change.meet(self.config)
             return change.make(histories, versioning)
         except (Missing, Corruption, FormatError):
             raise

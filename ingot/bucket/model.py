@@ -73,6 +73,7 @@ class AclChanged(RequestError):
 VERSIONING: Final = "versioning"  # the document of a bucket that has versions, or had
 ENABLED: Final = b"enabled"  # every write makes a version
 SUSPENDED: Final = b"suspended"  # every write replaces the null version
+OBJECT_LOCK: Final = "object-lock"  # the document of one whose versions can be locked
 NULL_VERSION: Final = "null"  # how the version without an id is called
 
 

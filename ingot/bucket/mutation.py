@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeAlias
 
 from ingot.bucket.leaf import State
-from ingot.bucket.model import Bucket, BucketConfig, Condition, Outcome
+from ingot.bucket.model import OBJECT_LOCK, Bucket, BucketConfig, Condition, Outcome
 from ingot.bucket.versioned import Histories
 from ingot.bucket.versions import NewState
-from ingot.errors import IngotError
+from ingot.errors import IngotError, Unavailable
 from ingot.limits import BUCKET_CONFIG_BYTES_MAX
 from ingot.messages import BodyPosition, Cid
 
@@ -23,6 +23,9 @@ Answer: TypeAlias = IngotError | Outcome | None
 
 Check: TypeAlias = Callable[[BucketConfig], None]
 """May refuse what was asked, by raising: it sees the configuration as it stands at the commit."""
+
+Judge: TypeAlias = Callable[[BucketConfig], State]
+"""What state a new version begins with. Called again where a batch is tried again."""
 
 
 class Waiter(Protocol):
@@ -61,9 +64,6 @@ class Change:
     plain = True
     """Whether it can be made without a look at the old value, where there are no versions."""
 
-    check: Check | None = None
-    """Asked first where there is one, and where the change is not plain."""
-
     def __init__(
         self, key: bytes, value: Cid | None, etag: str | None, condition: Condition | None
     ) -> None:
@@ -72,23 +72,44 @@ class Change:
         self.etag = etag
         self.condition = condition
 
+    def meet(self, config: BucketConfig) -> None:
+        """Hear the configuration as it stands at the commit, before ``make``; IngotError refuses.
+        Unavailable for a put that knows of no lock: one was turned on meanwhile, and may retain new
+        versions."""
+        if self.value is not None and OBJECT_LOCK in config.documents:
+            raise Unavailable("object lock was turned on while the object was being written")
+
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         """Do it to the versions of the key. IngotError where it is refused."""
         return histories.put(self, State(), versioning)
 
 
 class StatedPut(Change):
-    """A put whose version begins with tags or a lock."""
+    """A put whose version begins with tags or a lock. ``judge`` gives the state that follows from
+    the bucket's configuration at the commit: of a bucket with versions."""
 
-    __slots__ = ("state",)
+    __slots__ = ("judge", "state")
 
     plain = False
 
     def __init__(
-        self, key: bytes, value: Cid, etag: str, condition: Condition | None, state: State
+        self,
+        key: bytes,
+        value: Cid,
+        etag: str,
+        condition: Condition | None,
+        state: State,
+        judge: Judge | None = None,
     ) -> None:
         super().__init__(key, value, etag, condition)
         self.state = state
+        self.judge = judge
+
+    def meet(self, config: BucketConfig) -> None:
+        if self.judge is None:
+            super().meet(config)
+        else:
+            self.state = self.judge(config)
 
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         return histories.put(self, self.state, versioning)
@@ -148,6 +169,9 @@ class Expiry(Removal):
         self.tags = tags
         self.check = check
         self.plain = False
+
+    def meet(self, config: BucketConfig) -> None:
+        self.check(config)
 
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         alone = self.latest and self.version is not None

@@ -34,7 +34,7 @@ from ingot.bucket.mutation import Create, Drop, Mutation, Write
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.pins import Pins
 from ingot.bucket.values import Value
-from ingot.errors import FormatError, IngotError, LeaseLost, RootMoved, Unavailable
+from ingot.errors import FormatError, IngotError, LeaseLost, RootMoved, Unavailable, Unserved
 from ingot.messages import BodyPosition, Cid, CommitRecord, CommitRef, HeadMove
 from ingot.ports import Clock, Registry
 
@@ -153,7 +153,7 @@ class Pipeline:
         if self.failed is None:
             self.failed = why
             log.critical("no more commits: %s", why)
-        refusal = Unavailable(f"this gateway no longer serves: {why}")
+        refusal = Unserved(f"this gateway no longer serves: {why}")
         for mutation in self._pending():
             _refuse(mutation, refusal)
         self._queue.clear()
@@ -189,7 +189,7 @@ class Pipeline:
     def submit(self, mutation: Mutation) -> None:
         """Queue it; its waiter hears the outcome. Unavailable where it cannot be taken now."""
         if self.failed is not None:
-            raise Unavailable(f"this gateway no longer serves: {self.failed}")
+            raise Unserved(f"this gateway no longer serves: {self.failed}")
         if self._stopping:
             raise Unavailable("the gateway is stopping")
         if self.registry_away:

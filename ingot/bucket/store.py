@@ -41,6 +41,7 @@ from ingot.bucket.mutation import (
     Configure,
     Create,
     Drop,
+    Judge,
     Removal,
     Restating,
     StatedPut,
@@ -55,7 +56,7 @@ from ingot.bucket.record import Record, cid_of, decode_record, encode_record
 from ingot.bucket.slices import StoredBody, Unwritten, parts_of, whole_chunks
 from ingot.bucket.uploads import Uploads
 from ingot.bucket.versions import NewState
-from ingot.errors import Corruption, FormatError, IngotError, Missing, Unavailable
+from ingot.errors import Corruption, FormatError, IngotError, Missing, Unavailable, Unserved
 from ingot.messages import Body, BodyPosition, BodyStream, Cid
 from ingot.ports import Clock
 
@@ -122,9 +123,9 @@ class Store:
 
     def _serving(self) -> None:
         if self._clock.boottime() >= self.lease_until:
-            raise Unavailable("the lease is not confirmed: the registry cannot be reached", 2)
+            raise Unserved("the lease is not confirmed: the registry cannot be reached", 2)
         if self.pipeline.failed is not None:
-            raise Unavailable(f"this gateway no longer serves: {self.pipeline.failed}", 5)
+            raise Unserved(f"this gateway no longer serves: {self.pipeline.failed}", 5)
 
     def bucket(self, name: str) -> Bucket:
         """NoSuchBucket. Never waits."""
@@ -355,15 +356,19 @@ class Store:
         record: Record,
         condition: Condition | None = None,
         state: State | None = None,
+        judge: Judge | None = None,
     ) -> Outcome | None:
-        """Commit ``record`` at its key, with tags or a lock of its own. NoSuchBucket,
-        PreconditionFailed, NotFound (If-Match on an absent key), KeyRefused."""
+        """Commit ``record`` at its key, with tags or a lock of its own: ``state``, or what
+        ``judge`` gives at the commit. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
+        absent key), KeyRefused."""
         target = self.writable(bucket)
         block = encode_record(record)
         cid = cid_of(block)
         body = record.body
-        if state:
-            change: Change = StatedPut(record.key, cid, record.etag, condition, state)
+        if state or judge is not None:
+            change: Change = StatedPut(
+                record.key, cid, record.etag, condition, state or State(), judge
+            )
         else:
             change = Change(record.key, cid, record.etag, condition)
         waiter = self._waiter()

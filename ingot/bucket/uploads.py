@@ -27,7 +27,15 @@ from ingot import limits, mst
 from ingot.bucket.assembly import compact
 from ingot.bucket.leaf import State
 from ingot.bucket.model import Bucket, Condition, Outcome
-from ingot.bucket.mutation import Answer, Change, Check, StatedPut, UploadChange, Write
+from ingot.bucket.mutation import (
+    Answer,
+    Change,
+    Check,
+    Judge,
+    StatedPut,
+    UploadChange,
+    Write,
+)
 from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.part import (
@@ -215,12 +223,13 @@ class Uploads:
         asked: bytes,
         condition: Condition | None = None,
         state: State | None = None,
+        judge: Judge | None = None,
     ) -> tuple[Completed, Outcome | None]:
         """Make ``record``, which was assembled from the ``chosen`` parts, the object at the
-        upload's key, with ``state``, and end the upload. NoSuchUpload, PreconditionFailed, NotFound
-        (If-Match on an absent key); PartsChanged when a chosen part was replaced meanwhile;
-        Corruption where a part has lost a chunk, or the node over its many: the object would lack
-        it too."""
+        upload's key, with ``state`` or what ``judge`` gives, and end the upload. NoSuchUpload,
+        PreconditionFailed, NotFound (If-Match on an absent key); PartsChanged when a chosen part
+        was replaced meanwhile; Corruption where a part has lost a chunk, or the node over its many:
+        the object would lack it too."""
         target = self._writable(bucket)
         parts_chunks = [cid for _, part in chosen for cid, _ in part.body.chunks]
         record.body.pin = Pin(self._pins, parts_chunks)
@@ -249,8 +258,8 @@ class Uploads:
         )
         blocks = [*record.body.blocks, (cid, block), (marker_cid, marker)]
         put = Change(record.key, cid, record.etag, condition)
-        if state:
-            put = StatedPut(record.key, cid, record.etag, condition, state)
+        if state or judge is not None:
+            put = StatedPut(record.key, cid, record.etag, condition, state or State(), judge)
         outcome = await self._submit(target, change, blocks, changes=[put])
         return completed, outcome
 

@@ -28,8 +28,8 @@ from ingot.s3.policy import Asked, Policy, read
 from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
 
 if TYPE_CHECKING:
+    from ingot.accounts import Accounts
     from ingot.bucket.store import Store
-    from ingot.s3.auth import Accounts
     from ingot.s3.call import Call
 
 OWN_POLICY: Final = ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy")
@@ -38,6 +38,9 @@ _ID_CHARS: Final = 64
 
 class Access:
     """Belongs to one server. ``accounts`` are those whose access keys policies may name."""
+
+    decides = False
+    """Whether an owner's everyday requests have to be asked about too."""
 
     def __init__(self, accounts: Accounts) -> None:
         self.acls = Acls(accounts if isinstance(accounts, People) else None)
@@ -174,11 +177,19 @@ def _copy_source(call: Call) -> str | None:
 def _auth_type(call: Call) -> str | None:
     if call.account is ANONYMOUS:
         return None
+    if call.authenticated.form:
+        return "POST"
     return "REST-QUERY-STRING" if call.authenticated.presigned else "REST-HEADER"
 
 
-def _signature_age(call: Call) -> str | None:
+def _signature_version(call: Call) -> str | None:
     if call.account is ANONYMOUS:
+        return None
+    return sigv4.ALGORITHM.decode() if call.authenticated.stamp else "AWS"
+
+
+def _signature_age(call: Call) -> str | None:
+    if call.account is ANONYMOUS or not call.authenticated.stamp:
         return None
     return str(call.now_ms - sigv4.parse_stamp(call.authenticated.stamp))
 
@@ -192,9 +203,7 @@ _FACTS: Final[dict[str, Callable[[Call], str | None]]] = {
     "aws:principaltype": lambda call: "Anonymous" if call.account is ANONYMOUS else "Account",
     "s3:x-amz-copy-source": _copy_source,
     "s3:authtype": _auth_type,
-    "s3:signatureversion": lambda call: (
-        None if call.account is ANONYMOUS else sigv4.ALGORITHM.decode()
-    ),
+    "s3:signatureversion": _signature_version,
     "s3:signatureage": _signature_age,
 }
 _PARAMETERS: Final = {

@@ -11,6 +11,7 @@ from typing import Final
 from ingot.s3.operations import BUCKET, OBJECT, OPERATIONS, Operation
 
 _OTHERS: Final = {
+    "ListBuckets": "ListAllMyBuckets",
     "HeadBucket": "ListBucket",
     "ListObjects": "ListBucket",
     "ListObjectsV2": "ListBucket",
@@ -40,6 +41,7 @@ _OTHERS: Final = {
     "GetBucketNotificationConfiguration": "GetBucketNotification",
     "PutBucketNotificationConfiguration": "PutBucketNotification",
     "HeadObject": "GetObject",
+    "PostObject": "PutObject",
     "CopyObject": "PutObject",
     "CreateMultipartUpload": "PutObject",
     "UploadPart": "PutObject",
@@ -67,8 +69,10 @@ _OF_VERSION: Final = {
 }
 
 _ACTIONS: Final = {row.name: _OTHERS.get(row.name, row.name) for row in OPERATIONS}
-# An account's, not a bucket's: no policy of a bucket speaks of them.
-_ACCOUNT: Final = ("ListBuckets", "CreateBucket", "WriteGetObjectResponse", "DeleteObjects")
+# An account's or of objects, not a bucket's: no policy speaks of them as actions on a bucket.
+_ACCOUNT: Final = (
+    *("ListBuckets", "CreateBucket", "WriteGetObjectResponse", "DeleteObjects", "PostObject"),
+)
 
 OF_BUCKETS: Final = frozenset(
     _ACTIONS[row.name] for row in OPERATIONS if row.level == BUCKET and row.name not in _ACCOUNT

@@ -13,12 +13,14 @@ from typing import Final, NamedTuple
 
 from ingot.bucket.model import NoSuchBucket
 from ingot.errors import Corruption, IngotError
+from ingot.limits import HEADER_BYTES_MAX
 from ingot.messages import Header, Response
 from ingot.s3.call import XML
 from ingot.s3.errors import ERRORS, S3Error, translate
 from ingot.s3.xml import error_document
 
 SAY_EVERY_MS: Final = 1000
+HEAD_TOO_LARGE: Final = "RequestHeaderSectionTooLarge"
 
 
 class AccessEntry(NamedTuple):
@@ -148,5 +150,8 @@ class Answers:
         """The answer to what is no request: ``kind`` is an error code, ``detail`` says why."""
         request_id = self.next_id()
         error = S3Error(kind if kind in ERRORS else "BadRequest", detail or None)
+        if kind == HEAD_TOO_LARGE:  # S3's own words, and ours beside them
+            allowed = str(HEADER_BYTES_MAX)
+            error = S3Error(kind, MaxSizeAllowed=allowed, additionalMessage=detail)
         body = error_document(error, "/", request_id.decode(), self._host_id)
         return self.complete(Response(error.status, [XML], body, close=True), request_id)

@@ -9,17 +9,20 @@ the HTTP server for every request.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from ingot.accounts import HeldAccounts, NotHeld, judged
 from ingot.bucket.model import NoSuchBucket
 from ingot.credentials import ANONYMOUS
-from ingot.messages import Request, Response
+from ingot.messages import Exchange, Request, Response
 from ingot.s3.access import Access
 from ingot.s3.acl_operations import AclOperations
 from ingot.s3.actions import action_of
 from ingot.s3.answers import AccessLog, Answers, Asked
 from ingot.s3.attributes import AttributeOperations
-from ingot.s3.auth import Accounts, Authenticator
+from ingot.s3.auth import Authenticator
+from ingot.s3.authorizing import AuthorizedAccess
 from ingot.s3.buckets import BucketOperations
 from ingot.s3.call import Call, Handler
 from ingot.s3.completing import CompleteOperations
@@ -39,15 +42,18 @@ from ingot.s3.objects import ObjectOperations
 from ingot.s3.operations import REFUSED, Operation
 from ingot.s3.ownership import ENFORCED
 from ingot.s3.policy_operations import PolicyOperations
+from ingot.s3.posting import PostOperations
 from ingot.s3.route import PLAIN_OBJECT, PREFLIGHT, UNROUTED, not_implemented, resolve
 from ingot.s3.upload_listing import UploadListOperations
 from ingot.s3.versioning import VersioningOperations
 
 if TYPE_CHECKING:
+    from ingot.accounts import Accounts
     from ingot.bucket.store import Store
-    from ingot.ports import Clock
+    from ingot.ports import Authorizer, Clock
 
 SOURCE: Final = b"x-amz-copy-source"
+FORM: Final = "PostObject"
 OF_ACCOUNTS: Final = ("ListBuckets", "CreateBucket")  # there is no bucket that could allow them
 NO_COPY: Final = "Anonymous users cannot copy objects. Please authenticate"
 NOT_ANONYMOUS: Final = {
@@ -64,10 +70,10 @@ NOT_ANONYMOUS: Final = {
 class App:
     """S3 over one store. ``accounts`` are looked up by access key; ``region`` is the gateway's.
 
-    ``recreate_own_bucket``: whether creating one's own bucket again is a success; None is AWS's
-    rule, which says so in us-east-1 alone. ``default_ownership``: of buckets whose creation does
-    not say. ``access_log`` is called once a request, when its head
-    has been decided.
+    ``recreate_own_bucket``: "aws" or "idempotent" (``ingot.s3.buckets``). ``default_ownership``: of
+    buckets whose creation does not say. ``form_signature_v2``: forms may be signed by HMAC-SHA1.
+    ``access_log`` is called once a request, when its head has been decided. ``authorizer`` is asked
+    about every right first; then there is no express lane, which asks nobody.
     """
 
     def __init__(
@@ -77,23 +83,31 @@ class App:
         region: str,
         clock: Clock,
         *,
-        recreate_own_bucket: bool | None = None,
+        recreate_own_bucket: str = "aws",
         default_ownership: str = ENFORCED,
+        form_signature_v2: bool = True,
+        authorizer: Authorizer | None = None,
         access_log: AccessLog | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         self._clock = clock
         self._store = store
-        self._authenticator = Authenticator(accounts, region)
+        self._authenticator = Authenticator(accounts, region, form_signature_v2)
         self._answers = Answers(access_log, logger or logging.getLogger("ingot.s3"))
-        self.express = ExpressLane(store, self._authenticator, self._answers).take
-        if recreate_own_bucket is None:
-            recreate_own_bucket = region == "us-east-1"
-        self._access = Access(accounts)
+        self.express: Callable[[bytes, Exchange, int], bool] | None = None
+        # Policies are read without waiting: they can name the keys only of accounts at hand.
+        named: Accounts = {} if isinstance(accounts, HeldAccounts) else accounts
+        self._access: Access = Access(named)
+        if authorizer is None:
+            self.express = ExpressLane(store, self._authenticator, self._answers).take
+        else:
+            self._access = AuthorizedAccess(named, authorizer)
         self._cross_origin = CrossOrigin(store)
         self._handlers: dict[str, Handler] = {}
+        objects = ObjectOperations(store, clock)
         for group in (
-            ObjectOperations(store, clock),
+            objects,
+            PostOperations(store, self._authenticator, objects.put),
             BucketOperations(store, clock, region, recreate_own_bucket, default_ownership),
             ConfigurationOperations(store),
             PolicyOperations(store, self._access),
@@ -120,7 +134,11 @@ class App:
         call = Call(request, answers.next_id(), now_ms)
         code = ""
         try:
-            handler = self._admitted(call)
+            try:
+                handler = self._admitted(call)
+            except NotHeld as wanted:
+                await wanted.look_up()
+                handler = await judged(lambda: self._admitted(call))
             if call.key and self._asks_object(call):
                 await self._learn(call)
             response = await handler(call)
@@ -183,12 +201,15 @@ class App:
                 raise S3Error("AccessDenied")
             if operation.name in NOT_ANONYMOUS:
                 raise S3Error("AccessDenied", NOT_ANONYMOUS[operation.name])
-            if not self._is_open(call.bucket):
+            # Who sent a form stands in its fields.
+            if operation.name != FORM and not self._is_open(call.bucket):
                 raise S3Error("AccessDenied")
             account = ANONYMOUS
         call.account = account
         call.authenticated = passed
         call.access = self._access
+        if operation.name in OF_ACCOUNTS and isinstance(self._access, AuthorizedAccess):
+            self._access.check_account(call)
 
     def _asks_object(self, call: Call) -> bool:
         """Whether what the request may do may depend on its object."""

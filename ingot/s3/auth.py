@@ -2,9 +2,10 @@
 
 ``Authenticator.authenticate`` is called by ``ingot.s3.app`` once a request, after routing and
 before anything of the body is read. It returns what held, or raises the S3Error of the first check
-that failed, in S3's order. A request without credentials is anonymous, which is no error here.
-Secrets and derived keys never leave this module and ``ingot._speedups.sigv4``. Pure; the time is an
-argument.
+that failed, in S3's order; NotHeld comes before anything has changed, and it may be called again
+then. A request without credentials is anonymous, which is no error here.
+Secrets and derived keys never leave this module, ``ingot.s3.form_auth`` and
+``ingot._speedups.sigv4``. Pure; the time is an argument.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 from binascii import Error as HexError
 from binascii import unhexlify
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ingot._speedups import express, sigv4
 from ingot.limits import AUTHORIZATION_BYTES_MAX, AUTHORIZATIONS_MAX, SIGNING_KEYS_MAX
 from ingot.messages import Request
+from ingot.s3 import form_auth
 from ingot.s3.errors import S3Error
 from ingot.s3.sigv4 import (
     DATE_REQUIRED,
@@ -51,6 +53,7 @@ from ingot.s3.sigv4 import (
 if TYPE_CHECKING:
     from ingot._speedups import express_py
     from ingot._speedups.sigv4_py import SigningKey
+    from ingot.accounts import Accounts
     from ingot.credentials import Account
 
 Mode = Literal[
@@ -89,18 +92,12 @@ ASYMMETRIC = (
 )
 
 
-class Accounts(Protocol):
-    """Where access keys are looked up."""
-
-    def get(self, access_key: str) -> Account | None: ...
-
-
 class Authenticated:
     """A request that passed. Without an ``account`` it is anonymous and carries no signature."""
 
     __slots__ = (
-        *("account", "key", "payload", "presigned", "query", "scope", "signature", "stamp"),
-        "streaming",
+        *("account", "form", "key", "payload", "presigned", "query", "scope", "signature"),
+        *("stamp", "streaming"),
     )
 
     def __init__(
@@ -114,6 +111,7 @@ class Authenticated:
         signature: bytes = b"",
         key: SigningKey | None = None,
         presigned: bool = False,
+        form: bool = False,
     ) -> None:
         self.account = account
         self.payload = payload
@@ -124,6 +122,7 @@ class Authenticated:
         self.signature = signature  # 64 hex digits; the seed of the chunks' signatures
         self.key = key
         self.presigned = presigned
+        self.form = form  # signed by a field of a form; without a stamp: by HMAC-SHA1
 
 
 def parse_query(target: bytes) -> Query:
@@ -179,8 +178,10 @@ class Form(NamedTuple):
 class Authenticator:
     """Verifies signatures against ``accounts`` for one ``region``. Belongs to one server."""
 
-    def __init__(self, accounts: Accounts, region: str) -> None:
+    def __init__(self, accounts: Accounts, region: str, form_signature_v2: bool = True) -> None:
+        """``form_signature_v2``: forms may be signed by HMAC-SHA1, as nothing else may."""
         self.accounts = accounts
+        self._form_signature_v2 = form_signature_v2
         self._region_name = region
         self._region = region.encode()
         self._keys = sigv4.SigningKeys(SIGNING_KEYS_MAX)
@@ -321,6 +322,28 @@ class Authenticator:
             raise S3Error("InvalidToken")
         hoist(request, query)
         return Authenticated(account, payload, query, streaming, stamp, scope, signature, key, True)
+
+    def authenticate_form(self, fields: form_auth.Fields, now_ms: int) -> Authenticated:
+        """Whose the policy of a form is, by the fields of a form upload."""
+        claim = form_auth.read_claim(fields)
+        if claim is None:
+            return Authenticated(None, NO_PAYLOAD, [], form=True)
+        credential, key = claim.credential, None
+        if credential is None and not self._form_signature_v2:
+            raise S3Error("InvalidRequest", MECHANISM_REFUSED)
+        if credential is not None and credential.region != self._region:
+            raise form_auth.region_refused(claim, self._region_name, fields)
+        account = self.accounts.get(claim.access_key)
+        if account is None:
+            raise unknown_key(claim.access_key)
+        if credential is not None:
+            key = self._keys.get(
+                claim.access_key, account.secret_key, credential.date, credential.region
+            )
+        form_auth.verify(claim, account.secret_key, key, now_ms)
+        if fields.get(form_auth.TOKEN):
+            raise S3Error("InvalidToken")
+        return Authenticated(account, NO_PAYLOAD, [], stamp=claim.stamp, form=True)
 
     def _check_region(self, found: bytes, default_region: bool, malformed: Malformed) -> None:
         if found != self._region and not (default_region and found == DEFAULT_REGION):

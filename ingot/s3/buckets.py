@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.leaf import Acl, Grants
-from ingot.bucket.model import ENABLED, VERSIONING, Bucket, BucketConfig, BucketExists
+from ingot.bucket.model import (
+    ENABLED,
+    OBJECT_LOCK,
+    VERSIONING,
+    Bucket,
+    BucketConfig,
+    BucketExists,
+)
 from ingot.limits import KIB
 from ingot.messages import Header, Response
 from ingot.s3 import acl, bucket_tagging, ownership
@@ -16,7 +24,6 @@ from ingot.s3.dates import iso
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.object_lock import write_configuration
-from ingot.s3.versioning import OBJECT_LOCK
 from ingot.s3.xml import document, element, parse
 
 if TYPE_CHECKING:
@@ -26,15 +33,19 @@ if TYPE_CHECKING:
 BUCKETS_MAX: Final = 10_000
 CREATE_BYTES_MAX: Final = 256 * KIB
 LOCKED: Final = b"x-amz-bucket-object-lock-enabled"
+OWNED: Final = b"x-amz-object-ownership"
+AWS: Final = "aws"
 US_EAST_1: Final = "us-east-1"
 
 
 class BucketOperations:
-    """Operations on whole buckets. ``recreate``: creating one's own bucket again succeeds.
-    ``default_ownership``: of a bucket whose creation does not say."""
+    """Operations on whole buckets. ``recreate``: what creating one's own bucket again hears; "aws":
+    success in us-east-1 and a conflict elsewhere; "idempotent": success where the request asks for
+    nothing that the bucket is not. ``default_ownership``: of a bucket whose creation does not
+    say."""
 
     def __init__(
-        self, store: Store, clock: Clock, region: str, recreate: bool, default_ownership: str
+        self, store: Store, clock: Clock, region: str, recreate: str, default_ownership: str
     ) -> None:
         self._store = store
         self._clock = clock
@@ -103,11 +114,27 @@ class BucketOperations:
         except BucketExists as error:
             if error.owner != call.account.id:
                 raise
-            if not self._recreate:
-                raise S3Error("BucketAlreadyOwnedByYou", BucketName=call.bucket) from None
+            self._check_again(call, documents)
         location = b"/" + call.bucket.encode()
         arn = b"arn:aws:s3:::" + call.bucket.encode()
         return Response(200, [(b"Location", location), (b"x-amz-bucket-arn", arn)])
+
+    def _check_again(self, call: Call, documents: dict[str, bytes]) -> None:
+        """Raise unless creating a bucket again, by its owner, is to succeed. ``documents`` are what
+        a new one would begin with."""
+        if self._recreate == AWS:
+            if self._region == US_EAST_1:
+                return
+            raise S3Error("BucketAlreadyOwnedByYou", BucketName=call.bucket)
+        config = self._store.bucket(call.bucket).config
+        standing, acls = config.documents, call.access.acls
+        asked = acls.of_bucket(config.with_document(ACL, documents.get(ACL)))
+        granted = set(asked.grants) != set(acls.of_bucket(config).grants)
+        owned = OWNED in call.request.index and _ownership(documents) != _ownership(standing)
+        locked = OBJECT_LOCK in documents and OBJECT_LOCK not in standing
+        tagged = TAGGING in documents and documents[TAGGING] != standing.get(TAGGING)
+        if granted or owned or locked or tagged:
+            raise S3Error("BucketAlreadyExists", BucketName=call.bucket)
 
     def _check_configuration(self, body: bytes) -> dict[str, bytes]:
         """The documents that the new bucket begins with."""
@@ -161,7 +188,7 @@ class BucketOperations:
 def _check_create_headers(call: Call, default_ownership: str) -> tuple[str, Grants | None]:
     """The ownership that the new bucket has, and its ACL, where headers say one."""
     index = call.request.index
-    owned = index.get(b"x-amz-object-ownership", default_ownership.encode()).decode("latin-1")
+    owned = index.get(OWNED, default_ownership.encode()).decode("latin-1")
     if owned not in ownership.OWNERSHIPS:
         raise S3Error(
             "InvalidArgument",
@@ -183,6 +210,10 @@ def _check_create_headers(call: Call, default_ownership: str) -> tuple[str, Gran
             ArgumentValue=locked.decode("latin-1"),
         )
     return owned, grants
+
+
+def _ownership(documents: Mapping[str, bytes]) -> bytes:
+    return documents.get(OWNERSHIP, ownership.write(ownership.ENFORCED))
 
 
 def _is_region(text: str) -> bool:

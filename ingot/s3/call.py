@@ -91,7 +91,7 @@ def open_bucket(store: Store, call: Call) -> Bucket:
     """The request's bucket: NoSuchBucket, then the expected owner, then the right to use it."""
     bucket = named_bucket(store, call)
     config = bucket.config
-    if not config.plain or config.owner != call.account.id:
+    if not config.plain or config.owner != call.account.id or call.access.decides:
         versioned = bool(call.query) and call.parameter(b"versionId") is not None
         require(call, bucket, action_of(call.operation, versioned), call.key)
     return bucket

@@ -23,8 +23,9 @@ from ingot.s3 import conditions
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import ALGORITHMS, Index
-from ingot.s3.locking import with_default
+from ingot.s3.expiration import Expirations
+from ingot.s3.headers import ALGORITHMS, Index, encryption_headers
+from ingot.s3.locking import default_judge
 from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, checksum_type, type_mismatch, upload_id
 from ingot.s3.payload import (
     NO_VALUES,
@@ -95,6 +96,7 @@ class CompleteOperations:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._expirations = Expirations(store)
 
     def handlers(self) -> dict[str, Handler]:
         return {"CompleteMultipartUpload": self.complete}
@@ -116,30 +118,37 @@ class CompleteOperations:
                 if before is None or before.asked != asked:
                     raise
                 response = _answer(call, before)
-                response.headers += await self._version(bucket, call.key, before)
+                response.headers += await self._of_object(bucket, call.key, before)
                 return response
             chosen = await self._choose(bucket, upload, wanted)
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
             try:
-                state = with_default(bucket, upload.state, record.created_ms)
+                state = upload.state
+                judge = default_judge(bucket, state, record.created_ms)
                 done, outcome = await uploads.complete(
-                    call.bucket, upload, chosen, record, asked, condition, state
+                    call.bucket, upload, chosen, record, asked, condition, state, judge
                 )
             except (NoSuchUpload, PartsChanged):
                 continue  # another request was first: see what it left
             response = _answer(call, done)
-            response.headers += outcome_headers(outcome)
+            response.headers += outcome_headers(outcome) + encryption_headers(record.headers)
+            if not bucket.config.plain:
+                response.headers += await self._expirations.headers(bucket, record)
             return response
         raise Unavailable("the parts of the upload are being replaced again and again")
 
-    async def _version(self, bucket: Bucket, key: bytes, before: Completed) -> list[Header]:
-        """The header that names the version which the upload became, if that is still current: the
-        marker was written before anybody knew its id."""
+    async def _of_object(self, bucket: Bucket, key: bytes, before: Completed) -> list[Header]:
+        """The headers about the object which the upload became, if that is still current: the
+        marker was written before anybody knew its version."""
         found = await self._store.look(bucket, key)
         if found is None or found.record.created_ms != before.completed_ms:
             return []
-        return version_headers(bucket, found.version) if found.record.etag == before.etag else []
+        if found.record.etag != before.etag:
+            return []
+        headers = version_headers(bucket, found.version)
+        headers += encryption_headers(found.record.headers)
+        return headers + await self._expirations.headers(bucket, found.record)
 
     async def _choose(
         self, bucket: Bucket, upload: Upload, wanted: Sequence[Wanted]

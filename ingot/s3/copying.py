@@ -31,15 +31,18 @@ from ingot.s3.call import (
 from ingot.s3.copy_source import CopySource, parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
+from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
     ALGORITHMS,
-    SSE,
+    SSE_STORED,
     WriteHeaders,
     checksum_texts,
     checksum_type,
+    encrypt_by_default,
+    encryption_headers,
     write_headers,
 )
-from ingot.s3.locking import state_of_write, with_default
+from ingot.s3.locking import default_judge, state_of_write
 from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import document
 
@@ -68,6 +71,7 @@ class CopyOperations:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._expirations = Expirations(store)
 
     def handlers(self) -> dict[str, Handler]:
         return {"CopyObject": self.copy}
@@ -93,6 +97,7 @@ class CopyOperations:
         if condition is not None:
             current = await store.find(bucket, call.key)
             condition.check(None if current is None else current.etag)
+        encrypt_by_default(written.headers, bucket.config)
         record = self._record(call, found, written, replaces)
         if algorithm is not None and (record.composite or algorithm not in record.checksums):
             await self._take_in_again(record, algorithm)
@@ -100,13 +105,14 @@ class CopyOperations:
             await store.check_body(record.body)
         if not retags:
             state = replace(state, tags=self._copied_tags(call, source, of_source))
-        state = with_default(bucket, state, record.created_ms) or State()
-        outcome = await store.put(call.bucket, record, condition, state)
+        judge = default_judge(bucket, state, record.created_ms)
+        outcome = await store.put(call.bucket, record, condition, state, judge)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
         response.headers += outcome_headers(outcome)
         response.headers += source_headers(store, source, of_source)
-        if written.encrypted:
-            response.headers.append((SSE, b"AES256"))
+        response.headers += encryption_headers(record.headers)
+        if not bucket.config.plain:
+            response.headers += await self._expirations.headers(bucket, record)
         return response
 
     def _copied_tags(self, call: Call, source: CopySource, found: Found) -> dict[str, str]:
@@ -124,7 +130,7 @@ class CopyOperations:
             found.body,
             found.etag,
             self._clock.now_ms(),
-            written.headers if replaces else found.headers,
+            written.headers if replaces else _kept_headers(found, written),
             written.metadata if replaces else found.metadata,
             found.checksums,
             found.composite,
@@ -141,6 +147,14 @@ class CopyOperations:
         record.body, record.etag = body, body.md5.hex()
         record.checksums, record.composite = body.checksums, False
         record.parts, record.part_checksums = [], {}
+
+
+def _kept_headers(found: Record, written: WriteHeaders) -> dict[str, str]:
+    """The source's, but that encryption is the copy's own."""
+    kept = {name: value for name, value in found.headers.items() if name != SSE_STORED}
+    if SSE_STORED in written.headers:
+        kept[SSE_STORED] = written.headers[SSE_STORED]
+    return kept
 
 
 async def find_source(store: Store, call: Call, source: CopySource) -> Found:

@@ -22,7 +22,7 @@ from ingot.bucket.model import (
     PreconditionFailed,
 )
 from ingot.bucket.part import NoSuchUpload
-from ingot.errors import LeaseLost, NotFound, RequestError, Unavailable
+from ingot.errors import LeaseLost, NotFound, RequestError, Unavailable, Unserved
 from ingot.messages import Header
 
 ERRORS: Mapping[str, tuple[int, str]] = MappingProxyType(
@@ -156,6 +156,10 @@ ERRORS: Mapping[str, tuple[int, str]] = MappingProxyType(
             "schema",
         ),
         "MaxMessageLengthExceeded": (400, "Your request was too big."),
+        "MaxPostPreDataLengthExceededError": (
+            400,
+            "Your POST request fields preceding the upload file were too large.",
+        ),
         "MetadataTooLarge": (
             400,
             "Your metadata headers exceed the maximum allowed metadata size",
@@ -318,6 +322,8 @@ def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:
         return S3Error("BucketNotEmpty", BucketName=bucket)
     if isinstance(error, KeyRefused):
         return S3Error("InvalidArgument", str(error), ArgumentName="key", ArgumentValue=key)
+    if isinstance(error, Unserved):
+        return S3Error("ServiceUnavailable", headers=(retry_after(error.retry_after_s),))
     if isinstance(error, Unavailable):
         return S3Error("SlowDown", headers=(retry_after(error.retry_after_s),))
     if isinstance(error, LeaseLost):

@@ -26,7 +26,15 @@ from ingot.errors import IngotError, Missing
 from ingot.limits import CLOCK_SKEW_MS_MAX
 from ingot.messages import Exchange, Header, Response
 from ingot.s3.answers import Answers, Asked
-from ingot.s3.headers import DEFAULT_TYPE, checksum_headers, checksum_lines, object_headers
+from ingot.s3.headers import (
+    DEFAULT_TYPE,
+    ENCRYPTION,
+    checksum_headers,
+    checksum_lines,
+    encrypt_by_default,
+    encryption_headers,
+    object_headers,
+)
 from ingot.s3.payload import DEFAULT_ALGORITHMS
 
 if TYPE_CHECKING:
@@ -56,11 +64,11 @@ class ExpressLane:
         everyday = express.recognise(head, self._forms, now_ms, CLOCK_SKEW_MS_MAX)
         if everyday is None:
             return False
-        account = self._accounts.get(everyday.form.access_key)
-        if account is None or account.secret_key != everyday.form.secret_key:
-            return False
         name = everyday.bucket.decode()
         try:
+            account = self._accounts.get(everyday.form.access_key)
+            if account is None or account.secret_key != everyday.form.secret_key:
+                return False
             if everyday.put:
                 bucket = self._store.writable(name)
                 config = bucket.config
@@ -118,12 +126,16 @@ class ExpressLane:
         headers = _DEFAULT_HEADERS
         if asked.content_type is not None:
             headers = {"content-type": asked.content_type.decode("latin-1")}
+        if ENCRYPTION in bucket.config.documents:
+            headers = dict(headers)
+            encrypt_by_default(headers, bucket.config)
         etag, sums = md5.hex(), {algorithm: checksum}
         block = encode_inline(asked.key, data, md5, sha256, etag, now_ms, headers, sums)
         cid = digest.cid_dag_cbor(block)
         request_id = self._answers.next_id()
         whole = Asked(request_id, now_ms, "PUT", asked.target, bucket.name, asked.key)
         shown = [(b"ETag", b'"%b"' % etag.encode()), *checksum_lines(sums)]
+        shown += encryption_headers(headers)
         waiter = _Commit(self._answers, exchange, whole, account.id, shown)
         change = Change(asked.key, cid, etag, None)
         self._store.submit_put(bucket, change, [(cid, block)], waiter)

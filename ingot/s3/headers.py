@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ingot.bucket.leaf import Retention, State
+from ingot.bucket.model import BucketConfig
 from ingot.bucket.record import Record
 from ingot.limits import METADATA_BYTES_MAX
 from ingot.messages import Header
@@ -36,14 +37,17 @@ _CONTENT: Final = {
     b"expires": b"Expires",
 }
 _STORED: Final = {name: name.decode() for name in _CONTENT}
-_SHOWN: Final = {name.decode(): shown for name, shown in _CONTENT.items()}
 _CHECKSUMS: Final = {name: b"x-amz-checksum-" + name.encode() for name in ALGORITHMS}
 _COMPOSITE: Final = (b"x-amz-checksum-type", b"COMPOSITE")
 _FULL_OBJECT: Final = (b"x-amz-checksum-type", b"FULL_OBJECT")
 _CONTROLS: Final = bytes([*range(0x20), 0x7F])
 
 SSE: Final = b"x-amz-server-side-encryption"
+SSE_STORED: Final = SSE.decode()  # among a record's headers, for an object that is to show it
+AES256: Final = "AES256"
+ENCRYPTION: Final = "encryption"  # the document of a bucket's default
 TAGGING: Final = b"x-amz-tagging"
+_SHOWN: Final = {SSE_STORED: SSE, **{name.decode(): shown for name, shown in _CONTENT.items()}}
 LOCK_MODE: Final = b"x-amz-object-lock-mode"
 LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
 LOCK_HOLD: Final = b"x-amz-object-lock-legal-hold"
@@ -124,7 +128,7 @@ class WriteHeaders:
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
-        self.encrypted = False  # the client asked for AES256 and is told that name back
+        self.encrypted = False  # the client asked for AES256
         self.acl = False  # headers say an ACL
         self.lock = False  # lock headers are there and well-formed
         self.tagged = False  # and a header with tags, perhaps with none in it
@@ -151,6 +155,7 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
                 check(name, value)
                 if name == SSE:
                     found.encrypted = True
+                    headers[SSE_STORED] = AES256
                 elif name == TAGGING:
                     found.tagged = True
                 elif check is _pass:
@@ -172,6 +177,17 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
         retention, hold = _read_lock(index, now_ms) if found.lock else (None, False)
         found.state = State(tags, retention, hold)
     return found
+
+
+def encrypt_by_default(headers: dict[str, str], config: BucketConfig) -> None:
+    """A bucket's default encryption is that of what is written there, whether asked for or not."""
+    if ENCRYPTION in config.documents:
+        headers[SSE_STORED] = AES256
+
+
+def encryption_headers(stored: dict[str, str]) -> list[Header]:
+    """What the answer to a write says of encryption."""
+    return [(SSE, AES256.encode())] if SSE_STORED in stored else []
 
 
 def _drop_framing(headers: dict[str, str]) -> None:

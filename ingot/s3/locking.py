@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.leaf import State
-from ingot.bucket.model import ENABLED, Bucket, BucketConfig
+from ingot.bucket.model import ENABLED, OBJECT_LOCK, Bucket, BucketConfig
+from ingot.bucket.mutation import Judge
 from ingot.bucket.versions import NewState
 from ingot.limits import KIB
 from ingot.messages import Response
@@ -32,7 +33,7 @@ from ingot.s3.object_lock import (
     write_hold,
     write_retention,
 )
-from ingot.s3.versioning import OBJECT_LOCK, outcome_headers, version_headers
+from ingot.s3.versioning import outcome_headers, version_headers
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -148,15 +149,21 @@ def state_of_write(call: Call, bucket: Bucket, written: WriteHeaders) -> State |
     return state
 
 
-def with_default(bucket: Bucket, state: State | None, now_ms: int) -> State | None:
-    """The state with the bucket's default retention, where it has no other."""
-    document = bucket.config.documents.get(OBJECT_LOCK)
-    if document is None or (state is not None and state.retention is not None):
-        return state
-    default = read_configuration(document)
-    if default is None:
-        return state
-    return replace(state or State(), retention=default.at(now_ms))
+def default_judge(bucket: Bucket, state: State | None, created_ms: int) -> Judge | None:
+    """What gives ``state`` the default retention that the bucket has at the commit, where it has no
+    other. None for a bucket without versions, which can have none."""
+    if bucket.config.versioning is None:
+        return None
+    given = state or State()
+
+    def judge(config: BucketConfig) -> State:
+        document = config.documents.get(OBJECT_LOCK)
+        if document is None or given.retention is not None:
+            return given
+        default = read_configuration(document)
+        return given if default is None else replace(given, retention=default.at(created_ms))
+
+    return judge
 
 
 def visible(call: Call, bucket: Bucket, state: State) -> State:

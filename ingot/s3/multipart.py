@@ -25,7 +25,7 @@ from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
 from ingot.s3.dates import iso, parse_date
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import SSE, Index, write_headers
+from ingot.s3.headers import Index, encrypt_by_default, encryption_headers, write_headers
 from ingot.s3.locking import state_of_write
 from ingot.s3.payload import DEFAULT_ALGORITHMS, PREFIX, VerifiedBody
 from ingot.s3.xml import document, element
@@ -73,6 +73,7 @@ class MultipartOperations:
         algorithm, kind = _declared(call)
         bucket = open_bucket(self._store, call)
         state = with_acl(call, bucket, written, state_of_write(call, bucket, written))
+        encrypt_by_default(written.headers, bucket.config)
         account = call.account
         upload = Upload(
             call.key,
@@ -94,8 +95,7 @@ class MultipartOperations:
         if algorithm:
             response.headers.append((b"x-amz-checksum-algorithm", algorithm.upper().encode()))
             response.headers.append((CHECKSUM_TYPE, kind.encode()))
-        if written.encrypted:
-            response.headers.append((SSE, b"AES256"))
+        response.headers += encryption_headers(upload.headers)
         return response
 
     async def upload_part(self, call: Call) -> Response:
@@ -116,9 +116,7 @@ class MultipartOperations:
             (b"ETag", b'"%s"' % part.etag.encode()),
             (PREFIX + shown.encode(), value),
         ]
-        if written.encrypted:
-            headers.append((SSE, b"AES256"))
-        return Response(200, headers)
+        return Response(200, headers + encryption_headers(upload.headers))
 
     async def upload_part_copy(self, call: Call) -> Response:
         store, index = self._store, call.request.index
@@ -152,6 +150,7 @@ class MultipartOperations:
             )
         )
         response.headers += source_headers(store, source, of_source)
+        response.headers += encryption_headers(upload.headers)
         return response
 
     def _known(self, found: Record, start: int, stop: int, algorithm: str) -> Body | None:

@@ -19,15 +19,16 @@ from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
-    SSE,
     checksum_headers,
+    encrypt_by_default,
+    encryption_headers,
     object_headers,
     override_headers,
     state_headers,
     validator_headers,
     write_headers,
 )
-from ingot.s3.locking import bypasses, state_of_write, visible, with_default
+from ingot.s3.locking import bypasses, default_judge, state_of_write, visible
 from ingot.s3.payload import VerifiedBody
 from ingot.s3.ranges import content_range, parse_range, part_range
 from ingot.s3.versioning import outcome_headers, version_headers
@@ -72,6 +73,7 @@ class ObjectOperations:
         if condition is not None:
             found = await store.find(bucket, call.key)
             condition.check(None if found is None else found.etag)
+        encrypt_by_default(written.headers, bucket.config)
         body = await store.ingest(verified, verified.algorithms)
         verified.check(body)
         assert body.md5 is not None
@@ -84,15 +86,13 @@ class ObjectOperations:
             written.metadata,
             body.checksums,
         )
-        if not bucket.config.plain:
-            state = with_default(bucket, state, record.created_ms)
-        outcome = await store.put(call.bucket, record, condition, state)
+        judge = default_judge(bucket, state, record.created_ms)
+        outcome = await store.put(call.bucket, record, condition, state, judge)
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
         if outcome is not None:
             headers += outcome_headers(outcome)
-        if written.encrypted:
-            headers.append((SSE, b"AES256"))
+        headers += encryption_headers(record.headers)
         if not bucket.config.plain:
             headers += await self._expirations.headers(bucket, record)
         return Response(200, headers)

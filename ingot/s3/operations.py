@@ -1,4 +1,4 @@
-"""The table of S3's operations: all of the model's, built or not.
+"""The table of S3's operations: all of the model's, built or not, and the form upload, PostObject.
 
 A row is a request line: method, sub-resource, tier, names and what happens; a heading gives the
 level, an indented line continues the one before. ``x-amz-copy-source`` in place of a sub-resource
@@ -54,6 +54,7 @@ HEAD   -                          1 HeadBucket built
 DELETE -                          1 DeleteBucket built
 GET    location                   1 GetBucketLocation built
 POST   delete                     1 DeleteObjects built
+POST   -                          2 PostObject built
 GET    -                          1 ListObjects built
 GET    list-type                  1 ListObjectsV2 built
 GET    versions                   1 ListObjectVersions built

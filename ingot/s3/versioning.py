@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.model import (
     ENABLED,
+    OBJECT_LOCK,
     SUSPENDED,
     VERSIONING,
     Bucket,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 BYTES_MAX: Final = 16 * KIB
 VERSION_ID: Final = b"x-amz-version-id"
 DELETE_MARKER: Final = b"x-amz-delete-marker"
-OBJECT_LOCK: Final = "object-lock"  # the document that keeps versioning enabled
 _WORDS: Final = {"Enabled": ENABLED, "Suspended": SUSPENDED}
 _SHOWN: Final = {word: shown for shown, word in _WORDS.items()}
 

@@ -305,3 +305,14 @@ def test_bucket_life(client):
     client.delete_bucket(Bucket=name)
     with pytest.raises(client.exceptions.NoSuchBucket):
         client.list_objects_v2(Bucket=name)
+
+
+def test_a_buckets_default_encryption_by_either_way(gateway, client, bucket):
+    """Small objects go by the express lane, which has to say the same."""
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    for size in (10, 10, 10, 200_000):
+        put = client.put_object(Bucket=bucket, Key="k", Body=bytes(size))
+        assert put["ServerSideEncryption"] == "AES256"
+        assert client.get_object(Bucket=bucket, Key="k")["ServerSideEncryption"] == "AES256"
+        assert client.head_object(Bucket=bucket, Key="k")["ServerSideEncryption"] == "AES256"

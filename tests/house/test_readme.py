@@ -16,8 +16,9 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_embedding_example_runs(private_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+@pytest.mark.parametrize("number", [0, 1])
+def test_embedding_examples_run(private_path: Path, number: int) -> None:
+    example = re.findall(r"```python\n(.*?)```", README, re.S)[number]
     run = subprocess.run(
         [sys.executable, "-c", example],
         cwd=private_path,

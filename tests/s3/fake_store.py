@@ -26,7 +26,7 @@ from ingot.bucket.model import (
     Outcome,
     Page,
 )
-from ingot.bucket.mutation import Removal
+from ingot.bucket.mutation import Judge, Removal
 from ingot.bucket.reading import Found
 from ingot.bucket.record import Record, cid_of, encode_record
 from ingot.bucket.versions import NewState
@@ -236,6 +236,7 @@ class FakeStore:
         record: Record,
         condition: Condition | None = None,
         state: State | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self._fail()
         if self.before_commit:
@@ -246,6 +247,8 @@ class FakeStore:
         if condition is not None:
             condition.check(None if current is None else current.etag)
         self.objects[bucket][record.key] = record
+        if judge is not None:
+            state = judge(self.rows[bucket].config)
         self.standing[bucket, record.key] = state or State()
         self.commits.append((bucket, [record.key]))
 

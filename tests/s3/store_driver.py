@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from ingot.credentials import CredentialStore
 from ingot.messages import Request, Response
 from ingot.s3.app import App
 from tests.s3.driver import OTHER, OWNER, REGION, THIRD, Answer, Driver, drain
 from tests.support.world import World
+
+T = TypeVar("T")
 
 
 class StoreDriver(Driver):
@@ -65,6 +67,19 @@ class StoreDriver(Driver):
             return await asyncio.gather(*[self._handle(request) for request in requests])
 
         return [Answer(response) for response in self._runner.run(all_of_them())]
+
+    def hold_back(self) -> None:
+        """Requests are not sent from here on; ``held_back`` gives them, and ends that."""
+        self._collected = []
+
+    def held_back(self) -> list[Request]:
+        assert self._collected is not None
+        requests, self._collected = self._collected, None
+        return requests
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """A coroutine on the store's loop."""
+        return self._runner.run(work)
 
     def keys(self, bucket: str = "bucket") -> list[bytes]:
         store = self.world.store

@@ -37,10 +37,10 @@ def test_name_3_create(driver):
 @pytest.mark.parametrize(
     ("region", "setting", "status", "code"),
     [
-        ("us-east-1", None, 200, None),
-        ("eu-north-1", None, 409, "BucketAlreadyOwnedByYou"),
-        ("us-east-1", False, 409, "BucketAlreadyOwnedByYou"),
-        ("eu-north-1", True, 200, None),
+        ("us-east-1", "aws", 200, None),
+        ("eu-north-1", "aws", 409, "BucketAlreadyOwnedByYou"),
+        ("us-east-1", "idempotent", 200, None),
+        ("eu-north-1", "idempotent", 200, None),
     ],
 )
 def test_name_2_one_s_own_again(region, setting, status, code):
@@ -50,6 +50,42 @@ def test_name_2_one_s_own_again(region, setting, status, code):
     answer = driver.ask("PUT", "/bucket")
     assert answer.status == status and (code is None or answer.code == code)
     assert driver.keys() == [b"key"]
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "same"),
+    [
+        ({}, {"x-amz-object-ownership": "BucketOwnerEnforced"}, True),
+        ({}, {"x-amz-object-ownership": "ObjectWriter"}, False),
+        ({"x-amz-object-ownership": "ObjectWriter"}, {}, True),
+        (*({"x-amz-object-ownership": "ObjectWriter"},) * 2, True),
+        ({}, {"x-amz-bucket-object-lock-enabled": "false"}, True),
+        ({}, {"x-amz-bucket-object-lock-enabled": "true"}, False),
+        (*({"x-amz-bucket-object-lock-enabled": "true"},) * 2, True),
+        ({"x-amz-bucket-object-lock-enabled": "true"}, {}, True),
+        ({"x-amz-object-ownership": "ObjectWriter", "x-amz-acl": "private"}, {}, True),
+        ({"x-amz-object-ownership": "ObjectWriter", "x-amz-acl": "public-read"}, {}, False),
+        (*({"x-amz-object-ownership": "ObjectWriter", "x-amz-acl": "public-read"},) * 2, True),
+    ],
+)
+def test_name_2_again_with_or_without_a_difference(first, again, same):
+    driver = Driver(recreate_own_bucket="idempotent")
+    assert driver.ask("PUT", "/bucket", headers=first).status == 200
+    before = driver.store.rows["bucket"]
+    answer = driver.ask("PUT", "/bucket", headers=again)
+    assert (answer.status, "" if same else answer.code) == (
+        (200, "") if same else (409, "BucketAlreadyExists")
+    )
+    assert driver.store.rows["bucket"] is before
+
+
+def test_name_2_again_with_tags():
+    driver = Driver(recreate_own_bucket="idempotent")
+    tags = "<Tags><Tag><Key>a</Key><Value>{}</Value></Tag></Tags>"
+    for value, status in (("b", 200), ("b", 200), ("c", 409)):
+        body = configuration(tags.format(value))
+        assert driver.ask("PUT", "/bucket", body=body).status == status
+    assert driver.ask("PUT", "/bucket").status == 200
 
 
 def test_name_2_somebody_else_s(driver):

@@ -13,7 +13,7 @@ from ingot.bucket.model import (
     NoSuchBucket,
     PreconditionFailed,
 )
-from ingot.errors import Corruption, LeaseLost, NotFound, RequestError, Unavailable
+from ingot.errors import Corruption, LeaseLost, NotFound, RequestError, Unavailable, Unserved
 from ingot.s3.errors import ERRORS, S3Error, translate
 from ingot.s3.xml import error_document
 
@@ -25,7 +25,8 @@ CATALOGUE = """
 400 IllegalLocationConstraintException InvalidPart InvalidPartOrder InvalidPolicyDocument
 400 InvalidRedirectLocation InvalidRequest InvalidStorageClass InvalidTag InvalidURI KeyTooLongError
 400 MalformedACLError MalformedXML MalformedPolicy MalformedPOSTRequest MalformedTrailerError
-400 MaxMessageLengthExceeded MetadataTooLarge MissingRequestBodyError MissingSecurityHeader
+400 MaxMessageLengthExceeded MaxPostPreDataLengthExceededError MetadataTooLarge
+400 MissingRequestBodyError MissingSecurityHeader
 400 RequestHeaderSectionTooLarge RequestTimeout UnexpectedContent UnresolvableGrantByEmailAddress
 400 XAmzContentSHA256Mismatch
 403 AccessDenied AccessForbidden InvalidAccessKeyId InvalidObjectState InvalidToken QuotaExceeded
@@ -111,6 +112,7 @@ class BodyError(RequestError):
         (BucketNotEmpty(), 409, "BucketNotEmpty", {"BucketName": "b"}),
         (Unavailable("full", 7), 503, "SlowDown", {}),
         (LeaseLost(), 503, "ServiceUnavailable", {}),
+        (Unserved("lost"), 503, "ServiceUnavailable", {}),
         (Corruption("x", 1, 2), 500, "InternalError", {}),
         (RuntimeError("bug"), 500, "InternalError", {}),
         (BodyError("RequestTimeout"), 400, "RequestTimeout", {}),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from ingot.messages import Response
 from ingot.s3.dates import iso
 from tests.s3.driver import Answer
+from tests.s3.fake_store import FakeBody
 from tests.s3.store_driver import StoreDriver
 
 DAY_MS = 24 * 3600 * 1000
@@ -174,6 +177,70 @@ def test_lock_4_what_is_locked_is_not_deleted(driver: StoreDriver) -> None:
     assert hold(driver, "OFF", f"&{named}").status == 200
     assert driver.ask("DELETE", "/bucket/k", named, YES).status == 204
     assert driver.ask("GET", "/bucket/k", named).code == "NoSuchVersion"
+
+
+class Waiting(FakeBody):
+    """A body that ends when ``gate`` is opened; ``begun`` is set when it is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data, taken=False)
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def readinto(self, view: memoryview) -> int:
+        self.begun.set()
+        await self.gate.wait()
+        return await super().readinto(view)
+
+
+def around(driver: StoreDriver, path: str, *changes: Callable[[], Answer]) -> Answer:
+    """The answer to a PUT that began before ``changes`` and ends after them."""
+    body = Waiting(b"x" * 100)
+    driver.hold_back()
+    driver.ask("PUT", path, body=body.data, stream=body)
+    [request] = driver.held_back()
+
+    async def begin() -> asyncio.Task[Response]:
+        task = asyncio.ensure_future(driver.app.handle(request))
+        await body.begun.wait()
+        return task
+
+    task = driver.run(begin())
+    for change in changes:
+        assert change().status == 200
+
+    async def end() -> Response:
+        body.gate.set()
+        return await task
+
+    return Answer(driver.run(end()))
+
+
+def test_lock_4_the_default_is_the_buckets_at_the_commit(driver: StoreDriver) -> None:
+    longer = rule("<Mode>COMPLIANCE</Mode><Days>9</Days>")
+    answer = around(driver, "/bucket/k", lambda: configure(driver, longer))
+    assert answer.status == 200
+    found = driver.ask("GET", "/bucket/k", "retention")
+    assert found.text("Mode") == "COMPLIANCE"
+    until = driver.clock.ms // 1000 * 1000 + 9 * DAY_MS
+    assert found.text("RetainUntilDate") == iso(until)
+    assert around(driver, "/bucket/k", lambda: configure(driver, "")).status == 200
+    absent = driver.ask("GET", "/bucket/k", "retention")
+    assert absent.code == "NoSuchObjectLockConfiguration"
+
+
+def test_lock_4_a_lock_that_comes_while_an_object_is_written(driver: StoreDriver) -> None:
+    """The bucket had not even versions when the PUT began: it hears 503, and its second try is
+    retained."""
+    enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    changes = (
+        lambda: driver.ask("PUT", "/plain", "versioning", body=enabled),
+        lambda: configure(driver, rule("<Mode>GOVERNANCE</Mode><Days>1</Days>"), "/plain"),
+    )
+    refused = around(driver, "/plain/k", *changes)
+    assert (refused.status, refused.code) == (503, "SlowDown")
+    assert driver.ask("GET", "/plain/k").status == 404
+    driver.put("k", bucket="plain")
+    assert driver.ask("GET", "/plain/k", "retention").text("Mode") == "GOVERNANCE"
 
 
 def test_lock_4_default_retention(driver: StoreDriver) -> None:

@@ -194,7 +194,10 @@ def test_what_is_no_request_is_answered_in_xml():
     driver = Driver()
     response = driver.app.bad_request("RequestHeaderSectionTooLarge", "too much")
     assert response.status == 400 and response.close
-    assert b"<Code>RequestHeaderSectionTooLarge</Code><Message>too much</Message>" in response.body
+    assert b"<Code>RequestHeaderSectionTooLarge</Code><Message>Your request" in response.body
+    assert b"<additionalMessage>too much</additionalMessage>" in response.body
+    response = driver.app.bad_request("BadRequest", "no header line")
+    assert b"<Code>BadRequest</Code><Message>no header line</Message>" in response.body
     assert driver.app.bad_request("Nonsense", "").status == 400
 
 

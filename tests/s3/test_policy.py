@@ -247,7 +247,8 @@ def test_every_operation_has_an_action():
     for row in OPERATIONS:
         action = action_of(row)
         if row.level != "service" and row.name not in ("CreateBucket", "DeleteObjects"):
-            assert action in (OF_BUCKETS if row.level == "bucket" else OF_OBJECTS), row.name
+            of_bucket = row.level == "bucket" and row.name != "PostObject"
+            assert action in (OF_BUCKETS if of_bucket else OF_OBJECTS), row.name
     assert not OF_BUCKETS & OF_OBJECTS
     names = {row.name: row for row in OPERATIONS}
     assert action_of(names["HeadObject"]) == "GetObject"
@@ -385,8 +386,8 @@ READERS = pytest.mark.parametrize("account", [OTHER, None], ids=["other", "nobod
 @READERS
 def test_anon_1_nothing_without_a_policy(driver, account):
     for row in OPERATIONS:
-        if row.level == "service" or row.name == "CreateBucket":
-            continue
+        if row.level == "service" or row.name in ("CreateBucket", "PostObject"):
+            continue  # a form says in its fields who sends it: test_form.py
         path = "/bucket" if row.level == "bucket" else "/bucket/key"
         query = (
             row.resource.decode()
