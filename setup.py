@@ -19,6 +19,7 @@ def switch(name: str) -> bool:
 
 
 DEBUG, ASAN, TRACE = switch("INGOT_DEBUG"), switch("INGOT_ASAN"), switch("INGOT_TRACE")
+CORES = len(os.sched_getaffinity(0))  # each translates and compiles a file of its own
 MIGRATIONS = sorted(glob.glob("migrations/*.sql"))
 HINTS = {
     "openssl/": "the OpenSSL headers are missing: install libssl-dev (Debian) or openssl-devel",
@@ -37,6 +38,7 @@ class BuildExt(build_ext):
         for header in ("openssl/evp.h",):
             if not any(os.path.exists(os.path.join(d, header)) for d in self.header_dirs()):
                 sys.exit(f"ingot: {HINTS['openssl/']}")
+        self.parallel = self.parallel or CORES
         super().run()
 
     def header_dirs(self) -> list[str]:
@@ -83,7 +85,7 @@ def extensions() -> list[Extension]:
     ]
     directives = {"language_level": 3, "boundscheck": DEBUG, "wraparound": False}
     directives |= {"cdivision": True, "linetrace": TRACE, "freethreading_compatible": False}
-    return cythonize(found, compiler_directives=directives, nthreads=0)
+    return cythonize(found, compiler_directives=directives, nthreads=CORES)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "build_py": BuildPy})

@@ -29,9 +29,9 @@ from ingot.segments.commit import decode_commit
 from ingot.segments.model import COLD, Key, Row, SegmentInfo, row_of
 from ingot.segments.retiring import Retiring
 from ingot.segments.store import SegmentStore
-from ingot.shipper import Shipper
 from ingot.shipper.lifecycle import INDEXED
 from ingot.shipper.publish import Ours, Publisher
+from ingot.shipper.shipper import Shipper
 from ingot.standing import Teller
 
 

@@ -16,12 +16,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ingot.limits import STANDING_REPEAT_S, STANDING_S
 from ingot.offload import settled
 from ingot.ports import Clock
-from ingot.shipper.shipper import Standing
+
+if TYPE_CHECKING:
+    from ingot.shipper.shipper import Standing
 
 FILE: Final = "shipping.json"
 

@@ -8,8 +8,7 @@
 
 Nothing of a request waits for it. Postgres holds the queue (``ingot.ports.Registry``), and every
 step may be repeated after a crash at any point of it.
+
+Nothing is imported here: a gateway without a network knows the states and needs no HTTP client,
+whose import takes as long as all of the rest.
 """
-
-from ingot.shipper.shipper import Shipper, ShipperSettings, Standing
-
-__all__ = ["Shipper", "ShipperSettings", "Standing"]

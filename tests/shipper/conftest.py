@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from ingot.forge.client import ForgeClient
 from ingot.forge.network import Network
 from ingot.messages import Shipment
 from ingot.registry.memory import Database, Hook, MemoryRegistry
-from ingot.shipper import Shipper, ShipperSettings
 from ingot.shipper.lifecycle import INDEXED
 from ingot.shipper.publish import Publisher
-from tests.forge.client.support import client_of, someone
+from ingot.shipper.shipper import Shipper, ShipperSettings
+from tests.forge.client.support import client_of, http, someone
 from tests.shipper.support import QUICK, Log, Watched, accepted, read_back, until
+from tests.support.memory import in_memory
 
 
 @dataclass
@@ -143,6 +144,12 @@ async def make_world(network: Network, client: ForgeClient, tmp_path: Path) -> W
 
 
 @pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory: see there."""
+    yield from in_memory(tmp_path)
+
+
+@pytest.fixture
 async def network(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Network]:
     generation = getattr(request, "param", "next")
     async with Network(tmp_path / "forge", generation=generation) as network:
@@ -152,7 +159,8 @@ async def network(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterat
 
 @pytest.fixture
 async def world(network: Network, tmp_path: Path) -> AsyncIterator[World]:
-    async with client_of(network) as client:
+    # A breaker that stays open for long would have tests of faults wait for it.
+    async with client_of(network, http=http(breaker_open_s=0.05)) as client:
         made = await make_world(network, client, tmp_path)
         yield made
         if made.shippers:

@@ -24,7 +24,7 @@ from ingot.forge.client import ForgeClient
 from ingot.forge.network import Network
 from ingot.messages import BodyPosition, CommitRecord, Head, HeadMove, SealedSegment, Shipment
 from ingot.segments import format
-from ingot.shipper import Shipper, ShipperSettings
+from ingot.shipper.shipper import Shipper, ShipperSettings
 from ingot.shipper.sources import Block
 
 BOTH = pytest.mark.parametrize("network", ["seed", "next"], indirect=True)  # generations

@@ -14,7 +14,7 @@ import pytest
 from ingot.forge.network import Network
 from ingot.forge.network.faults import Hold
 from ingot.registry.postgres import Postgres
-from ingot.shipper import Shipper
+from ingot.shipper.shipper import Shipper
 from tests.forge.client.support import client_of
 from tests.shipper.conftest import World
 from tests.shipper.support import BOTH, QUICK, Log, accepted, read_back, until
@@ -105,7 +105,7 @@ from ingot.clock import SystemClock
 from ingot.forge.client import ForgeClient, ForgeSettings
 from ingot.forge.invoker import Service
 from ingot.registry.postgres import Postgres
-from ingot.shipper import Shipper
+from ingot.shipper.shipper import Shipper
 from tests.forge.client.support import QUICK as RETRIES, http, someone
 from tests.shipper.support import QUICK
 from tests.shipper.test_killed import some_log

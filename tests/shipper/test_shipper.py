@@ -26,8 +26,8 @@ from ingot.forge.network.faults import (
 from ingot.limits import UCAN_ENTRIES_MAX
 from ingot.messages import SealedSegment
 from ingot.registry.memory import MemoryRegistry
-from ingot.shipper import ShipperSettings
 from ingot.shipper.lifecycle import INDEXED, QUEUED, REFUSED
+from ingot.shipper.shipper import ShipperSettings
 from tests.forge.client.support import ONCE, client_of, http, someone
 from tests.shipper.conftest import World, make_world
 from tests.shipper.support import BOTH, accepted, until

@@ -22,8 +22,8 @@ from ingot.registry.memory import Database, MemoryRegistry
 from ingot.segments.files import SystemFiles
 from ingot.segments.model import SegmentSettings
 from ingot.segments.store import SegmentStore
-from ingot.shipper import Shipper
 from ingot.shipper.lifecycle import INDEXED
+from ingot.shipper.shipper import Shipper
 from tests.forge.client.support import client_of
 from tests.shipper.support import QUICK, read_back, until
 
