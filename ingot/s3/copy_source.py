@@ -18,13 +18,14 @@ def parse_copy_source(value: bytes) -> CopySource:
     """``[/]bucket/key[?versionId=id]``, percent-encoded in whole, in part or not at all.
 
     Some clients encode the slash too, so the first slash is looked for after decoding. A question
-    mark of the key itself arrives encoded; the version is therefore cut off before decoding.
+    mark of the key itself arrives encoded; the version is therefore cut off before decoding. A plus
+    is a blank here, other than in a request's target: AWS reads it so, and s5cmd writes it so.
     """
     path, version = value, None
     head, mark, tail = value.rpartition(b"?versionId=")
     if mark:
         path, version = head, _decode(tail).decode("latin-1")
-    decoded = _decode(path)
+    decoded = _decode(path.replace(b"+", b" "))
     if decoded[:1] == b"/":
         decoded = decoded[1:]
     bucket, slash, key = decoded.partition(b"/")
