@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ingot.ports import Decision
 from ingot.s3 import acl
 from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
 from tests.s3.acl_driver import (
@@ -18,7 +19,7 @@ from tests.s3.acl_driver import (
     shown,
     status,
 )
-from tests.s3.driver import OTHER, OWNER, THIRD
+from tests.s3.driver import OTHER, OWNER, THIRD, Driver
 
 
 @pytest.fixture
@@ -200,3 +201,36 @@ def test_the_policy_cannot_give_away_what_others_own(driver):
         assert status(driver, "GET", "/bucket/theirs", account) == wanted
         assert status(driver, "GET", "/bucket/theirs", account, "acl") == wanted
     assert status(driver, "GET", "/bucket/key", None) == 200
+
+
+class Host:
+    """Decides about the actions that it has an answer for."""
+
+    def __init__(self):
+        self.answers = {}
+
+    def decide(self, question):
+        return self.answers.get(question.action, Decision.USUAL)
+
+
+def test_a_host_that_decides_has_the_word_before_every_grant():
+    host = Host()
+    driver = Driver(default_ownership="ObjectWriter", authorizer=host)
+    driver.bucket()
+    driver.put("key", b"bytes")
+    public = {"x-amz-acl": "public-read"}
+    assert status(driver, "GET", "/bucket/key", OTHER) == 403
+    host.answers["s3:GetObject"] = Decision.ALLOW
+    assert status(driver, "GET", "/bucket/key", OTHER) == 200
+    host.answers["s3:GetObject"] = Decision.DENY
+    assert driver.ask("PUT", "/bucket/key", "acl", public).status == 200
+    assert status(driver, "GET", "/bucket/key", None) == 403
+    host.answers = {"s3:PutObjectAcl": Decision.DENY}
+    assert status(driver, "GET", "/bucket/key", None) == 200
+    assert status(driver, "PUT", "/bucket/new", OWNER, headers=public) == 403
+    assert status(driver, "PUT", "/bucket/new", OWNER) == 200
+    host.answers = {"s3:PutObject": Decision.ALLOW}
+    assert status(driver, "PUT", "/bucket/new", None, headers=public) == 403
+    host.answers["s3:PutObjectAcl"] = Decision.ALLOW
+    assert status(driver, "PUT", "/bucket/new", None, headers=public) == 200
+    assert status(driver, "GET", "/bucket/new", THIRD) == 200

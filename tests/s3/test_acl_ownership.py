@@ -21,9 +21,12 @@ from tests.s3.acl_driver import (
     shown,
     status,
 )
-from tests.s3.driver import OTHER, OWNER, THIRD, Driver
+from tests.s3.driver import OTHER, OWNER, REGION, THIRD, Driver
 from tests.s3.store_driver import StoreDriver
 from tests.s3.test_configuration import BLOCK, OWNED, OWNER_RULE, put
+from tests.s3.test_form import post
+from tests.support.form import encode, sign_v4, v4_fields
+from tests.support.form import policy as form_policy
 
 
 @pytest.fixture
@@ -99,6 +102,22 @@ def test_copy_4_a_copy_has_an_acl_of_its_own(driver):
     set_acl(driver, "/bucket", grant_write=f"id={OTHER.id}")
     assert status(driver, "PUT", "/bucket/theirs", OTHER, headers=source) == 200
     assert shown(driver, "/bucket/theirs", account=OTHER) == private(OTHER)
+
+
+def test_post_9_a_form_brings_an_acl(driver):
+    nobodys = encode({"key": "form", "acl": "bucket-owner-full-control"})
+    theirs = v4_fields(OTHER.access_key, REGION)
+    named = {"bucket": "bucket", "key": "form", "acl": "public-read"}
+    encoded = form_policy(*[{name: value} for name, value in (named | theirs).items()])
+    sent = {"key": "form", "acl": "public-read", **sign_v4(encoded, OTHER.secret_key, theirs)}
+    assert post(driver, nobodys).code == post(driver, encode(sent)).code == "AccessDenied"
+    set_acl(driver, "/bucket", grant_write=f"{ANYBODY},id={OTHER.id}")
+    assert post(driver, nobodys).status == 204
+    assert shown(driver, "/bucket/form") == private()
+    assert post(driver, encode(sent)).status == 204
+    wanted = [(OTHER.id, "FULL_CONTROL"), ("AllUsers", "READ")]
+    assert shown(driver, "/bucket/form", account=OTHER) == (OTHER.id, wanted)
+    assert post(driver, encode({"key": "form", "acl": "public-read"})).code == "AccessDenied"
 
 
 def test_an_acl_does_not_go_with_the_tags(driver):
@@ -193,6 +212,7 @@ def test_acl_5_acls_of_objects_rest_and_come_back(driver):
     assert shown(driver, "/bucket/theirs") == shown(driver) == private()
     assert driver.ask("GET", "/bucket").texts("Contents/Owner/ID") == [OWNER.id] * 2
     assert set_ownership(driver, "ObjectWriter").status == 200
+    assert not driver.store.bucket("bucket").config.plain
     assert status(driver, "GET", "/bucket/key", None) == 200
     assert status(driver, "GET", "/bucket/theirs", OWNER) == 403
     assert shown(driver, "/bucket/theirs", account=OTHER) == private(OTHER)
