@@ -10,15 +10,13 @@ Secrets and derived keys never leave this module, ``ingot.s3.form_auth`` and
 
 from __future__ import annotations
 
-from binascii import Error as HexError
-from binascii import unhexlify
-from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot._speedups import express, sigv4
 from ingot.limits import AUTHORIZATION_BYTES_MAX, AUTHORIZATIONS_MAX, SIGNING_KEYS_MAX
 from ingot.messages import Request
 from ingot.s3 import form_auth
+from ingot.s3.content_hash import NO_PAYLOAD, Payload, parse_payload
 from ingot.s3.errors import S3Error
 from ingot.s3.sigv4 import (
     DATE_REQUIRED,
@@ -56,40 +54,7 @@ if TYPE_CHECKING:
     from ingot.accounts import Accounts
     from ingot.credentials import Account
 
-Mode = Literal[
-    "none", "hash", "unsigned", "signed-chunks", "signed-chunks-trailer", "unsigned-chunks-trailer"
-]
-
 DEFAULT_REGION: Final = b"us-east-1"
-
-TRANSPORT_FORMS = (
-    "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
-    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, "
-    "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER "
-    "or a valid sha256 value."
-)
-
-
-class Payload(NamedTuple):
-    """What ``x-amz-content-sha256`` says of the body; ``sha256`` with mode "hash" only."""
-
-    mode: Mode
-    sha256: bytes | None = None
-
-
-NO_PAYLOAD = Payload("none")
-UNFRAMED = ("unsigned", "hash")
-PAYLOADS: dict[bytes, Payload] = {
-    sha256().hexdigest().encode(): Payload("hash", sha256().digest()),  # of every GET
-    b"UNSIGNED-PAYLOAD": Payload("unsigned"),
-    b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD": Payload("signed-chunks"),
-    b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER": Payload("signed-chunks-trailer"),
-    b"STREAMING-UNSIGNED-PAYLOAD-TRAILER": Payload("unsigned-chunks-trailer"),
-}
-ASYMMETRIC = (
-    b"STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
-    b"STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER",
-)
 
 
 class Authenticated:
@@ -142,29 +107,6 @@ def anonymous(request: Request, streaming: bool, query: Query) -> Authenticated:
     if payload.mode in ("signed-chunks", "signed-chunks-trailer"):
         raise S3Error("InvalidRequest", "The value of x-amz-content-sha256 header is invalid.")
     return Authenticated(None, payload, query, streaming)
-
-
-def parse_payload(value: bytes, streaming: bool) -> Payload:
-    """``streaming``: the operation is one whose body may be framed (PutObject, UploadPart)."""
-    payload = PAYLOADS.get(value)
-    if payload is None:
-        if value in ASYMMETRIC and streaming:
-            raise S3Error("NotImplemented", Header="x-amz-content-sha256")
-        if value not in ASYMMETRIC:
-            return Payload("hash", parse_hash(value))
-    elif streaming or payload.mode in UNFRAMED:
-        return payload
-    raise S3Error("InvalidRequest", "The value of x-amz-content-sha256 header is invalid.")
-
-
-def parse_hash(value: bytes) -> bytes:
-    try:
-        digest = unhexlify(value)
-    except HexError:
-        digest = b""
-    if len(digest) != 32:
-        raise S3Error("InvalidArgument", TRANSPORT_FORMS, ArgumentName="x-amz-content-sha256")
-    return digest
 
 
 class Form(NamedTuple):

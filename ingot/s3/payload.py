@@ -14,6 +14,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import Final
 
+from ingot.errors import RequestError
 from ingot.limits import FRAMING_BUFFER_BYTES, PUT_BYTES_MAX, RECV_BYTES
 from ingot.messages import Body, Request
 from ingot.s3.auth import Authenticated
@@ -105,7 +106,7 @@ class VerifiedBody:
         if self.length is not None and self.length > limit:
             raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(limit))
         if self._decoder is None:
-            return await self._body.read(limit)
+            return await self._read_plain(limit)
         whole = self.take()
         if whole is not None:
             return whole
@@ -116,6 +117,15 @@ class VerifiedBody:
             while not self._ended:
                 filled += await self._read_framed(view[filled:], self._decoder)
         return bytes(collected)
+
+    async def _read_plain(self, limit: int) -> bytes:
+        try:
+            return await self._body.read(limit)
+        except RequestError as error:
+            # Of the stage above, whose errors must not be imported here: ``ingot.s3.errors``.
+            if getattr(error, "kind", None) != "EntityTooLarge":
+                raise
+        raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(limit))
 
     def check(self, body: Body) -> None:
         """Raise unless ``body``, read from this stream, is all that the client said it would be."""

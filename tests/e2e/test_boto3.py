@@ -307,6 +307,23 @@ def test_bucket_life(client):
         client.list_objects_v2(Bucket=name)
 
 
+def test_buckets_in_pages(client):
+    names = sorted(f"paged-{os.urandom(4).hex()}-{n}" for n in range(5))
+    for name in names:
+        client.create_bucket(Bucket=name)
+    pages = client.get_paginator("list_buckets").paginate(
+        Prefix="paged-", BucketRegion="us-east-1", PaginationConfig={"PageSize": 2}
+    )
+    found = list(pages)
+    assert [[b["Name"] for b in page["Buckets"]] for page in found] == [
+        *(names[:2], names[2:4], names[4:])
+    ]
+    assert {b["BucketRegion"] for page in found for b in page["Buckets"]} == {"us-east-1"}
+    assert [page["Prefix"] for page in found] == ["paged-"] * 3
+    for name in names:
+        client.delete_bucket(Bucket=name)
+
+
 def test_a_buckets_default_encryption_by_either_way(gateway, client, bucket):
     """Small objects go by the express lane, which has to say the same."""
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}

@@ -375,15 +375,15 @@ def _(world: World) -> Answer:
 
 @case(
     "RequestTimeTooSkewed",
-    RequestTime="20260101T000000Z",
+    RequestTime="20130524T000000Z",
     ServerTime=None,
     MaxAllowedSkewMilliseconds="900000",
 )
 def _(world: World) -> Answer:
     signed = world.mine.sign("GET", "/bucket/k", "", {})
     day = signed["x-amz-date"][:8]
-    signed["x-amz-date"] = "20260101T000000Z"
-    signed["authorization"] = signed["authorization"].replace(f"/{day}/", "/20260101/")
+    signed["x-amz-date"] = "20130524T000000Z"
+    signed["authorization"] = signed["authorization"].replace(f"/{day}/", "/20130524/")
     return world.bare("GET", "/bucket/k", **signed)
 
 
@@ -474,6 +474,16 @@ def _(world: World) -> Answer:
 @case("MaxMessageLengthExceeded", MaxMessageLengthBytes=None)
 def _(world: World) -> Answer:
     return world.ask("PUT", "/bucket", "versioning=", "x" * 100_000)
+
+
+@case("MaxMessageLengthExceeded", MaxMessageLengthBytes=None)
+def _(world: World) -> Answer:
+    """A document whose length nobody said."""
+    headers = {"transfer-encoding": "chunked"}
+    signed = world.mine.sign("PUT", "/bucket", "versioning=", headers)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (100_000, b"x" * 100_000)
+    return world.raw(f"PUT /bucket?versioning= HTTP/1.1\r\n{lines}\r\n".encode() + body)
 
 
 @case("MetadataTooLarge", Size="2049", MaxSizeAllowed="2048")

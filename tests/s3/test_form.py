@@ -10,11 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ingot.bucket.leaf import State
+from ingot.ports import AccessQuestion, Decision
 from ingot.s3.configuration import POLICY
 from tests.s3.driver import OWNER, REGION, Driver
 from tests.s3.fake_store import FakeBody
+from tests.s3.test_authorizing import Host
 from tests.support import form
 from tests.support.form import TYPE, encode, policy, sign_v2, sign_v4, v4_fields
 
@@ -524,6 +528,50 @@ def test_anonymous_forms_need_a_bucket_that_lets_anybody_write(driver):
     assert post(driver, encode({"key": "k", "acl": "private"})).status == 204
     tagged = {"key": "k", "tagging": "<Tagging><TagSet/></Tagging>", "acl": "private"}
     assert post(driver, encode(tagged)).status == 204
+
+
+def test_forms_and_acls(driver):
+    owned = {"x-amz-object-ownership": "ObjectWriter", "x-amz-acl": "public-read-write"}
+    assert driver.ask("PUT", "/shared", headers=owned).status == 200
+    assert post(driver, encode({"key": "k", "acl": "private"}), path="/shared").status == 204
+    conditions = [KEY, {"bucket": "shared"}, {"acl": "public-read"}]
+    fields = signed(conditions, {"key": "l", "acl": "public-read"})
+    assert post(driver, encode(fields), path="/shared").status == 204
+    assert driver.ask("GET", "/shared/l", account=None).status == 200
+    assert driver.ask("GET", "/shared/k", account=None).code == "AccessDenied"
+
+
+def test_a_host_decides_about_forms_too():
+    host = Host()
+    driver = Driver(authorizer=host)
+    driver.bucket()
+    assert post(driver, encode({"key": "a"})).code == "AccessDenied"
+    host.answers["s3:PutObject"] = Decision.ALLOW
+    assert post(driver, encode({"key": "a"})).status == 204
+    asked = AccessQuestion(None, "PostObject", "s3:PutObject", "bucket", "a")
+    assert host.asked[-1] == asked
+    host.answers["s3:PutObject"] = Decision.DENY
+    assert post(driver, encode(signed([KEY, BUCKET], {"key": "k"}))).code == "AccessDenied"
+
+
+@pytest.mark.slow
+@given(st.data())
+@settings(max_examples=150)
+def test_a_form_that_was_tampered_with_is_refused_or_stored(data):
+    """Whatever bytes come, in whatever pieces: no failure of ours, and nothing but whole files."""
+    driver = Driver()
+    driver.bucket()
+    open_to_all(driver)
+    body = bytearray(encode({"key": "k", "acl": "private"}, b"\r\n--file--\r\n" * 3))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(body)))
+        gone = data.draw(st.integers(0, 4))
+        body[at : at + gone] = data.draw(
+            st.binary(max_size=4) | st.sampled_from([b"\r\n", b"--", form.BOUNDARY.encode()])
+        )
+    answer = post(driver, bytes(body), piece=data.draw(st.sampled_from([1, 3, 50, 9999])))
+    assert answer.status < 500
+    assert (answer.status == 204) == (len(driver.keys()) == 1)
 
 
 def test_a_signer_must_be_allowed_to_write(driver):
