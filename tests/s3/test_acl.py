@@ -214,6 +214,28 @@ def test_acl_3_what_was_read_may_be_put_back_when_an_account_is_gone(driver):
         driver.app._access.acls = Acls(CredentialStore([OWNER, OTHER]))
 
 
+GOOD = grants_document(TO_OTHER, ("Group", f"<URI>{acl.ALL_USERS}</URI>", "WRITE"))
+
+
+@given(st.integers(0, len(GOOD)), st.integers(0, 30), st.binary(max_size=30))
+def test_acl_3_a_damaged_document_is_refused_or_read(at, length, put):
+    try:
+        found = acl.read(GOOD[:at] + put + GOOD[at + length :], OWNER.id, lambda _: True)
+    except S3Error:
+        return
+    assert all(given in acl.PERMISSIONS for _, given in found)
+
+
+@given(st.text(st.sampled_from('iduri="a, \t\\\x7f:é'), max_size=40))
+def test_acl_3_a_strange_header_is_refused_or_read(value):
+    try:
+        index = {b"x-amz-grant-read": value.encode("latin-1")}
+        found = acl.in_headers(index, "o", "b", lambda _: True)
+    except S3Error:
+        return
+    assert found and all(who and given == "READ" for who, given in found)
+
+
 # -- ACL-1: where ACLs do not count ----------------------------------------------------------------
 
 ENFORCED = pytest.mark.parametrize("path", ["/bucket", "/bucket/key"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingot.bucket.leaf import Acl, State
 from ingot.ports import Decision
-from ingot.s3 import acl
+from ingot.s3 import acl, ownership
 from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
 from tests.s3.acl_driver import (
     ACCOUNTS,
@@ -20,6 +25,8 @@ from tests.s3.acl_driver import (
     status,
 )
 from tests.s3.driver import OTHER, OWNER, THIRD, Driver
+from tests.s3.test_configuration import BLOCK
+from tests.s3.test_policy import policy
 
 
 @pytest.fixture
@@ -234,3 +241,80 @@ def test_a_host_that_decides_has_the_word_before_every_grant():
     host.answers["s3:PutObjectAcl"] = Decision.ALLOW
     assert status(driver, "PUT", "/bucket/new", None, headers=public) == 200
     assert status(driver, "GET", "/bucket/new", THIRD) == 200
+
+
+# -- all of it together, against the rules said plainly --------------------------------------------
+
+NAMES = {OWNER.id: OWNER, OTHER.id: OTHER, THIRD.id: THIRD}
+SOMEBODY = st.sampled_from([*NAMES, acl.ALL_USERS, acl.AUTHENTICATED_USERS])
+GRANTS = st.lists(
+    st.tuples(SOMEBODY, st.sampled_from(acl.PERMISSIONS)), unique=True, max_size=3
+).map(tuple)
+ASKS = {
+    "GetObject": ("GET", "/bucket/key", ""),
+    "GetObjectAcl": ("GET", "/bucket/key", "acl"),
+    "ListBucket": ("GET", "/bucket", ""),
+    "GetBucketAcl": ("GET", "/bucket", "acl"),
+    "PutObject": ("PUT", "/bucket/new", ""),
+}
+STATEMENTS = st.none() | st.tuples(
+    st.sampled_from(["Allow", "Deny"]),
+    st.sampled_from(["*", OTHER.access_key]),
+    st.sampled_from(["*", *ASKS]),
+)
+NEEDS = {"GetObject": "READ", "ListBucket": "READ", "PutObject": "WRITE"}
+
+
+def rule(action, who, enforced, ignored, statement, of_bucket, owner, of_object):
+    """Whether ``who`` (a canonical id, None for nobody) may do it."""
+    if statement is not None:
+        effect, principal, named = statement
+        fits = principal == "*" or who == OTHER.id
+        effect = effect if fits and named in ("*", action) else None
+        if effect == "Deny":
+            return False
+    else:
+        effect = None
+    about_object = action.startswith("GetObject")
+    if enforced:
+        return who == OWNER.id or effect == "Allow"
+    theirs = owner if about_object else OWNER.id
+    if who == theirs or (effect == "Allow" and theirs == OWNER.id):
+        return True
+    groups = {who} if ignored else {who, acl.ALL_USERS}
+    if not ignored and who is not None:
+        groups.add(acl.AUTHENTICATED_USERS)
+    wanted = {NEEDS.get(action, "READ_ACP"), "FULL_CONTROL"}
+    return any(a in groups and b in wanted for a, b in (of_object if about_object else of_bucket))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    *[st.booleans(), st.booleans(), STATEMENTS, GRANTS, st.sampled_from([OWNER, OTHER]), GRANTS],
+)
+def test_acl_4_against_the_rules(enforced, ignored, statement, of_bucket, owner, of_object):
+    driver = make("ObjectWriter")
+    bucket = driver.store.bucket("bucket")
+    documents = {"acl": acl.write(Acl(OWNER.id, "owner", of_bucket), lambda _: None)}
+    if not enforced:
+        documents["ownership"] = ownership.write("ObjectWriter")
+    if ignored:
+        documents["public-access"] = BLOCK.format("<IgnorePublicAcls>true</IgnorePublicAcls>")
+        documents["public-access"] = documents["public-access"].encode()
+    if statement is not None:
+        effect, principal, named = statement
+        fields = {"Effect": effect, "Action": f"s3:{named}"}
+        fields["Principal"] = "*" if principal == "*" else {"AWS": principal}
+        fields["Resource"] = ["arn:aws:s3:::bucket", "arn:aws:s3:::bucket/*"]
+        documents["policy"] = policy(fields)
+    driver.store.rows["bucket"] = replace(
+        bucket, config=replace(bucket.config, documents=documents)
+    )
+    state = State(acl=Acl(owner.id, owner.display_name, of_object))
+    driver.store.standing["bucket", b"key"] = state
+    for action, (method, path, query) in ASKS.items():
+        for account in (OWNER, OTHER, THIRD, None):
+            who = None if account is None else account.id
+            may = rule(action, who, enforced, ignored, statement, of_bucket, owner.id, of_object)
+            found = status(driver, method, path, account, query)
+            assert found == (200 if may else 403), (action, account)
