@@ -89,6 +89,15 @@ class S3Client:
         for key, path in paths.items():
             self.get(bucket, key, path)
 
+    def place(self, bucket: str) -> str:
+        """How ``sync`` calls the bucket."""
+        return f"s3://{bucket}"
+
+    def sync(self, source: str | Path, target: str | Path) -> str:
+        """Make one tree, of files or a whole bucket, like another; what the client said that it
+        did."""
+        raise Unable("it compares no trees")
+
     def get_range(self, bucket: str, key: str, first: int, count: int) -> bytes:
         raise Unable("it reads whole objects only")
 

@@ -106,6 +106,9 @@ class AwsCli(Program):
     def presigned_get(self, bucket: str, key: str) -> str:
         return self.run("s3", "presign", f"s3://{bucket}/{key}").strip()
 
+    def sync(self, source: str | Path, target: str | Path) -> str:
+        return self.run("s3", "sync", "--delete", "--no-progress", source, target)
+
     def remove_all(self, bucket: str) -> None:
         self.run("s3", "rm", "--recursive", "--only-show-errors", f"s3://{bucket}")
 
@@ -179,6 +182,15 @@ class Rclone(Program):
     def presigned_get(self, bucket: str, key: str) -> str:
         return self.run("link", "--expire", "1h", f"ingot:{bucket}/{key}").strip()
 
+    def place(self, bucket: str) -> str:
+        return f"ingot:{bucket}"
+
+    def sync(self, source: str | Path, target: str | Path) -> str:
+        log = self.endpoint.home / "rclone.log"
+        log.write_text("")
+        self.run("sync", "--log-level", "INFO", "--log-file", log, source, target)
+        return log.read_text()
+
     def remove_all(self, bucket: str) -> None:
         self.run("delete", f"ingot:{bucket}")
 
@@ -229,6 +241,11 @@ class S5cmd(Program):
 
     def presigned_get(self, bucket: str, key: str) -> str:
         return self.run("presign", f"s3://{bucket}/{key}").strip()
+
+    def sync(self, source: str | Path, target: str | Path) -> str:
+        """Its buckets are patterns, its directories end in a slash."""
+        pattern = f"{source}/*" if isinstance(source, str) else f"{source}/"
+        return self._do("sync", "--delete", pattern, f"{target}/")
 
     def remove_all(self, bucket: str) -> None:
         self._do("rm", f"s3://{bucket}/*")
@@ -292,6 +309,9 @@ class S3cmd(Program):
 
     def presigned_get(self, bucket: str, key: str) -> str:
         raise Unable("it signs URLs by version 2 only")
+
+    def sync(self, source: str | Path, target: str | Path) -> str:
+        return self._do("sync", "--delete-removed", f"{source}/", f"{target}/")
 
     def remove_all(self, bucket: str) -> None:
         self._do("del", "--recursive", "--force", f"s3://{bucket}")

@@ -27,9 +27,12 @@ class Restic(Program):
             "RESTIC_CACHE_DIR": str(endpoint.home / "cache"),
         }
 
+    def output(self, *arguments: str | Path) -> bytes:
+        authority = self.endpoint.authority
+        return super().output(*(("--cacert", authority) if authority else ()), *arguments)
 
-@pytest.fixture
-def restic(endpoint: Endpoint) -> Restic:
+
+def open_restic(endpoint: Endpoint) -> Restic:
     if missing := Restic.missing():
         pytest.skip(f"{missing} is not installed: {Restic.install}")
     return Restic(endpoint, new_name())  # it makes the bucket itself
@@ -41,7 +44,8 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["restic"])
-def test_backup(name: str, restic: Restic, tmp_path: Path, observer: Client) -> None:
+def test_backup(name: str, endpoint: Endpoint, tmp_path: Path, observer: Client) -> None:
+    restic = open_restic(endpoint)
     home = tmp_path / "documents"
     for path, data in {
         "a b/c+d \u00e9.txt": b"text",
@@ -66,3 +70,15 @@ def test_backup(name: str, restic: Restic, tmp_path: Path, observer: Client) -> 
     restic.run("forget", "--keep-last", "1", "--prune")
     restic.run("check", "--read-data")
     assert held - sum(observer.list_all(bucket).values()) > 10 * MIB
+
+
+@pytest.mark.parametrize("name", ["restic"])
+def test_secure_backup(name: str, secure_endpoint: Endpoint, tmp_path: Path) -> None:
+    """Over TLS it signs no bodies."""
+    restic = open_restic(secure_endpoint)
+    home = tmp_path / "documents"
+    home.mkdir()
+    (home / "large.bin").write_bytes(os.urandom(12 * MIB))
+    restic.run("init")
+    restic.run("backup", home)
+    restic.run("check", "--read-data")

@@ -41,6 +41,13 @@ def store(observer: Client, bucket: str, key: str, data: bytes) -> None:
     assert observer.put(f"/{bucket}/{quote(key)}", data).status == 200
 
 
+def write(path: Path, data: bytes) -> None:
+    """A file, older than any copy of it: S3's times are whole seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
 def test_buckets(client: S3Client, observer: Client) -> None:
     name = new_name()
     client.make_bucket(name)
@@ -70,6 +77,26 @@ def test_multipart(client: S3Client, observer: Client, bucket: str, tmp_path: Pa
     assert digest(stored(observer, bucket, "large.bin")) == digest(data)
     client.get(bucket, "large.bin", tmp_path / "back")
     assert digest((tmp_path / "back").read_bytes()) == digest(data)
+
+
+def test_sync(client: S3Client, observer: Client, bucket: str, tmp_path: Path) -> None:
+    """What is the same on both sides by size and time, or by digest, is not sent again."""
+    tree, place = tmp_path / "tree", client.place(bucket)
+    names = ("top.txt", "a b/c+d.txt", "a b/\u00e9/100%.txt")
+    for name in names:
+        write(tree / name, os.urandom(1000))
+    said = client.sync(tree, place)
+    assert all(Path(name).name in said for name in names)
+    said = client.sync(tree, place)
+    assert not any(Path(name).name in said for name in names)
+
+    write(tree / names[0], b"another size")
+    (tree / names[1]).unlink()
+    client.sync(tree, place)
+    left = {name: (tree / name).read_bytes() for name in (names[0], names[2])}
+    assert {key: stored(observer, bucket, key) for key in observer.list_all(bucket)} == left
+    client.sync(place, tmp_path / "back")
+    assert {name: (tmp_path / "back" / name).read_bytes() for name in left} == left
 
 
 def test_range(client: S3Client, observer: Client, bucket: str) -> None:

@@ -1,4 +1,4 @@
-"""duckdb and deltalake: tables in a bucket, as files of Parquet."""
+"""duckdb, pyarrow and deltalake: tables in a bucket, as files of Parquet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.libraries import PyArrow
 from tests.clients.port import FROM_PYPI, Endpoint
 from tests.support.client import Client
 
@@ -54,6 +55,44 @@ def test_tables(name: str, duckdb: Any, bucket: str) -> None:
     assert duckdb.execute(whole.format(parts)).fetchone() == expected
     one = f"SELECT count(*) FROM {parts} WHERE year = 2021 AND month = 'm 3'"
     assert duckdb.execute(one).fetchone() == (2500,)
+
+
+@pytest.mark.parametrize("name", ["pyarrow"])
+def test_dataset(name: str, endpoint: Endpoint, observer: Client, bucket: str) -> None:
+    if missing := PyArrow.missing():
+        pytest.skip(f"{missing} is not installed: {PyArrow.install}")
+    import pyarrow
+    from pyarrow import dataset, fs
+
+    s3 = PyArrow(endpoint).s3
+    count = 30_000
+    rows = pyarrow.table(
+        {
+            "id": range(count),
+            "word": [f"w {number}" for number in range(count)],
+            "year": [2020 + number % 3 for number in range(count)],
+        }
+    )
+    place = f"{bucket}/data set"
+    dataset.write_dataset(
+        rows,
+        place,
+        filesystem=s3,
+        format="parquet",
+        partitioning=["year"],
+        partitioning_flavor="hive",
+    )
+    read = dataset.dataset(place, filesystem=s3, partitioning="hive")
+    assert read.to_table().sort_by("id")["word"] == rows["word"]
+    assert read.count_rows(filter=dataset.field("year") == 2021) == count // 3
+
+    # A directory of its own is an object whose key ends in a slash.
+    s3.create_dir(f"{bucket}/empty")
+    marker = observer.request("HEAD", f"/{bucket}/empty/")
+    assert (marker.status, marker.headers["content-length"]) == (200, "0")
+    assert s3.get_file_info(f"{bucket}/empty").type == fs.FileType.Directory
+    s3.delete_dir(f"{bucket}/data set")
+    assert set(observer.list_all(bucket)) == {"empty/"}
 
 
 @pytest.fixture
