@@ -4,10 +4,12 @@ over the real store LIST-11, VER-2, MPU-1."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from ingot.bucket.model import AclChanged
+from ingot.s3 import ownership
 from tests.s3.acl_driver import (
     ACCOUNTS,
     ANYBODY,
@@ -223,6 +225,20 @@ def test_acl_5_deleted_controls_are_those_of_before_there_were_any():
     assert status(driver, "DELETE", "/bucket", OWNER, "ownershipControls") == 204
     set_acl(driver, "/bucket/key", acl="public-read")
     assert status(driver, "GET", "/bucket/key", None) == 200
+
+
+def test_acl_5_enforced_in_a_document_of_before_is_enforced():
+    driver = make("BucketOwnerEnforced")
+    bucket = driver.store.bucket("bucket")
+    kept = {"ownership": ownership.write("BucketOwnerEnforced")}
+    driver.store.rows["bucket"] = replace(bucket, config=replace(bucket.config, documents=kept))
+    answer = driver.ask("PUT", "/bucket/key", "acl", {"x-amz-acl": "public-read"})
+    assert answer.code == "AccessControlListNotSupported"
+    assert (
+        status(driver, "GET", "/bucket", None) == status(driver, "GET", "/bucket/key", OTHER) == 403
+    )
+    assert driver.ask("GET", "/bucket/key").body == b"bytes"
+    assert driver.ask("GET", "/bucket").texts("Contents/Owner/ID") == [OWNER.id]
 
 
 def test_acl_5_the_switch_is_judged_at_the_commit(driver):
