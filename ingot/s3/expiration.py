@@ -1,4 +1,4 @@
-"""What answers about an object say of the time when it expires: ``x-amz-expiration``.
+"""What answers say of the time when an object expires or an upload is aborted.
 
 Called by the operations on objects, where the bucket has rules (``LIFECYCLE``).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.model import Bucket
+from ingot.bucket.part import Upload
 from ingot.bucket.record import Record
 from ingot.messages import Header
 from ingot.s3 import lifecycle
@@ -25,6 +26,13 @@ class Expirations:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._read = Parsed(lifecycle.read)
+
+    def abort_headers(self, bucket: Bucket, upload: Upload) -> list[Header]:
+        """Of an open upload; none where no rule aborts it."""
+        document = bucket.config.documents.get(LIFECYCLE)
+        if document is None:
+            return []
+        return lifecycle.abort_headers(self._read(document), upload.key, upload.created_ms)
 
     async def headers(self, bucket: Bucket, record: Record) -> list[Header]:
         """Of a current version; none where no rule is about it. Its tags are looked up where a rule

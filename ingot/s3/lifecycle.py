@@ -2,7 +2,7 @@
 
 Rules are validated strictly and kept in the order and form in which they came; a rule without an id
 gets one. Transitions are refused, for there is one storage class. ``ingot.expiring`` does what
-rules say, ``ingot.s3.objects`` shows when.
+rules say, ``ingot.s3.expiration`` shows when.
 
 A day ends at midnight UTC: what is to go after so many days goes at the first midnight behind them.
 ``day_ms`` is a day's length; a shorter one, for tests, knows no midnight.
@@ -26,6 +26,7 @@ RULES_MAX: Final = 1000
 ID_CHARS_MAX: Final = 255
 TAGS_MAX: Final = 10
 NEWER_MAX: Final = 100
+_PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # as it is in a header
 _ROOT: Final = "LifecycleConfiguration"
 _RULE: Final = (
     *("ID", "Prefix", "Filter", "Status", "Expiration", "NoncurrentVersionExpiration"),
@@ -275,6 +276,22 @@ def _number_text(name: str, value: int | None) -> str:
 
 
 # -- what a client is told -------------------------------------------------------------------------
+
+
+def abort_headers(rules: Iterable[Rule], key: bytes, created_ms: int) -> list[tuple[bytes, bytes]]:
+    """``x-amz-abort-date`` and ``-rule-id`` of an open upload: the rule that aborts it first."""
+    found = [
+        (due(created_ms, rule.abort_days), rule.id)
+        for rule in rules
+        if rule.enabled and rule.abort_days is not None and rule.filter.fits(key, 0, {})
+    ]
+    if not found:
+        return []
+    at, rule_id = min(found)
+    return [
+        (b"x-amz-abort-date", http_date(at).encode()),
+        (b"x-amz-abort-rule-id", quote(rule_id, safe=_PRINTABLE).encode()),
+    ]
 
 
 def expiration_header(

@@ -25,6 +25,7 @@ from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
 from ingot.s3.dates import iso, parse_date
 from ingot.s3.errors import S3Error
+from ingot.s3.expiration import Expirations
 from ingot.s3.headers import Index, encrypt_by_default, encryption_headers, write_headers
 from ingot.s3.locking import state_of_write
 from ingot.s3.payload import DEFAULT_ALGORITHMS, PREFIX, VerifiedBody
@@ -59,6 +60,7 @@ class MultipartOperations:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._expirations = Expirations(store)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -96,6 +98,7 @@ class MultipartOperations:
             response.headers.append((b"x-amz-checksum-algorithm", algorithm.upper().encode()))
             response.headers.append((CHECKSUM_TYPE, kind.encode()))
         response.headers += encryption_headers(upload.headers)
+        response.headers += self._expirations.abort_headers(bucket, upload)
         return response
 
     async def upload_part(self, call: Call) -> Response:

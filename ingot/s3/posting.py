@@ -51,10 +51,17 @@ _AS_HEADERS: Final = {
     "acl": b"x-amz-acl",
 }
 _OF_FORM: Final = frozenset((*form_auth.V4, form_auth.TOKEN))
-# Headers that speak of the request and not of the object.
-_KEPT: Final = frozenset((b"x-amz-expected-bucket-owner",))
-_PASSED_OVER: Final = frozenset(
-    (b"x-amz-date", b"x-amz-user-agent", b"x-amz-request-payer", b"x-amz-cf-id")
+# Headers by which a PUT would say something of the object.
+_OF_OBJECT: Final = (
+    *(b"content-md5", b"x-amz-acl", b"x-amz-grant-", b"x-amz-meta-", b"x-amz-tagging"),
+    *(b"x-amz-storage-class", b"x-amz-server-side-encryption", b"x-amz-object-lock-"),
+    *(b"x-amz-website-redirect-location", b"x-amz-checksum-", b"x-amz-sdk-checksum-algorithm"),
+    *(b"x-amz-trailer", b"x-amz-write-offset-bytes", b"x-amz-content-sha256"),
+)
+# Those that go on speaking of the request; browsers send some of the others with every form.
+_KEPT: Final = (
+    *(b"host", b"origin", b"referer", b"user-agent", b"if-match", b"if-none-match"),
+    b"x-amz-expected-bucket-owner",
 )
 
 
@@ -119,16 +126,10 @@ def _key(form: Form) -> bytes:
 def _headers_of_request(index: Index) -> Index:
     """The request's headers that a form upload goes by. InvalidRequest for one that says something
     of the object."""
-    kept: Index = {}
     for name, value in index.items():
-        if name in _PASSED_OVER or name.startswith(b"content-") and name != b"content-md5":
-            continue
-        of_object = name == b"content-md5" or name.startswith(b"x-amz-")
-        if of_object and name not in _KEPT and value != b"UNSIGNED-PAYLOAD":
+        if name.startswith(_OF_OBJECT) and value != b"UNSIGNED-PAYLOAD":
             raise S3Error("InvalidRequest", NO_HEADER, Header=name.decode("latin-1"))
-        if not of_object or name in _KEPT:
-            kept[name] = value
-    return kept
+    return {name: index[name] for name in _KEPT if name in index}
 
 
 def _headers_of_form(form: Form) -> Index:

@@ -18,6 +18,7 @@ from ingot.s3.acl import person
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
+from ingot.s3.expiration import Expirations
 from ingot.s3.listing import INTEGER_MAX, parse_limit
 from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, upload_id
 from ingot.s3.xml import boolean, document, element, escape_bytes, url_encode
@@ -34,6 +35,7 @@ class UploadListOperations:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._expirations = Expirations(store)
 
     def handlers(self) -> dict[str, Handler]:
         return {"ListMultipartUploads": self.list_uploads, "ListParts": self.list_parts}
@@ -92,7 +94,7 @@ class UploadListOperations:
         more = more and bool(parts)
         of = call.access.acls.of_version(bucket.config, upload.state)
         following = element("NextPartNumberMarker", str(parts[-1][0] if parts else 0))
-        return xml_response(
+        response = xml_response(
             document(
                 "ListPartsResult",
                 f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
@@ -103,6 +105,8 @@ class UploadListOperations:
                 + "".join([_part_entry(upload, number, part) for number, part in parts]),
             )
         )
+        response.headers += self._expirations.abort_headers(bucket, upload)
+        return response
 
 
 def _encoder(call: Call) -> Callable[[bytes], str]:

@@ -15,6 +15,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import ClientError
 
+from ingot.testing import Gateway
 from tests.e2e.conftest import make_client
 
 SIZES = [0, 1, 4096, 4097, 65_536, 65_537, 1_048_576, 1_048_577, 5_000_000]
@@ -305,6 +306,26 @@ def test_bucket_life(client):
     client.delete_bucket(Bucket=name)
     with pytest.raises(client.exceptions.NoSuchBucket):
         client.list_objects_v2(Bucket=name)
+
+
+@pytest.mark.parametrize("setting", ["aws", "idempotent"])
+def test_ones_own_bucket_again(setting):
+    with Gateway(region="eu-central-1", recreate_own_bucket=setting) as gateway:
+        client = make_client(gateway)
+        place = {"LocationConstraint": "eu-central-1"}
+        client.create_bucket(Bucket="mine", CreateBucketConfiguration=place)
+        if setting == "aws":
+            with pytest.raises(client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket="mine", CreateBucketConfiguration=place)
+        else:
+            client.create_bucket(Bucket="mine", CreateBucketConfiguration=place)
+            with pytest.raises(client.exceptions.BucketAlreadyExists):
+                client.create_bucket(
+                    Bucket="mine",
+                    CreateBucketConfiguration=place,
+                    ObjectOwnership="ObjectWriter",
+                )
+        client.close()
 
 
 def test_buckets_in_pages(client):

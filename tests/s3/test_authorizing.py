@@ -11,21 +11,23 @@ import pytest
 
 from ingot.errors import NotFound
 from ingot.ports import AccessQuestion, Decision
+from ingot.s3.operations import OPERATIONS, REFUSED
 from tests.s3.driver import OTHER, OWNER, Driver
 
 ALLOW, DENY, USUAL = Decision.ALLOW, Decision.DENY, Decision.USUAL
 
 
 class Host:
-    """Answers by action; USUAL where nothing is said."""
+    """Answers by action, and ``otherwise``."""
 
     def __init__(self):
         self.answers = {}
+        self.otherwise = USUAL
         self.asked: list[AccessQuestion] = []
 
     def decide(self, question):
         self.asked.append(question)
-        answer = self.answers.get(question.action, USUAL)
+        answer = self.answers.get(question.action, self.otherwise)
         if isinstance(answer, Exception):
             raise answer
         return answer(question) if callable(answer) else answer
@@ -122,6 +124,37 @@ def test_every_right_that_an_operation_needs(driver, host):
     assert [e["Key"] for e in answer["Errors"]] == ["k"]
     assert [d["Key"] for d in answer["Deleted"]] == ["copy"]
     assert [q.key for q in host.asked if q.action == "s3:DeleteObject"] == ["k", "copy"]
+
+
+def test_no_operation_is_carried_out_unasked(driver, host):
+    """Of the owner, on a bucket that the everyday way would be enough for."""
+    host.otherwise = DENY
+    for row in OPERATIONS:
+        path = {"service": "/", "bucket": "/bucket"}.get(row.level, "/bucket/k")
+        if row.name in ("WriteGetObjectResponse", "PostObject", "DeleteObjects"):
+            continue  # no request, and those that have tests of their own
+        path = "/new" if row.name == "CreateBucket" else path
+        query = (
+            row.resource.decode()
+            .replace("list-type", "list-type=2")
+            .replace("+id", "&id=1")
+            .replace("+x-amz-copy-source", "")
+            .replace("uploadId", "partNumber=1&uploadId=u" if row.method == "PUT" else "uploadId=u")
+        )
+        headers, body = {"content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}, b""
+        if row.name == "PutObjectTagging":  # the right to it may depend on what is in there
+            headers, body = {}, b"<Tagging><TagSet/></Tagging>"
+        if row.resource.endswith(b"x-amz-copy-source"):
+            query = query.replace("x-amz-copy-source", "")
+            headers["x-amz-copy-source"] = "/bucket/k"
+        host.asked.clear()
+        answer = driver.ask(row.method, path, query, headers, body)
+        if row.kind == REFUSED:
+            assert answer.status == 501
+            continue
+        assert answer.status == 403, (row.name, answer.body)
+        assert host.asked[0].operation == row.name
+    assert driver.keys() == [b"k"] and list(driver.store.rows) == ["bucket"]
 
 
 def test_a_missing_key_is_told_to_those_who_may_list(driver, host):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ingot.bucket.leaf import State
 from ingot.ports import AccessQuestion, Decision
 from ingot.s3.configuration import POLICY
-from tests.s3.driver import OWNER, REGION, Driver
+from tests.s3.driver import OTHER, OWNER, REGION, Driver
 from tests.s3.fake_store import FakeBody
 from tests.s3.test_authorizing import Host
 from tests.support import form
@@ -514,6 +514,18 @@ def test_headers_that_no_policy_could_have_allowed(driver, header):
     assert (answer.status, answer.code) == (400, "InvalidRequest")
     assert answer.xml.findtext("Header") == header
     assert driver.body.reads == 0
+
+
+def test_headers_of_the_request_are_not_the_objects(driver):
+    """Browsers say Cache-Control with every form that they send again."""
+    open_to_all(driver)
+    headers = {"cache-control": "max-age=0", "expires": "0", "content-language": "de"}
+    owner = {"x-amz-expected-bucket-owner": OWNER.id, "x-amz-cf-id": "of a proxy"}
+    assert post(driver, encode({"key": "k"}), **headers, **owner).status == 204
+    assert driver.record("k").headers == {"content-type": "binary/octet-stream"}
+    assert post(driver, encode({"key": "k"}), **{"if-none-match": "*"}).status == 412
+    owner["x-amz-expected-bucket-owner"] = OTHER.id
+    assert post(driver, encode({"key": "k"}), **owner).code == "AccessDenied"
 
 
 # -- who may ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ingot.s3 import lifecycle
+from ingot.s3.dates import http_date
 from ingot.s3.lifecycle import Filter, Rule
 from tests.s3.driver import Answer
 from tests.s3.store_driver import StoreDriver
@@ -101,14 +102,35 @@ def test_a_buckets_default(driver: StoreDriver) -> None:
     assert read(driver, "k") == "AES256"
 
 
-def test_life_3_every_write_says_when_its_object_expires(driver: StoreDriver) -> None:
-    body = lifecycle.write([Rule("all", True, Filter(), days=3)])
+def put_rules(driver: StoreDriver, rules: list[Rule]) -> None:
+    body = lifecycle.write(rules)
     md5 = b64encode(hashlib.md5(body).digest()).decode()
     put = driver.ask("PUT", "/bucket", "lifecycle", {"content-md5": md5}, body)
     assert put.status == 200
+
+
+def test_life_3_every_write_says_when_its_object_expires(driver: StoreDriver) -> None:
+    put_rules(driver, [Rule("all", True, Filter(), days=3)])
     driver.put("k")
     copied = driver.ask("PUT", "/bucket/c", headers={"x-amz-copy-source": "/bucket/k"})
     *_, ended, repeated = upload(driver, "m")
     for key, answer in (("c", copied), ("m", ended), ("m", repeated)):
         shown = driver.ask("HEAD", f"/bucket/{key}").headers[EXPIRATION]
         assert answer.headers[EXPIRATION] == shown and 'rule-id="all"' in shown
+
+
+def test_mpu_1_an_upload_says_when_it_is_aborted(driver: StoreDriver) -> None:
+    rules = [
+        Rule("a later one", True, Filter("m"), abort_days=5),
+        Rule("50% ä", True, Filter("m"), abort_days=2),
+        Rule("off", False, Filter("m"), abort_days=1),
+        Rule("others", True, Filter("n"), abort_days=1),
+    ]
+    put_rules(driver, rules)
+    created = driver.ask("POST", "/bucket/m", "uploads")
+    listed = driver.ask("GET", "/bucket/m", f"uploadId={created.text('UploadId')}")
+    day = driver.clock.ms // lifecycle.DAY_MS + 3  # the midnight after two whole days
+    for answer in (created, listed):
+        assert answer.headers["x-amz-abort-rule-id"] == "50%25 %C3%A4"
+        assert answer.headers["x-amz-abort-date"] == http_date(day * lifecycle.DAY_MS)
+    assert "x-amz-abort-date" not in driver.ask("POST", "/bucket/k", "uploads").headers
