@@ -9,7 +9,7 @@ no second object: in the bucket with versions each one would be seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +21,8 @@ from tests.support.s3 import PART_MIN, POOL, S3, Lost, Piece, joined_etag
 
 CLIENTS = 16
 AT_ONCE = 3  # requests of one client
-KEYS_MAX = 5
+STOCK = 6
+KEYS_MAX = 8
 VERSIONS_MAX = 5
 SIZES = (100, 4096, 4097, 65_536, 65_537, 150_000)  # no two are the same by chance
 BUCKETS = ("crash-completes", "crash-completes-kept")  # the second has versions
@@ -103,9 +104,10 @@ class Completer(Actor):
         self.bucket = bucket
         self.keeps = bucket == BUCKETS[1]
         self.objects: dict[str, list[Ready]] = {}  # the newest first; one without versions
-        self.prepared: list[Ready] = []
+        self.stock: list[Asked] = []  # ready to be sent, so that many are when the gateway dies
         self.asked: Asked | None = None
         self.made = self.completed = self.raced = self.repeated = 0
+        self.settled: Counter[str] = Counter()  # what became of uploads when the gateway died
 
     def begin(self, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -127,7 +129,7 @@ class Completer(Actor):
         if self.objects and self.random.random() < 0.2:
             self._repeat(self.random.choice(list(self.objects.values()))[0])
             return
-        asked = self._ask_for()
+        asked = self.stock.pop() if self.stock else self._ask_for()
         self.asked = asked
         self._send(asked)
         if None in asked.answers:
@@ -146,13 +148,18 @@ class Completer(Actor):
         if kind < 0.55:
             upload = self._ready(key)
             return Asked([upload], {}, [(upload, "complete"), (upload, "abort")])
-        if kind < 0.75 or not self.objects:
+        free = [key for key in self.objects if key not in self._stocked()]
+        if kind < 0.75 or not free:
             headers = ANY
         else:
-            key = self.random.choice(list(self.objects))
+            key = self.random.choice(free)
             headers = {"if-match": self.objects[key][0].etag}
         uploads = [self._ready(key) for _ in range(AT_ONCE)]
         return Asked(uploads, headers, [(upload, "complete") for upload in uploads])
+
+    def _stocked(self) -> set[str]:
+        """Keys about which something is ready to be sent."""
+        return {asked.uploads[0].key for asked in self.stock}
 
     def _fresh(self) -> str:
         self.made += 1
@@ -232,11 +239,18 @@ class Completer(Actor):
         opened = self.s3.uploads(f"{self.name}/")
         if asked is not None:
             self._settle(asked, opened)
-        for key, id in self.s3.uploads(f"{self.name}/"):  # cut off while it was made ready
+        ready = [upload for asked in self.stock for upload in asked.uploads]
+        for upload in ready:
+            parts = self.s3.parts(upload.key, upload.id)
+            assert parts == upload.listed, f"{upload}: open with {parts}"
+        opened = self.s3.uploads(f"{self.name}/") - {(upload.key, upload.id) for upload in ready}
+        for key, id in opened:  # cut off while it was made ready
             assert self.s3.abort(key, id).status == 204, (key, id)
         for versions in self.objects.values():
             self._repeat(versions[0])
         self._check_objects()
+        while len(self.stock) < STOCK:
+            self.stock.append(self._ask_for())
 
     def _settle(self, asked: Asked, opened: set[tuple[str, str]]) -> None:
         """What was under way came out one way or another; what did not is asked for again."""
@@ -255,6 +269,7 @@ class Completer(Actor):
         made = [upload.etag for upload in asked.uploads if fates[upload] == COMPLETED]
         allowed = [*made, *known] if self.keeps or not made else made
         assert seen == allowed, f"{key}: {seen}, allowed {allowed}; {asked}"
+        self.settled.update(fates.values())
         self._take(asked, fates)
         if not made and OPEN in fates.values():
             again = Asked(asked.uploads, asked.headers, [(u, "complete") for u in asked.uploads])
@@ -275,7 +290,7 @@ class Completer(Actor):
             for upload, version in zip(made, found[key], strict=True):
                 data = self.s3.read(key, version.id)
                 assert data == upload.data, f"{key}, version {version.id}: bytes"
-        for key in list(self.objects):
+        for key in sorted(set(self.objects) - self._stocked()):
             if len(self.objects[key]) > VERSIONS_MAX or len(self.objects) > KEYS_MAX:
                 self.s3.delete_many([(key, version.id) for version in found[key]])
                 del self.objects[key]
@@ -288,6 +303,7 @@ def _told(answer: Answer) -> bytes:
 
 class Complete(Scenario):
     name = "complete"
+    load_s = (0.1, 1.0)  # what is ready is soon sent
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -305,11 +321,11 @@ class Complete(Scenario):
             s3.put(SOURCE, Piece(0, len(POOL)))
 
     def figures(self) -> str:
-        return f"complete: {_sum(self.completers)}"
-
-
-def _sum(completers: Sequence[Completer]) -> str:
-    completed = sum(each.completed for each in completers)
-    raced = sum(each.raced for each in completers)
-    repeated = sum(each.repeated for each in completers)
-    return f"{completed} completed, {raced} of them in races, {repeated} asked again"
+        completed = sum(each.completed for each in self.completers)
+        raced = sum(each.raced for each in self.completers)
+        repeated = sum(each.repeated for each in self.completers)
+        settled = sum((each.settled for each in self.completers), Counter[str]())
+        return (
+            f"complete: {completed} completed, {raced} of them in races, {repeated} asked again; "
+            f"under way at a kill were {dict(sorted(settled.items()))}"
+        )

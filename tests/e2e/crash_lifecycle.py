@@ -67,10 +67,12 @@ FOREVER = float("inf")
 
 
 class UnderWay(NamedTuple):
-    """A request about a key whose answer is not known, and what it makes of the key."""
+    """A request about a key whose answer is not known, and what it makes of the key; ``tagged`` is
+    the id of the version that gets other tags by it."""
 
     name: str
     effect: Callable[[Key], Key]
+    tagged: str = ""
 
 
 class Writer(Actor):
@@ -139,7 +141,7 @@ class Writer(Actor):
         if version.piece is None:
             return
         tags, id = self._tags(name), version.id
-        self.under_way = UnderWay(name, lambda key: with_tags(key, id, tags))
+        self.under_way = UnderWay(name, lambda key: with_tags(key, id, tags), id)
         if self.s3.set_tags(name, dict(tags), id):
             self._became(name, with_tags(self.keys[name], id, tags))
         else:
@@ -240,6 +242,7 @@ class Writer(Actor):
 
     def verify(self) -> None:
         self._check_rules()
+        self._check_tags()
         self._check_uploads()
         found: dict[str, list[Seen]] = {}
         for prefix in PREFIXES[self.rules]:
@@ -258,6 +261,20 @@ class Writer(Actor):
             answer = self.s3.ask("GET", query="lifecycle")
             assert answer.status == 200 or answer.code == "NoSuchLifecycleConfiguration", answer
             self.until = FOREVER if answer.status == 200 else min(self.until, time.time())
+
+    def _check_tags(self) -> None:
+        """A listing does not show them. Where the version has gone it is all the same."""
+        doubt = self.under_way
+        if doubt is None or not doubt.tagged:
+            return
+        seen = self.s3.tags(doubt.name, doubt.tagged)
+        if seen is not None:
+            key = self.keys[doubt.name]
+            allowed = [key, doubt.effect(key)]
+            fitting = [each for each in allowed if _tags_of(each, doubt.tagged) == seen]
+            assert fitting, f"{self.bucket}/{doubt.name}: tags {seen}, allowed {allowed}"
+            self.keys[doubt.name] = fitting[0]
+            self.under_way = None
 
     def _check_uploads(self) -> None:
         listed = set[tuple[str, str]]()
@@ -285,6 +302,11 @@ class Writer(Actor):
 
     def left(self) -> str:
         return f"{self.bucket}: {self.keys}, uploads {self.open}"
+
+
+def _tags_of(key: Key, id: str) -> dict[str, str]:
+    (tags,) = [dict(version.tags) for version in key if version.id == id]
+    return tags
 
 
 class Lifecycle(Scenario):

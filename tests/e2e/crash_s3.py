@@ -33,7 +33,8 @@ def main() -> None:
     began = time.monotonic()
     try:
         scenarios = [SCENARIOS[name](options.seed) for name in names]
-        starts = run(scenarios, options.rounds, options.seed, directory, say=True)
+        load_s = scenarios[0].load_s if len(scenarios) == 1 else Scenario.load_s
+        starts = run(scenarios, options.rounds, options.seed, directory, load_s, say=True)
     except BaseException:
         print(f"what was left, with the gateway's log: {directory}", flush=True)
         raise

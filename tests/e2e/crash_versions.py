@@ -159,7 +159,9 @@ class Historian(Actor):
         assert piece is not None, f"{key}: nobody put version {found}"
         data = self.s3.read(key, found.id)
         assert data == piece.data and found.size == piece.size, f"{key}: bytes of {found}"
-        return Version(found.id, piece, tuple(sorted(self.s3.tags(key, found.id).items())))
+        tags = self.s3.tags(key, found.id)
+        assert tags is not None, f"{key}: {found}"
+        return Version(found.id, piece, tuple(sorted(tags.items())))
 
 
 class Versions(Scenario):

@@ -160,9 +160,13 @@ class S3:
         root = ET.fromstring(self.must(200, "GET", query="versioning").body)
         return root.findtext("{*}Status") or ""
 
-    def tags(self, key: str, version: str = "") -> dict[str, str]:
-        query = "tagging" + (f"&versionId={version}" if version else "")
-        root = ET.fromstring(self.must(200, "GET", key, query).body)
+    def tags(self, key: str, version: str) -> dict[str, str] | None:
+        """None where there is no such version."""
+        answer = self.ask("GET", key, f"tagging&versionId={version}")
+        if answer.status == 404:
+            return None
+        assert answer.status == 200, (key, version, answer)
+        root = ET.fromstring(answer.body)
         return {
             tag.findtext("{*}Key") or "": tag.findtext("{*}Value") or ""
             for tag in root.findall(".//{*}Tag")
