@@ -761,3 +761,39 @@ def test_a_code_as_it_is_heard(world: World, each: Case) -> None:
     assert "Resource" in found
     for name, value in each.elements.items():
         assert found.get(name) if value is None else found.get(name) == value, name
+
+
+# -- which of two faults is told ------------------------------------------------------------------
+HOLD = "<LegalHold><Status>ON</Status></LegalHold>"
+WRONG_SUM = {"x_amz_checksum_crc32": "AAAAAA=="}
+ORDER: list[tuple[str, Callable[[World], Answer]]] = [
+    ("InvalidBucketName", lambda world: world.bare("GET", "/Upper/k")),
+    ("InvalidBucketName", lambda world: world.client("NOBODY").get("/Upper/k")),
+    ("InvalidAccessKeyId", lambda world: world.client("NOBODY").get("/none")),
+    ("SignatureDoesNotMatch", lambda world: world.client("MINE", "wrong").get("/none")),
+    ("AccessDenied", lambda world: world.bare("GET", "/none")),
+    ("NoSuchBucket", lambda world: world.other.get("/none")),
+    ("AccessDenied", lambda world: world.other.get("/bucket/none")),
+    ("AccessDenied", lambda world: world.other.get("/bucket/k", "versionId=bad")),
+    ("InvalidArgument", lambda world: world.ask("GET", "/bucket/none", "versionId=bad")),
+    ("NoSuchKey", lambda world: world.ask("GET", "/bucket/none", if_match="x")),
+    ("NoSuchKey", lambda world: world.ask("PUT", "/bucket/none", body=b"x", if_match="x")),
+    ("PreconditionFailed", lambda world: world.ask("GET", "/bucket/k", if_match="x", range="9-")),
+    ("InvalidRequest", lambda world: world.ask("PUT", "/none/k", x_amz_checksum_crc32="x")),
+    ("InvalidDigest", lambda world: world.ask("PUT", "/none/k", content_md5="x")),
+    ("NoSuchBucket", lambda world: world.ask("PUT", "/none/k", body=b"x", **WRONG_SUM)),
+    (
+        "PreconditionFailed",
+        lambda world: world.ask("PUT", "/bucket/k", body=b"x", if_none_match="*", **WRONG_SUM),
+    ),
+    ("NoSuchKey", lambda world: world.ask("GET", "/locked/none", "retention=")),
+    ("NoSuchKey", lambda world: world.ask("PUT", "/locked/none", "legal-hold=", HOLD)),
+    ("InvalidRequest", lambda world: world.ask("GET", "/bucket/none", "retention=")),
+]
+
+
+@pytest.mark.parametrize(("code", "provoke"), ORDER, ids=range(len(ORDER)))
+def test_which_of_two_faults_is_told(
+    world: World, code: str, provoke: Callable[[World], Answer]
+) -> None:
+    assert provoke(world).code == code

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
+import io
 import json
 import os
 import socket
 from urllib.parse import urlsplit
 
+import aiohttp
 import boto3
 import pytest
+import urllib3
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import ClientError
 
@@ -89,6 +93,29 @@ def test_a_form_of_boto3(gateway, client, bucket, version):
     assert send(gateway, bucket, form.encode(made["fields"], bytes(1001))).code == "EntityTooLarge"
     assert send(gateway, bucket, form.encode(made["fields"], b"")).code == "EntityTooSmall"
     assert keys(client, bucket) == ["in/a.png"]
+
+
+def test_forms_as_libraries_write_them(gateway, client, anybody):
+    """Each in its own way: lengths and types of parts, file names in every field, escapes."""
+    fields = {"key": "${filename}", "x-amz-meta-word": "ä b"}
+    body, kind = urllib3.encode_multipart_formdata({**fields, "file": ("ä 1.txt", b"one")})
+    connection = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=20)
+    connection.request("POST", f"/{anybody}", body, {"Content-Type": kind})
+    assert connection.getresponse().status == 204
+    connection.close()
+
+    async def send() -> int:
+        made = aiohttp.FormData(fields, quote_fields=False)
+        made.add_field("file", io.BytesIO(b"two"), filename="ä 2.txt")
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{gateway.url}/{anybody}", data=made) as answer:
+                return answer.status
+
+    assert asyncio.run(send()) == 204
+    assert keys(client, anybody) == ["ä 1.txt", "ä 2.txt"]
+    for key in keys(client, anybody):
+        found = client.head_object(Bucket=anybody, Key=key)
+        assert found["Metadata"]["word"].encode("latin-1").decode() == "ä b"
 
 
 def test_a_large_file_is_streamed(gateway, client, anybody):
