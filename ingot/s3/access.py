@@ -29,6 +29,7 @@ from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
 
 if TYPE_CHECKING:
     from ingot.accounts import Accounts
+    from ingot.bucket.part import Upload
     from ingot.bucket.store import Store
     from ingot.s3.call import Call
 
@@ -77,6 +78,16 @@ class Access:
         """Whether the request may write its object with an ACL, as one of ``owner``."""
         verdict = self._verdict(call, bucket, "PutObjectAcl", call.key)
         return verdict is True or (verdict is None and call.account.id == owner)
+
+    def may_continue(self, call: Call, bucket: Bucket, action: str, upload: Upload) -> bool:
+        """Whether the request may do ``action`` to an upload, in a bucket whose ACLs count. It is
+        its initiator's there, for what comes of it will be: others may look at it or end it."""
+        if call.account.id == upload.initiator:
+            return True
+        if action not in ("AbortMultipartUpload", "ListMultipartUploadParts"):
+            return False
+        by_policy = self._verdict(call, bucket, action, call.key)
+        return by_policy is True or call.account.id == bucket.config.owner
 
     def asks_object_tags(self, bucket: Bucket) -> bool:
         """Whether what the bucket's policy says may depend on the tags of the object."""

@@ -19,6 +19,7 @@ from ingot.s3.errors import S3Error
 
 if TYPE_CHECKING:
     from ingot.accounts import Accounts
+    from ingot.bucket.part import Upload
     from ingot.s3.call import Call
 
 
@@ -45,6 +46,12 @@ class AuthorizedAccess(Access):
         decision = self._decide(call, "PutObjectAcl", bucket.name, call.key)
         if decision is Decision.USUAL:
             return super().may_give(call, bucket, owner)
+        return decision is Decision.ALLOW
+
+    def may_continue(self, call: Call, bucket: Bucket, action: str, upload: Upload) -> bool:
+        decision = self._decide(call, action, bucket.name, call.key)
+        if decision is Decision.USUAL:
+            return super().may_continue(call, bucket, action, upload)
         return decision is Decision.ALLOW
 
     def may_allow(self, call: Call, bucket: Bucket) -> bool:

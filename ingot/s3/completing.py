@@ -26,7 +26,14 @@ from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import ALGORITHMS, Index, encryption_headers
 from ingot.s3.locking import default_judge
-from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, checksum_type, type_mismatch, upload_id
+from ingot.s3.multipart import (
+    COMPOSITE,
+    FULL_OBJECT,
+    checksum_type,
+    open_upload,
+    type_mismatch,
+    upload_id,
+)
 from ingot.s3.payload import (
     NO_VALUES,
     PREFIX,
@@ -112,7 +119,7 @@ class CompleteOperations:
         for _ in range(COMPLETE_TRIES):
             bucket = open_bucket(self._store, call)
             try:
-                upload = await uploads.find(bucket, call.key, upload_id(call))
+                upload = await open_upload(self._store, bucket, call)
             except NoSuchUpload:
                 before = await uploads.completed(bucket, call.key, upload_id(call))
                 if before is None or before.asked != asked:

@@ -15,11 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.leaf import State
+from ingot.bucket.model import Bucket
 from ingot.bucket.part import Part, Upload
 from ingot.bucket.record import Record
 from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.messages import Body, Header, Response
 from ingot.s3.acl_operations import check_own, with_acl
+from ingot.s3.actions import action_of
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
@@ -108,7 +110,7 @@ class MultipartOperations:
         check_own(written, request.index)
         verified = VerifiedBody(request, call.authenticated)
         bucket = open_bucket(store, call)
-        upload = await store.uploads.find(bucket, call.key, upload_id(call))
+        upload = await open_upload(store, bucket, call)
         shown, algorithms = _part_algorithms(upload, verified)
         body = await store.ingest(verified, algorithms)
         verified.check(body)
@@ -129,7 +131,7 @@ class MultipartOperations:
         wanted = index.get(COPY_RANGE)
         bounds = None if wanted is None else _parse_range(wanted)
         bucket = open_bucket(store, call)
-        upload = await store.uploads.find(bucket, call.key, upload_id(call))
+        upload = await open_upload(store, bucket, call)
         of_source = await find_source(store, call, source)
         found = of_source.record
         start, stop = _bounds(bounds, wanted, found.body.size)
@@ -168,12 +170,20 @@ class MultipartOperations:
     async def abort(self, call: Call) -> Response:
         initiated = _initiated(call.request.index)
         bucket = open_bucket(self._store, call)
-        uploads = self._store.uploads
-        upload = await uploads.find(bucket, call.key, upload_id(call))
+        upload = await open_upload(self._store, bucket, call)
         if initiated is not None and initiated != upload.created_ms // 1000:
             raise S3Error("PreconditionFailed", Condition=INITIATED.decode())
-        await uploads.abort(call.bucket, upload)
+        await self._store.uploads.abort(call.bucket, upload)
         return Response(204)
+
+
+async def open_upload(store: Store, bucket: Bucket, call: Call) -> Upload:
+    """The request's upload, and the right to go on with it: NoSuchUpload, AccessDenied."""
+    upload = await store.uploads.find(bucket, call.key, upload_id(call))
+    if call.access.acls.count(bucket.config):
+        if not call.access.may_continue(call, bucket, action_of(call.operation), upload):
+            raise S3Error("AccessDenied")
+    return upload
 
 
 def upload_id(call: Call) -> str:

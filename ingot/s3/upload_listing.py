@@ -20,7 +20,7 @@ from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.listing import INTEGER_MAX, parse_limit
-from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, upload_id
+from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, open_upload
 from ingot.s3.xml import boolean, document, element, escape_bytes, url_encode
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ class UploadListOperations:
         marker = call.parameter(b"part-number-marker") or b""
         after = parse_limit(marker, "part-number-marker", INTEGER_MAX) if marker else 0
         bucket = open_bucket(self._store, call)
-        uploads = self._store.uploads
-        upload = await uploads.find(bucket, call.key, upload_id(call))
-        parts, more = await uploads.parts(bucket, upload, after, limit)
+        upload = await open_upload(self._store, bucket, call)
+        parts, more = await self._store.uploads.parts(bucket, upload, after, limit)
         more = more and bool(parts)
         of = call.access.acls.of_version(bucket.config, upload.state)
         following = element("NextPartNumberMarker", str(parts[-1][0] if parts else 0))
