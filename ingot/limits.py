@@ -145,6 +145,7 @@ ACCESS_KEY_CHARS_MAX: Final = 128  # of one that the host's store is asked about
 FORM_FIELDS_BYTES_MAX: Final = 20 * KIB  # names and values before the file: S3's own rule
 FORM_HEAD_BYTES_MAX: Final = 64 * KIB  # all that stands before the file, heads of parts too
 FORM_LINE_BYTES_MAX: Final = 4 * KIB  # of the head of a part; the file's name is in one
+FORM_REST_BYTES_MAX: Final = 1 * MIB  # behind the file, which is read and passed over
 FORM_PARTS_MAX: Final = 256
 FORM_BUFFER_BYTES: Final = 64 * KIB  # of the body, parsed at a time
 

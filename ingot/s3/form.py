@@ -4,8 +4,9 @@
 taken. The file is a ``BodyStream`` and never held whole: what is in memory is one read of the body.
 It ends where its boundary says so and the form has been read to its end; a form that ends without
 one is MalformedPOSTRequest there, before anything is committed. What follows the file is read and
-passed over. Fields are bounded together, and so are the heads of the parts. The parsing is the
-package multipart's, which sees bytes and no socket. Called by ``ingot.s3.posting``.
+passed over. There is a bound for the fields together, for all that stands before the file, and for
+what stands behind it. The parsing is the package multipart's, which sees bytes and no socket.
+Called by ``ingot.s3.posting``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ingot.limits import (
     FORM_HEAD_BYTES_MAX,
     FORM_LINE_BYTES_MAX,
     FORM_PARTS_MAX,
+    FORM_REST_BYTES_MAX,
 )
 from ingot.messages import BodyStream
 from ingot.s3.errors import S3Error
@@ -34,6 +36,7 @@ from ingot.s3.errors import S3Error
 FILE: Final = "file"
 ENCLOSURE: Final = "Bucket POST must be of the enclosure-type multipart/form-data"
 ONE_FILE: Final = "POST requires exactly one file upload per request."
+TOO_MUCH: Final = "There is too much behind the file, which has to come last"
 TWICE: Final = "A form field of this name may be there once"
 _BOUNDARY_CHARS_MAX: Final = 70  # RFC 2046
 _IGNORED: Final = "x-ignore-"
@@ -147,6 +150,7 @@ class _Parts:
         self._buffer = memoryview(bytearray(FORM_BUFFER_BYTES))
         self._events: deque[Event] = deque()
         self._in_file = False
+        self._passed_over = 0  # behind the file
         self.filename = ""
 
     async def fields(self) -> dict[str, bytes]:
@@ -191,8 +195,12 @@ class _Parts:
                     pieces.append(memoryview(event))
             if pieces:
                 return True
-            if await self._feed() == 0:
+            count = await self._feed()
+            if count == 0:
                 return False
+            self._passed_over += 0 if self._in_file else count
+            if self._passed_over > FORM_REST_BYTES_MAX:
+                raise S3Error("MalformedPOSTRequest", TOO_MUCH)
 
     async def _feed(self) -> int:
         """Let the parser see what comes; 0 when the form has ended as it should."""

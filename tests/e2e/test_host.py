@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -64,12 +65,19 @@ def test_accounts_of_the_host(gateway, people, monkeypatch):
     assert people.asked == 1
     assert gateway.server.http is not None
     assert gateway.server.http.counters.express >= 3, "a held account goes by the express lane"
+    raw = Client(gateway.url, ACCESS_KEY, SECRET_KEY)
     stranger = Client(gateway.url, "NOBODY", SECRET_KEY)
     assert stranger.get("/mine/k").code == "InvalidAccessKeyId"
     people.known["NOBODY"] = Account("NOBODY", SECRET_KEY, "b" * 64, "new")
     while (code := stranger.get("/mine/k").code) == "InvalidAccessKeyId":
         pass  # for a fifth of a second
     assert code == "AccessDenied"
+    allowed = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::mine/*"}
+    for principal, code in (("NOBODY", "MalformedPolicy"), ("b" * 64, "")):
+        policy = json.dumps({"Statement": {**allowed, "Principal": {"AWS": principal}}})
+        answer = raw.request("PUT", "/mine", policy.encode(), query="policy=")
+        assert answer.code == code, "policies name ids here, which are known without a look-up"
+    assert stranger.get("/mine/k").body == b"bytes"
     people.known["CAROL"] = Account("CAROL", SECRET_KEY, MINE.id, "another key of the same")
     signed = form.sign_v2(form.policy({"bucket": "mine"}, {"key": "f"}), "CAROL", SECRET_KEY)
     assert send(gateway, "mine", form.encode({"key": "f", **signed})).status == 204

@@ -142,6 +142,15 @@ def test_names_in_any_case_and_nothing_counts_behind_the_file(driver):
     assert driver.keys() == [b"k"]
 
 
+def test_what_stands_behind_the_file_is_bounded(driver):
+    open_to_all(driver)
+    some, much = form.part("a", bytes(900_000)), form.part("a", bytes(4_000_000))
+    assert post(driver, encode({"key": "k"}, after=some), piece=60_000).status == 204
+    answer = post(driver, encode({"key": "l"}, after=much), piece=60_000)
+    assert (answer.status, answer.code) == (400, "MalformedPOSTRequest")
+    assert driver.body.reads < 30 and driver.keys() == [b"k"]
+
+
 @pytest.mark.parametrize(
     ("filename", "key"),
     [
