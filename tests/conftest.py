@@ -29,8 +29,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Directories are tested by as many processes as there are processors, and at least two, as
-    much of a test is waiting. Single files and tests by this one; ``-n`` decides otherwise.
+    """Directories are tested by one process more than there are processors, as much of a test is
+    waiting. Single files and tests by this one; ``-n`` decides otherwise.
     """
     if "PYTEST_XDIST_WORKER" in os.environ or hasattr(config, "workerinput"):
         return  # this is one of those processes, and begins no more of them
@@ -38,7 +38,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if getattr(given, "numprocesses", 0) is not None or given.usepdb or given.collectonly:
         return
     if all(os.path.isdir(argument) for argument in config.args):
-        given.numprocesses = max(2, len(os.sched_getaffinity(0)))
+        given.numprocesses = len(os.sched_getaffinity(0)) + 1
         if given.dist == "no":  # neighbours stay together: they share what their module sets up
             given.dist = "worksteal"
 
