@@ -343,7 +343,7 @@ def main() -> None:
         for bucket in (PLAIN, KEPT):
             with connections(gateway, bucket, options.clients) as all_s3:
                 run(all_s3, options.rounds, options.increments, source)
-        made = relay(directory / "data", gateway, 32, options.takeovers, 1.0)
+        made = relay(directory / "data", gateway, 8, options.takeovers, 2.0)
         gateway = made.gateway
         print(
             f"{options.takeovers} gateways killed and taken over from: "

@@ -63,7 +63,7 @@ PREFIXES = {
     KEEPING: ("expire", "noncurrent", "markers", "all", "keep"),
 }
 UPLOADS = ("short-uploads", "uploads")
-FOREVER = float("inf")
+NEVER, FOREVER = 0.0, float("inf")
 
 
 class UnderWay(NamedTuple):
@@ -76,8 +76,9 @@ class UnderWay(NamedTuple):
 
 
 class Writer(Actor):
-    """``switches``: the bucket is its own, and it takes the rules back and gives them again. The
-    last time when they stood is ``until``."""
+    """``switches``: the bucket is its own, and it takes the rules back and gives them again. What
+    has gone went before ``until``: FOREVER while the rules stand, NEVER once all was looked at
+    after they were taken back."""
 
     s3: S3
 
@@ -105,7 +106,7 @@ class Writer(Actor):
         name = f"{prefix}/{self.name}/{self.random.randrange(NAMES)}"
         key = [version for version in self.keys.get(name, ()) if not version.removed]
         kind = self.random.random()
-        if self.switches and self.random.random() < 0.03:
+        if self.switches and self.random.random() < 0.1:
             self._switch()
         elif kind < 0.3:
             self.look(name)
@@ -153,6 +154,7 @@ class Writer(Actor):
         if self.until == FOREVER:
             self.s3.configure("lifecycle", "")
             self.until = time.time()
+            self._look_at_all()
         else:
             self.until = FOREVER
             self.s3.configure("lifecycle", self.rules.document)
@@ -243,6 +245,13 @@ class Writer(Actor):
     def verify(self) -> None:
         self._check_rules()
         self._check_tags()
+        self._look_at_all()
+        self.under_way = None
+        for name, key in list(self.keys.items()):
+            for version in key:
+                self._read(name, version)
+
+    def _look_at_all(self) -> None:
         self._check_uploads()
         found: dict[str, list[Seen]] = {}
         for prefix in PREFIXES[self.rules]:
@@ -250,10 +259,8 @@ class Writer(Actor):
         now = time.time()
         for name in sorted({*found, *self.keys}):
             self._explain(name, found.get(name, []), now)
-        self.under_way = None
-        for name, key in list(self.keys.items()):
-            for version in key:
-                self._read(name, version)
+        if self.until != FOREVER:
+            self.until = NEVER
 
     def _check_rules(self) -> None:
         """Whether they stand is seen: a switch may have been under way."""

@@ -211,28 +211,35 @@ class Rules:
         self, name: str, key: Key, place: int, now: float, alone: bool, behind: bool
     ) -> None:
         """``alone``: nothing else is left of the key; ``behind``: something older is."""
-        version, at = key[place], None
+        version = key[place]
         if version.removed or version.may_be_gone:
             return
+        times: list[float | None] = []
         if place > 0:
             assert version.since is not None
-            at = self._goes(name, version, version.since, place - 1)
+            times.append(self._goes(name, version, version.since, place - 1))
             if version.piece is None and not behind:  # it may have gone before that was put there
                 lone = self._lone_marker_goes(name, version)
                 if lone is not None and lone <= key[place - 1].known + ROUNDING_S:
                     return
-        elif version.piece is None:
-            at = self._lone_marker_goes(name, version) if alone else None
-        elif not self.keeps:
-            at = self._expires(name, version)
-        elif alone:  # it expired, went as a noncurrent version, and then its marker went
-            expired = self._expires(name, version)
-            if expired is not None:
-                marker = Version("", None, expired, now)
-                if self._lone_marker_goes(name, marker) is not None:
-                    at = self._goes(name, version, expired, 0)
+        if all(each.removed or each.may_be_gone for each in key[:place]):
+            times.append(self._current_goes(name, version, now, alone))
+        at = min([each for each in times if each is not None], default=None)
         if at is None or at > now:
             raise NotAllowed(f"{version} is gone, and may go at {at}; it is {now}")
+
+    def _current_goes(self, name: str, version: Version, now: float, alone: bool) -> float | None:
+        """When nothing is left of a current version at the earliest."""
+        if version.piece is None:
+            return self._lone_marker_goes(name, version) if alone else None
+        expires = self._expires(name, version)
+        if not self.keeps or expires is None:
+            return expires
+        # It goes as a noncurrent version, and then the marker goes that hides it.
+        marker = Version("", None, expires, now)
+        if not alone or self._lone_marker_goes(name, marker) is None:
+            return None
+        return self._goes(name, version, expires, 0)
 
     def end(self, name: str, key: Key) -> Key:
         """What is left in the end. Markers that will be made have no id."""
