@@ -3,7 +3,8 @@
 A Deny of the policy comes first and holds for the owner too, but for operations on the policy
 itself, so that nobody is locked out for good. What is not denied is allowed by the policy or, where
 ACLs count, by ``ingot.s3.acls``. Without either nobody but the owner gets in. Where the public
-access block restricts a bucket, a policy that is public allows others nothing. A policy that cannot
+access block restricts a bucket, a policy that is public allows others nothing. The policy itself is
+the owner's, whatever it says: no grant gives it away. A policy that cannot
 be read any more refuses all that it would have been asked about. Called by way of ``ingot.s3.call``
 for every request but an owner's on a plain bucket; a policy is read once.
 """
@@ -24,6 +25,7 @@ from ingot.s3.call import Learned
 from ingot.s3.configuration import POLICY, Parsed
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
+from ingot.s3.errors import S3Error
 from ingot.s3.policy import Asked, Policy, read
 from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
 
@@ -51,10 +53,16 @@ class Access:
         )
 
     def allows(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool:
-        """Whether the request may do ``action`` to the bucket, or to ``key`` in it."""
+        """Whether the request may do ``action`` to the bucket, or to ``key`` in it.
+        MethodNotAllowed where a policy grants others what only the owner may do."""
         verdict = self._verdict(call, bucket, action, key)
         if verdict is False:
             return False
+        if action in OWN_POLICY and call.account.id != bucket.config.owner:
+            if verdict is None:
+                return False
+            method = call.request.method
+            raise S3Error("MethodNotAllowed", Method=method, ResourceType="BUCKETPOLICY")
         if self.acls.count(bucket.config):
             return self.acls.allows(call, bucket, action, key, verdict is True)
         return verdict is True or call.account.id == bucket.config.owner

@@ -39,7 +39,7 @@ from ingot.s3.multipart import MultipartOperations
 from ingot.s3.names import split_query, split_target
 from ingot.s3.object_tagging import ObjectTaggingOperations
 from ingot.s3.objects import ObjectOperations
-from ingot.s3.operations import REFUSED, Operation
+from ingot.s3.operations import OPERATIONS, REFUSED, Operation
 from ingot.s3.ownership import ENFORCED
 from ingot.s3.policy_operations import PolicyOperations
 from ingot.s3.posting import PostOperations
@@ -56,14 +56,17 @@ SOURCE: Final = b"x-amz-copy-source"
 FORM: Final = "PostObject"
 OF_ACCOUNTS: Final = ("ListBuckets", "CreateBucket")  # there is no bucket that could allow them
 NO_COPY: Final = "Anonymous users cannot copy objects. Please authenticate"
-NOT_ANONYMOUS: Final = {
+NOT_ANONYMOUS: Final = {  # whatever a policy says
     "CopyObject": NO_COPY,
     "UploadPartCopy": NO_COPY,
     "CreateMultipartUpload": "Anonymous users cannot initiate multipart uploads. Please "
     "authenticate.",
     "PutBucketAcl": "Anonymous users cannot invoke this API. Please authenticate.",
-    "PutBucketOwnershipControls": "s3:PutBucketOwnershipControls does not support Anonymous "
-    "requests!",
+    **{
+        row.name: f"s3:{action_of(row)} does not support Anonymous requests!"
+        for row in OPERATIONS
+        if row.name.endswith(("BucketOwnershipControls", "PublicAccessBlock"))
+    },
 }
 
 

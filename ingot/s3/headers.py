@@ -300,6 +300,16 @@ def checksum_lines(
 
 
 _OVERRIDES: Final = {b"response-" + name: shown for name, shown in _CONTENT.items()}
+UNSIGNED_OVERRIDES: Final = (
+    "Request specific response headers cannot be used for anonymous GET requests."
+)
+
+
+def check_overrides(query: list[tuple[bytes, bytes]]) -> None:
+    """InvalidRequest for ``response-*`` parameters, of a request that nobody signed: else anybody
+    could have an object served as a page of the gateway's own host."""
+    if any(name in _OVERRIDES for name, _ in query):
+        raise S3Error("InvalidRequest", UNSIGNED_OVERRIDES)
 
 
 def override_headers(headers: list[Header], query: list[tuple[bytes, bytes]]) -> list[Header]:
@@ -309,6 +319,7 @@ def override_headers(headers: list[Header], query: list[tuple[bytes, bytes]]) ->
         if value.translate(None, _CONTROLS) != value:
             # A line break here would let whoever made the URL write headers of the response.
             name = f"response-{shown.decode().lower()}"
-            raise S3Error("InvalidArgument", ArgumentName=name)
+            message = f"{name} must not contain control characters"
+            raise S3Error("InvalidArgument", message, ArgumentName=name)
     kept = [header for header in headers if header[0] not in wanted]
     return kept + list(wanted.items())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ingot.bucket.model import Condition
 from ingot.bucket.mutation import Removal
 from ingot.bucket.record import Record
+from ingot.credentials import ANONYMOUS
 from ingot.errors import IngotError
 from ingot.messages import Body, Header, Response
 from ingot.s3 import conditions
@@ -19,6 +20,7 @@ from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
+    check_overrides,
     checksum_headers,
     encrypt_by_default,
     encryption_headers,
@@ -101,6 +103,8 @@ class ObjectOperations:
         """GetObject and HeadObject, which differ in the body alone."""
         request = call.request
         index = request.index
+        if call.query and call.account is ANONYMOUS:
+            check_overrides(call.query)
         bucket = open_bucket(self._store, call)
         found = await find_object(self._store, bucket, call)
         record = found.record

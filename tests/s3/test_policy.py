@@ -469,6 +469,47 @@ def test_anon_2_what_nobody_may_do_anonymously(driver, account):
         assert copied.status == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("resource", ["ownershipControls", "publicAccessBlock"])
+def test_anon_2_what_keeps_the_public_out_is_not_the_publics(driver, method, resource):
+    set_policy(driver, allow("*", resource=",/*"))
+    answer = driver.ask(method, "/bucket", resource, account=None)
+    assert answer.code == "AccessDenied"
+    message = answer.xml.findtext("Message")
+    assert message.startswith("s3:") and message.endswith("does not support Anonymous requests!")
+
+
+@READERS
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_pol_2_a_policy_does_not_give_itself_away(driver, method, account):
+    set_policy(driver, allow("*", resource=",/*"))
+    before = driver.ask("GET", "/bucket", "policy").body
+    mine = policy(allow("*", resource=",/*", principal={"AWS": OTHER.id}))
+    answer = driver.ask(method, "/bucket", "policy", body=mine, account=account)
+    assert (answer.status, answer.code) == (405, "MethodNotAllowed")
+    assert driver.body.reads == 0
+    set_policy(driver, allow("GetObject"))
+    answer = driver.ask(method, "/bucket", "policy", body=mine, account=account)
+    assert (answer.status, answer.code) == (403, "AccessDenied")
+    set_policy(driver, allow("*", resource=",/*"))
+    assert driver.ask("GET", "/bucket", "policy").body == before
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_pre_6_nobody_chooses_headers_of_a_response(driver, method):
+    set_policy(driver, allow("GetObject"))
+    query = "response-content-type=text%2Fhtml"
+    answer = driver.ask(method, "/bucket/key", query, account=None)
+    assert answer.status == 400
+    if method == "GET":
+        assert answer.code == "InvalidRequest"
+        assert answer.xml.findtext("Message") == (
+            "Request specific response headers cannot be used for anonymous GET requests."
+        )
+    assert driver.ask(method, "/bucket/key", query).headers["content-type"] == "text/html"
+    assert driver.ask(method, "/bucket/key", "x-id=GetObject", account=None).status == 200
+
+
 @READERS
 def test_delete_objects_asks_for_each_key(driver, account):
     driver.put("mine")
@@ -525,7 +566,7 @@ def test_a_policy_says_nothing_to_the_owner_that_it_allows_others(driver):
     assert driver.ask("GET", "/bucket", "policy", account=OTHER).code == "AccessDenied"
     assert driver.ask("GET", "/bucket/key", account=None).code == "AccessDenied"
     set_policy(driver, allow("*Policy*", resource=",/*", principal={"AWS": OTHER.id}))
-    assert driver.ask("GET", "/bucket", "policy", account=OTHER).status == 200
+    assert driver.ask("GET", "/bucket", "policy", account=OTHER).code == "MethodNotAllowed"
 
 
 CONDITIONS = [
