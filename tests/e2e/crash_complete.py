@@ -305,10 +305,10 @@ class Complete(Scenario):
     name = "complete"
     load_s = (0.1, 1.0)  # what is ready is soon sent
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, fewer: int = 1) -> None:
+        super().__init__(seed, fewer)
         self.completers = [
-            Completer(f"w{n:02}", seed * 1000 + n, BUCKETS[n % 2]) for n in range(CLIENTS)
+            Completer(f"w{n:02}", seed * 1000 + n, BUCKETS[n % 2]) for n in range(CLIENTS // fewer)
         ]
         self.actors = [*self.completers]
 

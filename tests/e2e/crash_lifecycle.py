@@ -29,7 +29,7 @@ from tests.support.rules import (
 from tests.support.s3 import S3, Piece, Seen
 
 CLIENTS = 12
-SWITCHERS = 4  # of them
+SWITCHER_IN = 3  # pairs of clients, one at each bucket
 NAMES = 3  # keys of a client under each prefix
 VERSIONS_MAX = 6
 UPLOADS_MAX = 8
@@ -320,15 +320,15 @@ class Lifecycle(Scenario):
     name = "lifecycle"
     settings = {"INGOT_LIFECYCLE_DEBUG_DAY_S": str(DAY_S)}
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.writers = [self._writer(n, seed * 1000 + n) for n in range(CLIENTS)]
+    def __init__(self, seed: int, fewer: int = 1) -> None:
+        super().__init__(seed, fewer)
+        self.writers = [self._writer(n, seed * 1000 + n) for n in range(CLIENTS // fewer)]
         self.actors = [*self.writers]
 
     def _writer(self, number: int, seed: int) -> Writer:
         rules = (PLAIN, KEEPING)[number % 2]
         bucket = "crash-expiring-kept" if rules.keeps else "crash-expiring"
-        switches = number < SWITCHERS
+        switches = number // 2 % SWITCHER_IN == 0
         if switches:
             bucket = f"{bucket}-{number}"
         return Writer(f"w{number:02}", seed, bucket, rules, switches)

@@ -184,9 +184,9 @@ class Uploader(Actor):
 class Multipart(Scenario):
     name = "multipart"
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.uploaders = [Uploader(f"w{n:02}", seed * 1000 + n) for n in range(CLIENTS)]
+    def __init__(self, seed: int, fewer: int = 1) -> None:
+        super().__init__(seed, fewer)
+        self.uploaders = [Uploader(f"w{n:02}", seed * 1000 + n) for n in range(CLIENTS // fewer)]
         self.actors = [*self.uploaders]
 
     def prepare(self, client: Client) -> None:

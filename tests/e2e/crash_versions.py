@@ -167,14 +167,14 @@ class Historian(Actor):
 class Versions(Scenario):
     name = "versions"
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, fewer: int = 1) -> None:
+        super().__init__(seed, fewer)
         self.historians: list[Historian] = []
         for bucket in SHARED:
-            for n in range(SHARERS):
+            for n in range(SHARERS // fewer):
                 made = Historian(f"w{n:02}", seed * 1000 + len(self.historians), bucket, False)
                 self.historians.append(made)
-        for n in range(SWITCHERS):
+        for n in range(SWITCHERS // fewer):
             bucket = f"crash-switched-{n}"
             made = Historian("w00", seed * 1000 + len(self.historians), bucket, True)
             self.historians.append(made)

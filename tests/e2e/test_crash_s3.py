@@ -21,8 +21,8 @@ from tests.support.s3 import Piece, Seen
 
 @pytest.mark.slow
 def test_kill_9_loses_and_brings_back_nothing(private_path: Path) -> None:
-    scenarios = [make(1) for make in SCENARIOS.values()]
-    run(scenarios, 1, 1, private_path, load_s=(1.5, 1.5))
+    scenarios = [make(1, fewer=4) for make in SCENARIOS.values()]
+    run(scenarios, 1, 1, private_path, load_s=(1.0, 1.0))
 
 
 # -- contention --------------------------------------------------------------------------------

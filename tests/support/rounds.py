@@ -53,13 +53,14 @@ class Actor(ABC):
 
 
 class Scenario(ABC):
-    """``settings`` are environment variables of the gateway."""
+    """``settings`` are environment variables of the gateway. ``fewer``: so many times fewer clients
+    than a long run has."""
 
     name = ""
     settings: dict[str, str] = {}
     load_s = (1.0, 3.0)  # how long the load runs until the gateway is killed
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, fewer: int = 1) -> None:
         self.actors: list[Actor] = []
 
     @abstractmethod
