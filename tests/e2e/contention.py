@@ -228,6 +228,7 @@ class Relay:
         self.ending = False
         self.acknowledged: dict[str, int] = {}  # what each write made of the counter
         self.doubtful: set[str] = set()
+        self.away_s: list[float] = []  # how long nobody served, once each gateway was killed
 
     def client(self, number: int) -> None:
         turn = 0
@@ -257,8 +258,8 @@ class Relay:
         self.started.append(made)
         return made
 
-    def hand_over(self, pool: ThreadPoolExecutor, load_s: float) -> float:
-        """Kill the gateway when the next waits for its place; seconds until that serves."""
+    def hand_over(self, pool: ThreadPoolExecutor, load_s: float) -> None:
+        """Kill the gateway when the next waits for its place, and wait until that serves."""
         log = Path(self.gateway.log.name)
         before = log.read_text().count(WAITS)
         following: Future[Gateway] = pool.submit(self._start)
@@ -273,7 +274,7 @@ class Relay:
         with self.changed:
             self.gateway = made
             self.changed.notify_all()
-        return time.monotonic() - began
+        self.away_s.append(time.monotonic() - began)
 
     def kill(self) -> None:
         for gateway in self.started:
@@ -347,7 +348,8 @@ def main() -> None:
         gateway = made.gateway
         print(
             f"{options.takeovers} gateways killed and taken over from: "
-            f"{len(made.acknowledged)} increments acknowledged, each counts once",
+            f"{len(made.acknowledged)} increments acknowledged, each counts once; nobody served "
+            f"for {max(made.away_s, default=0):.1f} s at most",
             flush=True,
         )
         assert gateway.stop() == 0
