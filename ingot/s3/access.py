@@ -21,6 +21,7 @@ from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.credentials import ANONYMOUS
 from ingot.s3 import acl
 from ingot.s3.acls import Acls, People
+from ingot.s3.actions import is_of_version
 from ingot.s3.call import Learned
 from ingot.s3.configuration import POLICY, Parsed
 from ingot.s3.copy_source import parse_copy_source
@@ -52,10 +53,13 @@ class Access:
             lambda of: read(of[0], of[1], self.who)
         )
 
-    def allows(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool:
-        """Whether the request may do ``action`` to the bucket, or to ``key`` in it.
-        MethodNotAllowed where a policy grants others what only the owner may do."""
-        verdict = self._verdict(call, bucket, action, key)
+    def allows(
+        self, call: Call, bucket: Bucket, action: str, key: bytes, *, prefix: bytes | None = None
+    ) -> bool:
+        """Whether the request may do ``action`` to the bucket, or to ``key`` in it. ``prefix``: of
+        the listing, where it would be one that the client did not ask for. MethodNotAllowed where
+        a policy grants others what only the owner may do."""
+        verdict = self._verdict(call, bucket, action, key, prefix)
         if verdict is False:
             return False
         if action in OWN_POLICY and call.account.id != bucket.config.owner:
@@ -67,7 +71,9 @@ class Access:
             return self.acls.allows(call, bucket, action, key, verdict is True)
         return verdict is True or call.account.id == bucket.config.owner
 
-    def _verdict(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool | None:
+    def _verdict(
+        self, call: Call, bucket: Bucket, action: str, key: bytes, prefix: bytes | None = None
+    ) -> bool | None:
         """What the bucket's policy says; None where it says nothing that counts."""
         account, config = call.account, bucket.config
         is_owner = account.id == config.owner
@@ -77,7 +83,7 @@ class Access:
         policy = self._policies((document, bucket.name))
         resource = bucket.name + (f"/{key.decode('utf-8', 'replace')}" if key else "")
         who = None if account is ANONYMOUS else account.id
-        verdict = policy.verdict(Asked(who, action, resource, Facts(call)))
+        verdict = policy.verdict(Asked(who, action, resource, Facts(call, action, prefix)))
         if verdict and policy.is_public and not is_owner:
             return None if self.acls.block(config).RestrictPublicBuckets else True
         return verdict
@@ -119,7 +125,7 @@ class Access:
         action: str,
     ) -> None:
         """Have an object at hand for what is asked about it next, if that depends on it."""
-        call.object_tags, call.learned = {}, None
+        call.object_tags, call.learned, call.version = {}, None, version
         if self.asks_object(bucket, action):
             found = None
             if version is None or version == NULL_VERSION or is_version_id(version):
@@ -148,12 +154,15 @@ class Access:
 
 
 class Facts:
-    """What a request says under condition keys (``policy_conditions.KEYS``)."""
+    """What a request says under condition keys (``policy_conditions.KEYS``), asked whether it may
+    do ``action``: only what its operation heeds, so that nothing is judged by what is not done."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_action", "_call", "_prefix")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, action: str, prefix: bytes | None = None) -> None:
         self._call = call
+        self._action = action
+        self._prefix = prefix
 
     def __call__(self, key: str) -> Sequence[str]:
         call = self._call
@@ -166,8 +175,13 @@ class Facts:
             value = _request_tags(call).get(key[len(REQUEST_TAG) :])
         elif key == REQUEST_TAG_KEYS:
             return tuple(_request_tags(call))
-        elif key in _PARAMETERS:
-            value = _text(call.parameter(_PARAMETERS[key]))
+        elif key == "s3:versionid":
+            value = call.version if is_of_version(self._action) else None
+        elif key == "s3:prefix" and self._prefix is not None:
+            value = _text(self._prefix)
+        elif key in _OF_LISTINGS:
+            name, operations = _OF_LISTINGS[key]
+            value = _text(call.parameter(name)) if call.operation.name in operations else None
         else:
             value = _text(call.request.index.get(_HEADERS.get(key, key[3:].encode())))
         return () if value is None else (value,)
@@ -225,10 +239,10 @@ _FACTS: Final[dict[str, Callable[[Call], str | None]]] = {
     "s3:signatureversion": _signature_version,
     "s3:signatureage": _signature_age,
 }
-_PARAMETERS: Final = {
-    "s3:prefix": b"prefix",
-    "s3:delimiter": b"delimiter",
-    "s3:max-keys": b"max-keys",
-    "s3:versionid": b"versionId",
+_LISTINGS: Final = ("ListObjects", "ListObjectsV2", "ListObjectVersions")
+_OF_LISTINGS: Final = {
+    "s3:prefix": (b"prefix", (*_LISTINGS, "ListMultipartUploads")),
+    "s3:delimiter": (b"delimiter", (*_LISTINGS, "ListMultipartUploads")),
+    "s3:max-keys": (b"max-keys", _LISTINGS),
 }
 _HEADERS: Final = {"aws:referer": b"referer", "aws:useragent": b"user-agent"}  # else as they stand

@@ -118,7 +118,7 @@ class Acls:
             # That it is not there may hear whoever may list what is.
             if by_policy or who == config.owner:
                 return True
-            return call.access.allows(call, bucket, "ListBucket", b"")
+            return call.access.allows(call, bucket, "ListBucket", b"", prefix=key)
         theirs = self.of_version(config, found.state)
         if who == theirs.owner or (by_policy and theirs.owner == config.owner):
             return True

@@ -67,6 +67,11 @@ _OF_VERSION: Final = {
     "GetObjectAttributes": "GetObjectVersionAttributes",
     "GetObjectTorrent": "GetObjectVersionTorrent",
 }
+# These are the same action with a ``versionId``, and about that version.
+_OF_EITHER: Final = (
+    *("GetObjectRetention", "PutObjectRetention", "GetObjectLegalHold", "PutObjectLegalHold"),
+    *("BypassGovernanceRetention", "RestoreObject"),
+)
 
 _ACTIONS: Final = {row.name: _OTHERS.get(row.name, row.name) for row in OPERATIONS}
 # An account's or of objects, not a bucket's: no policy speaks of them as actions on a bucket.
@@ -93,3 +98,11 @@ def action_of(operation: Operation, of_version: bool = False) -> str:
     """The action, without ``s3:``, that a policy has to allow for this operation."""
     action = _ACTIONS[operation.name]
     return _OF_VERSION.get(action, action) if of_version else action
+
+
+def is_of_version(action: str) -> bool:
+    """Whether it is done to a version that a request names, and not to one that it makes."""
+    return action in _OF_VERSION or action in _OF_EITHER or action in _VERSIONED
+
+
+_VERSIONED: Final = frozenset(_OF_VERSION.values())

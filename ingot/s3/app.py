@@ -18,7 +18,7 @@ from ingot.credentials import ANONYMOUS
 from ingot.messages import Exchange, Request, Response
 from ingot.s3.access import Access
 from ingot.s3.acl_operations import AclOperations
-from ingot.s3.actions import action_of
+from ingot.s3.actions import action_of, is_of_version
 from ingot.s3.answers import AccessLog, Answers, Asked
 from ingot.s3.attributes import AttributeOperations
 from ingot.s3.auth import Authenticator
@@ -185,6 +185,7 @@ class App:
             raise refused
         if operation.kind == REFUSED:
             raise not_implemented(operation.name)
+        call.version = _version(call)
         return self._handlers[operation.name]
 
     def _authenticate(self, call: Call, operation: Operation, refused: S3Error | None) -> None:
@@ -224,15 +225,9 @@ class App:
 
     async def _learn(self, call: Call) -> None:
         """Look at the request's object, if what it may do depends on that."""
-        value = call.parameter(b"versionId")
-        await self._access.learn(
-            self._store,
-            call,
-            self._store.bucket(call.bucket),
-            call.key,
-            None if value is None else value.decode("latin-1"),
-            action_of(call.operation, value is not None),
-        )
+        bucket, version = self._store.bucket(call.bucket), call.version
+        action = action_of(call.operation, version is not None)
+        await self._access.learn(self._store, call, bucket, call.key, version, action)
 
     def _is_open(self, bucket: str) -> bool:
         """Whether the bucket may let somebody in who has no signature. Of one that is not there
@@ -245,6 +240,14 @@ class App:
     def bad_request(self, kind: str, detail: str) -> Response:
         """The answer to what is no request: ``kind`` is an error code, ``detail`` says why."""
         return self._answers.bad_request(kind, detail)
+
+
+def _version(call: Call) -> str | None:
+    """The version that ``versionId`` names, if the operation is one that heeds it."""
+    if not call.query or not is_of_version(action_of(call.operation)):
+        return None
+    value = call.parameter(b"versionId")
+    return None if value is None else value.decode("latin-1")
 
 
 def _asked(call: Call) -> Asked:

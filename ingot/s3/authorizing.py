@@ -36,10 +36,12 @@ class AuthorizedAccess(Access):
         super().__init__(accounts)
         self._authorizer = authorizer
 
-    def allows(self, call: Call, bucket: Bucket, action: str, key: bytes) -> bool:
+    def allows(
+        self, call: Call, bucket: Bucket, action: str, key: bytes, *, prefix: bytes | None = None
+    ) -> bool:
         decision = self._decide(call, action, bucket.name, key)
         if decision is Decision.USUAL:
-            return super().allows(call, bucket, action, key)
+            return super().allows(call, bucket, action, key, prefix=prefix)
         return decision is Decision.ALLOW
 
     def may_give(self, call: Call, bucket: Bucket, owner: str) -> bool:

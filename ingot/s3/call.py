@@ -50,7 +50,7 @@ class Call:
 
     __slots__ = (
         *("access", "account", "authenticated", "bucket", "key", "learned", "now_ms", "operation"),
-        *("object_tags", "query", "request", "request_id", "request_tags"),
+        *("object_tags", "query", "request", "request_id", "request_tags", "version"),
     )
 
     access: Access
@@ -66,12 +66,15 @@ class Call:
         self.key = b""
         self.query: Query = []
         self.learned: Learned | None = None
-        # For policies that ask: of the object that is asked about, and that the body would give it.
+        # For policies that ask: the version that is acted on, None for the current one, ...
+        self.version: str | None = None
+        # ... and of the object that is asked about, and that the body would give it.
         self.object_tags: Mapping[str, str] = NO_TAGS
         self.request_tags: Mapping[str, str] | None = None
 
     def parameter(self, name: bytes) -> bytes | None:
-        """The first value of a query parameter, None where it is absent."""
+        """The value of a query parameter, None where it is absent. None that means something is
+        there twice (``ingot.s3.route``)."""
         for found, value in self.query:
             if found == name:
                 return value
@@ -125,7 +128,7 @@ def no_such_key(
     call: Call, bucket: Bucket, key: bytes, headers: Sequence[Header] = NO_MARKER
 ) -> S3Error:
     """That there is no such object: told to those only who may list the bucket."""
-    if not call.access.allows(call, bucket, "ListBucket", b""):
+    if not call.access.allows(call, bucket, "ListBucket", b"", prefix=key):
         return S3Error("AccessDenied")
     return S3Error("NoSuchKey", headers=headers, Key=key.decode())
 

@@ -309,21 +309,12 @@ def decode_token(token: bytes) -> tuple[bytes, bool]:
 
 
 def _question(call: Call) -> Question:
-    prefix = delimiter = b""
-    limit, encoded = KEYS_MAX, False
-    for name, value in call.query:
-        if name == b"prefix":
-            prefix = value
-        elif name == b"delimiter":
-            delimiter = value
-        elif name == b"max-keys":
-            limit = parse_limit(value, "max-keys", KEYS_MAX)
-        elif name == b"encoding-type" and value:
-            if value.lower() != b"url":
-                message = "Invalid Encoding Method specified in Request"
-                raise _invalid("encoding-type", value, message)
-            encoded = True
-    return Question(prefix, delimiter, limit, encoded)
+    limit = parse_limit(call.parameter(b"max-keys") or b"", "max-keys", KEYS_MAX)
+    encoding = call.parameter(b"encoding-type") or b""
+    if encoding.lower() not in (b"", b"url"):
+        raise _invalid("encoding-type", encoding, "Invalid Encoding Method specified in Request")
+    prefix = call.parameter(b"prefix") or b""
+    return Question(prefix, call.parameter(b"delimiter") or b"", limit, bool(encoding))
 
 
 def parse_limit(value: bytes, name: str, most: int) -> int:

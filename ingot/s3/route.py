@@ -51,6 +51,10 @@ _PARAMETERS: Final = frozenset(
     b"response-content-disposition response-content-encoding annotationName".split()
 )
 
+# Whatever means something in a query. What a request asks for is then one value, the one by which
+# it is judged as well as carried out.
+MEANT: Final = _PARAMETERS.union(_BUCKET_RESOURCES, _OBJECT_RESOURCES)
+
 
 def method_not_allowed(method: str, level: str, resource: bytes = b"") -> S3Error:
     rows = (row for row in OPERATIONS if row.level == level and row.method != method)
@@ -77,11 +81,14 @@ def resolve(
     bare: Sequence[bytes] = (),
     headers: Container[bytes] = (),
 ) -> Operation:
-    """The row of a request. Raises S3Error where there is none: 405, 501 or a nonsensical pair.
+    """The row of a request. Raises S3Error where there is none: 405, 501, a nonsensical pair or a
+    parameter given twice.
 
     ``bare`` are the parameters without a value; ``headers`` the names of the request's headers.
     """
     names = frozenset(name for name, _ in query)
+    if len(names) != len(query):
+        _refuse_repeated(query)
     if not bucket:
         return _service(method, names, bare)
     level = OBJECT if key else BUCKET
@@ -104,6 +111,21 @@ def resolve(
     if row is None:
         raise method_not_allowed(method, level, resource)
     return row
+
+
+def _refuse_repeated(query: Sequence[tuple[bytes, bytes]]) -> None:
+    """InvalidArgument for a parameter that is given twice, whatever its values."""
+    passed = set()
+    for name, value in query:
+        if name in passed:
+            raise S3Error(
+                "InvalidArgument",
+                f"The query parameter {name.decode()} must not be given more than once",
+                ArgumentName=name.decode(),
+                ArgumentValue=value.decode("utf-8", "replace"),
+            )
+        if name in MEANT:
+            passed.add(name)
 
 
 def _service(method: str, names: frozenset[bytes], bare: Sequence[bytes]) -> Operation:

@@ -522,13 +522,13 @@ def test_delete_objects_asks_for_each_key(driver, account):
     assert driver.keys() == [b"key"]
 
 
-def put_delete(driver, text, account):
+def put_delete(driver, text, account, query="delete"):
     import base64
     import hashlib
 
     body = text.encode()
     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-    return driver.ask("POST", "/bucket", "delete", {"content-md5": md5}, body, account)
+    return driver.ask("POST", "/bucket", query, {"content-md5": md5}, body, account)
 
 
 def test_a_copy_needs_both_rights(driver):
@@ -596,6 +596,33 @@ def test_pol_3_keys_of_a_request(driver, condition, good, bad):
         if asked is not None:
             headers = {k: v for k, v in asked.items() if k not in ("query", "peer")}
             assert listing(driver, asked, headers).status == status, asked
+
+
+def test_pol_3_a_listing_is_judged_by_what_it_lists(driver):
+    condition = {"StringEquals": {"s3:prefix": "pub/"}, "NumericLessThan": {"s3:max-keys": 10}}
+    set_policy(driver, allow("List*", resource="", Condition=condition))
+    for kind in ("", "list-type=2&", "versions&"):
+        usual = f"{kind}prefix=pub%2F&max-keys=5"
+        assert driver.ask("GET", "/bucket", usual, account=OTHER).status == 200
+        for more in ("prefix=sec%2F", "prefix=pub%2F", "max-keys=500"):
+            for query in (f"{usual}&{more}", f"{kind}{more}&prefix=pub%2F&max-keys=5"):
+                answer = driver.ask("GET", "/bucket", query, account=OTHER)
+                assert (answer.status, answer.code) == (400, "InvalidArgument"), query
+                assert driver.ask("GET", "/bucket", query, account=None).status in (400, 403)
+
+
+def test_that_a_key_is_not_there_hears_who_may_list_it(driver):
+    """Whatever the query says of prefixes."""
+    condition = {"StringLike": {"s3:prefix": "pub/*"}}
+    set_policy(driver, allow("ListBucket", resource="", Condition=condition), allow("GetObject"))
+    for query in ("", "prefix=pub%2F", "prefix=sec%2F", "list-type=2&prefix=pub%2F"):
+        assert driver.ask("GET", "/bucket/pub/no", query, account=OTHER).status in (400, 404)
+        assert driver.ask("GET", "/bucket/sec/no", query, account=OTHER).status in (400, 403)
+    assert driver.ask("GET", "/bucket/pub/no", "prefix=sec%2F", account=OTHER).code == "NoSuchKey"
+    assert (
+        driver.ask("GET", "/bucket/sec/no", "prefix=pub%2F", account=OTHER).code == "AccessDenied"
+    )
+    assert driver.ask("HEAD", "/bucket", "prefix=pub%2F", account=OTHER).status == 403
 
 
 def listing(driver, asked, headers):
@@ -726,6 +753,59 @@ def test_pol_3_tags_of_the_object():
         answer = put_delete(driver, f"<Delete>{listed}</Delete>", OTHER)
         assert answer.texts("Deleted/Key") == ["a"]
         assert answer.texts("Error/Key") == ["b", "none"]
+
+
+def test_pol_3_the_version_is_the_one_that_is_acted_on():
+    """In the query, of a copy's source, or of an entry of DeleteObjects."""
+    enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    with StoreDriver() as driver:
+        driver.bucket()
+        driver.bucket("theirs", OTHER)
+        assert driver.ask("PUT", "/bucket", "versioning", body=enabled).status == 200
+        put = [driver.put("key", text).headers["x-amz-version-id"] for text in (b"one", b"two")]
+        secret, shown = put
+
+        def copied(version, more=""):
+            source = {"x-amz-copy-source": f"bucket/key?versionId={version}"}
+            return driver.ask("PUT", "/theirs/copy", more, source, account=OTHER).status
+
+        def deleted(version, more=""):
+            entry = f"<Object><Key>key</Key><VersionId>{version}</VersionId></Object>"
+            answer = put_delete(driver, f"<Delete>{entry}</Delete>", OTHER, f"delete{more}")
+            return answer.texts("Error/Code") or answer.texts("Deleted/VersionId")
+
+        actions = ("GetObjectVersion", "DeleteObjectVersion")
+        condition = {"StringEquals": {"s3:VersionId": secret}}
+        set_policy(
+            driver,
+            allow(*actions),
+            allow(*actions, effect="Deny", principal={"AWS": OTHER.id}, Condition=condition),
+        )
+        assert driver.ask("GET", "/bucket/key", f"versionId={secret}", account=OTHER).status == 403
+        assert (copied(secret), copied(secret, f"versionId={shown}")) == (403, 403)
+        assert deleted(secret) == ["AccessDenied"]
+        assert (copied(shown), copied(shown, f"versionId={secret}")) == (200, 200)
+        set_policy(driver, allow(*actions, Condition={"StringEquals": {"s3:VersionId": shown}}))
+        assert (copied(shown), copied(secret)) == (200, 403)
+        assert deleted(secret, f"&versionId={shown}") == ["AccessDenied"]
+        assert deleted(shown, f"&versionId={secret}") == [shown]
+
+
+def test_pol_3_a_write_is_judged_by_the_version_that_it_replaces():
+    """A parameter that it does not heed names no other one."""
+    enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    with StoreDriver() as driver:
+        driver.bucket()
+        assert driver.ask("PUT", "/bucket", "versioning", body=enabled).status == 200
+        tagged = driver.put("key", b"one", x_amz_tagging="open=yes").headers["x-amz-version-id"]
+        driver.put("key", b"two")
+        condition = {"StringEquals": {"s3:ExistingObjectTag/open": "yes"}}
+        set_policy(driver, allow("*Object", "GetObjectVersion", Condition=condition))
+        query = f"versionId={tagged}"
+        assert driver.ask("GET", "/bucket/key", query, account=OTHER).body == b"one"
+        for more in ("", query):
+            answer = driver.ask("PUT", "/bucket/key", more, body=b"three", account=OTHER)
+            assert answer.code == "AccessDenied"
 
 
 def test_pol_3_tags_that_a_request_gives():

@@ -11,7 +11,7 @@ from ingot.s3.app import App
 from ingot.s3.errors import S3Error
 from ingot.s3.names import split_query, split_target
 from ingot.s3.operations import BUILT, OPERATIONS
-from ingot.s3.route import resolve
+from ingot.s3.route import MEANT, resolve
 
 MODEL = botocore.session.get_session().get_service_model("s3")
 # Same request line as another operation; the parameters below tell these apart.
@@ -203,3 +203,29 @@ def test_any_mixture_is_a_row_or_refused(method, bucket, key, names):
         assert error.status in (400, 405, 501)
         return
     assert row.method == method
+
+
+MEANT_BY_OPERATIONS = set(
+    b"prefix delimiter max-keys marker encoding-type list-type continuation-token start-after "
+    b"fetch-owner key-marker version-id-marker upload-id-marker max-uploads max-parts "
+    b"part-number-marker versionId partNumber uploadId max-buckets bucket-region id acl policy "
+    b"tagging versions uploads delete response-content-type response-cache-control".split()
+)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODEL.operation_names) - {"WriteGetObjectResponse"}))
+def test_a_parameter_that_means_something_is_given_once(name):
+    """By whichever of two values a request were judged, the other could be obeyed."""
+    method, target, headers = request_of(name)
+    more = "&" if "?" in target else "?"
+    for parameter in sorted(MEANT | MEANT_BY_OPERATIONS):
+        text = parameter.decode()
+        for twice in (f"{text}=a&{text}=b", f"{text}=a&x-id=y&{text.replace('a', '%61')}=a"):
+            with pytest.raises(S3Error, match="more than once") as raised:
+                route(method, f"{target}{more}{twice}", headers)
+            assert raised.value.code == "InvalidArgument"
+
+
+def test_what_means_nothing_may_be_given_twice():
+    assert route("GET", "/bucket?prefix=a&x=1&x=2").name == "ListObjects"
+    assert route("GET", "/bucket?prefix=a&Prefix=b").name == "ListObjects"
