@@ -22,7 +22,7 @@ from ingot.credentials import ANONYMOUS
 from ingot.s3 import acl
 from ingot.s3.acls import Acls, People
 from ingot.s3.actions import is_of_version
-from ingot.s3.call import Learned
+from ingot.s3.call import NO_TAGS, Learned
 from ingot.s3.configuration import POLICY, Parsed
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
@@ -192,9 +192,12 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _request_tags(call: Call) -> Mapping[str, str]:
-    """The tags that the request wants to give: in its body, once that was read, or in a header."""
+    """The tags that the request wants to give: in its body, once that was read, or in a header if
+    its operation is one that stores those."""
     if call.request_tags is not None:
         return call.request_tags
+    if call.operation.name not in _TAGGED_BY_HEADER:
+        return NO_TAGS
     header = call.request.index.get(b"x-amz-tagging", b"").decode("utf-8", "replace")
     return dict(parse_qsl(header, keep_blank_values=True))
 
@@ -239,6 +242,7 @@ _FACTS: Final[dict[str, Callable[[Call], str | None]]] = {
     "s3:signatureversion": _signature_version,
     "s3:signatureage": _signature_age,
 }
+_TAGGED_BY_HEADER: Final = ("PutObject", "PostObject", "CreateMultipartUpload", "CopyObject")
 _LISTINGS: Final = ("ListObjects", "ListObjectsV2", "ListObjectVersions")
 _OF_LISTINGS: Final = {
     "s3:prefix": (b"prefix", (*_LISTINGS, "ListMultipartUploads")),

@@ -18,6 +18,7 @@ from ingot.messages import Header, Response
 from ingot.s3 import conditions
 from ingot.s3.acl_operations import with_acl
 from ingot.s3.call import (
+    NO_TAGS,
     Call,
     Handler,
     check_expected,
@@ -47,6 +48,7 @@ from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import document
 
 if TYPE_CHECKING:
+    from ingot.bucket.model import Bucket
     from ingot.bucket.reading import Found
     from ingot.bucket.store import Store
     from ingot.ports import Clock
@@ -84,6 +86,11 @@ class CopyOperations:
         written = write_headers(index, call.now_ms)
         algorithm = checksum_algorithm(call)
         condition = conditions.for_write(index)
+        if not retags:
+            # What the header says is not stored, and what is, is not known yet.
+            call.request_tags = NO_TAGS
+            if written.state is not None:
+                written.state = replace(written.state, tags={})
         bucket = open_bucket(store, call)
         state = with_acl(call, bucket, written, state_of_write(call, bucket, written)) or State()
         of_source = await find_source(store, call, source)
@@ -104,7 +111,8 @@ class CopyOperations:
         else:
             await store.check_body(record.body)
         if not retags:
-            state = replace(state, tags=self._copied_tags(call, source, of_source))
+            tags = await self._copied_tags(call, bucket, source, of_source)
+            state = replace(state, tags=tags)
         judge = default_judge(bucket, state, record.created_ms)
         outcome = await store.put(call.bucket, record, condition, state, judge)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
@@ -115,12 +123,20 @@ class CopyOperations:
             response.headers += await self._expirations.headers(bucket, record)
         return response
 
-    def _copied_tags(self, call: Call, source: CopySource, found: Found) -> dict[str, str]:
-        """The source's tags, which whoever copies them must be allowed to read."""
-        if found.state.tags:
+    async def _copied_tags(
+        self, call: Call, bucket: Bucket, source: CopySource, found: Found
+    ) -> dict[str, str]:
+        """The source's tags. Whoever copies them must be allowed to read them, and to give them to
+        the object in ``bucket``: tags may open it to others."""
+        tags = found.state.tags
+        if tags:
             action = "GetObjectTagging" if source.version is None else "GetObjectVersionTagging"
             require(call, self._store.bucket(source.bucket), action, source.key)
-        return found.state.tags
+            call.request_tags = tags
+            await call.access.learn(self._store, call, bucket, call.key, None, "PutObject")
+            for action in ("PutObject", "PutObjectTagging"):
+                require(call, bucket, action, call.key)
+        return tags
 
     def _record(self, call: Call, found: Record, written: WriteHeaders, replaces: bool) -> Record:
         """The source was pinned and stays so for as long as its copy is under way, so that nothing

@@ -808,6 +808,51 @@ def test_pol_3_a_write_is_judged_by_the_version_that_it_replaces():
             assert answer.code == "AccessDenied"
 
 
+def test_a_copy_gives_tags_to_whom_may_give_them():
+    """Else whoever may write could open what he writes to all whom a policy lets at such tags."""
+    opened = {"StringEquals": {"s3:ExistingObjectTag/open": "yes"}}
+    writer = {"AWS": OTHER.id}
+    with StoreDriver() as driver:
+        driver.bucket()
+        driver.bucket("theirs", OTHER)
+        for key, tags in (("plain", ""), ("open", "open=yes")):
+            headers = {"x-amz-tagging": tags}
+            put = driver.ask("PUT", f"/theirs/{key}", "", headers, b"x", account=OTHER)
+            assert put.status == 200
+
+        def copied(key, **headers):
+            named = {f"x-amz-{k.replace('_', '-')}": v for k, v in headers.items()}
+            named["x-amz-copy-source"] = f"theirs/{key}"
+            return driver.ask("PUT", f"/bucket/{key}", "", named, account=OTHER).status
+
+        readers = allow("GetObject", Condition=opened)
+        set_policy(driver, readers, allow("PutObject", principal=writer))
+        assert (copied("open"), copied("plain")) == (403, 200)
+        assert copied("open", tagging_directive="REPLACE") == 200
+        assert copied("open", tagging_directive="REPLACE", tagging="open=yes") == 403
+        assert copied("plain", tagging="open=yes") == 200, "which is not stored"
+        for key in ("open", "plain"):
+            assert driver.ask("GET", f"/bucket/{key}", account=None).status == 403
+        set_policy(driver, readers, allow("PutObject", "PutObjectTagging", principal=writer))
+        assert copied("open") == 200
+        assert driver.ask("GET", "/bucket/open", account=None).status == 200
+        # By what will be stored, whatever the header says.
+        wanted = {"StringEquals": {"s3:RequestObjectTag/open": "no"}}
+        set_policy(driver, allow("PutObject*", principal=writer, Condition=wanted))
+        assert copied("open", tagging="open=no") == 403
+        assert copied("open", tagging="open=no", tagging_directive="REPLACE") == 200
+        denied = {"StringEquals": {"s3:RequestObjectTag/open": "yes"}}
+        for action in ("PutObject", "PutObjectTagging"):
+            deny = allow(action, effect="Deny", principal=writer, Condition=denied)
+            set_policy(driver, allow("PutObject*", principal=writer), deny)
+            assert (copied("open"), copied("plain", tagging="open=yes")) == (403, 200)
+        begun = driver.ask("POST", "/bucket/many", "uploads", account=OTHER)
+        part = f"uploadId={begun.text('UploadId')}&partNumber=1"
+        set_policy(driver, allow("PutObject", principal=writer, Condition=wanted))
+        headers = {"x-amz-tagging": "open=no"}
+        assert driver.ask("PUT", "/bucket/many", part, headers, b"x", OTHER).status == 403
+
+
 def test_pol_3_tags_that_a_request_gives():
     """In a header, or in the body of a PUT of tags."""
     body = b"<Tagging><TagSet><Tag><Key>team</Key><Value>%b</Value></Tag></TagSet></Tagging>"
