@@ -19,6 +19,7 @@ from ingot._speedups import sigv4
 from ingot.bucket.leaf import is_version_id
 from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.credentials import ANONYMOUS
+from ingot.limits import CONDITION_CHARS_MAX
 from ingot.s3 import acl
 from ingot.s3.acls import Acls, People
 from ingot.s3.actions import is_of_version
@@ -28,7 +29,8 @@ from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
 from ingot.s3.policy import Asked, Policy, read
-from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
+from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS, Condition
+from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT
 
 if TYPE_CHECKING:
     from ingot.accounts import Accounts
@@ -83,7 +85,8 @@ class Access:
         policy = self._policies((document, bucket.name))
         resource = bucket.name + (f"/{key.decode('utf-8', 'replace')}" if key else "")
         who = None if account is ANONYMOUS else account.id
-        verdict = policy.verdict(Asked(who, action, resource, Facts(call, action, prefix)))
+        facts = Facts(call, action, prefix)
+        verdict = policy.verdict(Asked(who, action, resource, facts, facts.known.verdicts))
         if verdict and policy.is_public and not is_owner:
             return None if self.acls.block(config).RestrictPublicBuckets else True
         return verdict
@@ -157,14 +160,26 @@ class Facts:
     """What a request says under condition keys (``policy_conditions.KEYS``), asked whether it may
     do ``action``: only what its operation heeds, so that nothing is judged by what is not done."""
 
-    __slots__ = ("_action", "_call", "_prefix")
+    __slots__ = ("_action", "_call", "_prefix", "known")
 
     def __init__(self, call: Call, action: str, prefix: bytes | None = None) -> None:
         self._call = call
         self._action = action
         self._prefix = prefix
+        self.known = _known(call)
 
     def __call__(self, key: str) -> Sequence[str]:
+        """S3Error (InvalidRequest) for what is longer than patterns are matched against."""
+        values = self._values(key)
+        if any(len(value) > CONDITION_CHARS_MAX for value in values):
+            raise S3Error(
+                "InvalidRequest",
+                f"The policy of this bucket asks for {key}, of which the request has more than the "
+                f"{CONDITION_CHARS_MAX} characters that are looked at",
+            )
+        return values
+
+    def _values(self, key: str) -> Sequence[str]:
         call = self._call
         found = _FACTS.get(key)
         if found is not None:
@@ -172,9 +187,9 @@ class Facts:
         elif key.startswith(OBJECT_TAG):
             value = call.object_tags.get(key[len(OBJECT_TAG) :])
         elif key.startswith(REQUEST_TAG):
-            value = _request_tags(call).get(key[len(REQUEST_TAG) :])
+            value = self.known.given_tags(call).get(key[len(REQUEST_TAG) :])
         elif key == REQUEST_TAG_KEYS:
-            return tuple(_request_tags(call))
+            return tuple(self.known.given_tags(call))
         elif key == "s3:versionid":
             value = call.version if is_of_version(self._action) else None
         elif key == "s3:prefix" and self._prefix is not None:
@@ -187,19 +202,46 @@ class Facts:
         return () if value is None else (value,)
 
 
+class Known:
+    """What is the same for all that a request asks, and is found out once: the ``verdicts`` of
+    conditions, and the tags it gives."""
+
+    __slots__ = ("_tags", "account", "request_tags", "verdicts")
+
+    def __init__(self, call: Call) -> None:
+        self.account, self.request_tags = call.account, call.request_tags
+        self.verdicts: dict[Condition, bool] = {}
+        self._tags = call.request_tags
+
+    def given_tags(self, call: Call) -> Mapping[str, str]:
+        """In the request's body, once that was read, or in a header if its operation is one that
+        stores those. BadRequest for more than an object may have."""
+        if self._tags is None and call.operation.name not in _TAGGED_BY_HEADER:
+            self._tags = NO_TAGS
+        if self._tags is None:
+            header = call.request.index.get(b"x-amz-tagging", b"").decode("utf-8", "replace")
+            try:
+                pairs = parse_qsl(header, keep_blank_values=True, max_num_fields=OBJECT_TAGS_MAX)
+            except ValueError:
+                raise S3Error("BadRequest", TOO_MANY_OF_OBJECT) from None
+            self._tags = dict(pairs)
+        return self._tags
+
+
+def _known(call: Call) -> Known:
+    """Found out anew once the body told the tags, or a form its account."""
+    known = call.known
+    if (
+        known is None
+        or known.account is not call.account
+        or known.request_tags is not call.request_tags
+    ):
+        known = call.known = Known(call)
+    return known
+
+
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
-
-
-def _request_tags(call: Call) -> Mapping[str, str]:
-    """The tags that the request wants to give: in its body, once that was read, or in a header if
-    its operation is one that stores those."""
-    if call.request_tags is not None:
-        return call.request_tags
-    if call.operation.name not in _TAGGED_BY_HEADER:
-        return NO_TAGS
-    header = call.request.index.get(b"x-amz-tagging", b"").decode("utf-8", "replace")
-    return dict(parse_qsl(header, keep_blank_values=True))
 
 
 def _copy_source(call: Call) -> str | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ingot.bucket.reading import Found
     from ingot.bucket.store import Store
     from ingot.credentials import Account
-    from ingot.s3.access import Access
+    from ingot.s3.access import Access, Known
     from ingot.s3.auth import Authenticated
     from ingot.s3.names import Query
 
@@ -49,8 +49,8 @@ class Call:
     """An authenticated request. ``account`` is set before an operation sees it, and ``access``."""
 
     __slots__ = (
-        *("access", "account", "authenticated", "bucket", "key", "learned", "now_ms", "operation"),
-        *("object_tags", "query", "request", "request_id", "request_tags", "version"),
+        *("access", "account", "authenticated", "bucket", "key", "known", "learned", "now_ms"),
+        *("object_tags", "operation", "query", "request", "request_id", "request_tags", "version"),
     )
 
     access: Access
@@ -71,6 +71,7 @@ class Call:
         # ... and of the object that is asked about, and that the body would give it.
         self.object_tags: Mapping[str, str] = NO_TAGS
         self.request_tags: Mapping[str, str] | None = None
+        self.known: Known | None = None  # what was found out of the request for a policy
 
     def parameter(self, name: bytes) -> bytes | None:
         """The value of a query parameter, None where it is absent. None that means something is

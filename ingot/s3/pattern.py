@@ -1,13 +1,17 @@
 """Patterns with ``*`` and ``?``, as policies have them. Pure.
 
-Matched from left to right, piece by piece between the stars, so that no pattern takes more than
-the product of its length and the text's: a policy comes from a client, and so do keys. (The same
-written as a regular expression takes the power of the number of stars.)
+Matched from left to right, piece by piece between the stars, each at its first place: a policy
+comes from a client, and so do the texts. A piece without question marks is found by ``str.find``,
+which is linear. One with question marks between its letters is looked for at all places at once:
+a number has a bit for each place of the text, and each letter of the piece costs one shift and one
+``and`` of such numbers. (A regular expression takes the product of both lengths for a piece, and
+the power of the number of stars for all.) Callers bound the texts: a name of an action, a key, what
+a request says under a condition key (``CONDITION_CHARS_MAX``).
 """
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 
 
 class Pattern:
@@ -20,7 +24,7 @@ class Pattern:
         self.fixed = "*" not in text and "?" not in text
         self._head, *rest = text.split("*")
         self._tail = rest.pop() if rest else None
-        self._middle = [re.compile(_literal(piece), re.DOTALL) for piece in rest if piece]
+        self._middle = [piece for piece in rest if piece]
 
     def fits(self, text: str) -> bool:
         if self.fixed:
@@ -33,10 +37,10 @@ class Pattern:
         if at > end or not _same(head, text[:at]) or not _same(tail, text[end:]):
             return False
         for piece in self._middle:
-            found = piece.search(text, at, end)
-            if found is None:
+            at = _find(piece, text, at, end)
+            if at < 0:
                 return False
-            at = found.end()
+            at += len(piece)
         return True
 
 
@@ -47,5 +51,31 @@ def _same(piece: str, text: str) -> bool:
     return all(one in ("?", other) for one, other in zip(piece, text, strict=True))
 
 
-def _literal(piece: str) -> str:
-    return "".join("." if char == "?" else re.escape(char) for char in piece)
+def _find(piece: str, text: str, at: int, end: int) -> int:
+    """The first place of the piece in ``text[at:end]``, -1 where there is none."""
+    letters = piece.lstrip("?")
+    ahead = len(piece) - len(letters)
+    letters = letters.rstrip("?")
+    last = end - len(piece)  # where the piece may begin at the latest
+    if at > last:
+        return -1
+    if "?" not in letters:
+        found = text.find(letters, at + ahead, last + ahead + len(letters))
+        return found - ahead if found >= 0 else -1
+    places = _places(text)
+    left = ((1 << (last - at + 1)) - 1) << at
+    for offset, letter in enumerate(letters, ahead):
+        if letter != "?":
+            left &= places.get(letter, 0) >> offset
+            if not left:
+                return -1
+    return (left & -left).bit_length() - 1
+
+
+@lru_cache(maxsize=4)  # all patterns of a policy are asked about the same text, one after another
+def _places(text: str) -> dict[str, int]:
+    """Where each letter of a text stands, as bits."""
+    places: dict[str, int] = {}
+    for at, letter in enumerate(text):
+        places[letter] = places.get(letter, 0) | 1 << at
+    return places

@@ -17,11 +17,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from ingot.limits import KIB
+from ingot.limits import ACTION_PATTERNS_MAX, KIB
 from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
 from ingot.s3.errors import S3Error
 from ingot.s3.pattern import Pattern
-from ingot.s3.policy_conditions import OBJECT_TAG, Condition, Context, network_is_narrow
+from ingot.s3.policy_conditions import (
+    OBJECT_TAG,
+    OF_RESOURCE,
+    Condition,
+    Context,
+    network_is_narrow,
+)
 
 POLICY_BYTES_MAX: Final = 20 * KIB
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
@@ -39,6 +45,9 @@ EMPTY: Final = "Could not parse the policy: Statement is empty!"
 BAD_PRINCIPAL: Final = "Invalid principal in policy"
 BAD_ACTION: Final = "Policy has invalid action"
 BAD_RESOURCE: Final = "Policy has invalid resource"
+TOO_MANY_ACTIONS: Final = (
+    f"A policy may have {ACTION_PATTERNS_MAX} different actions with wildcards at most"
+)
 MISMATCH: Final = "Action does not apply to any resource(s) in statement"
 
 Who = Callable[[str], str | None]
@@ -62,10 +71,12 @@ class Asked(NamedTuple):
     action: str  # without s3:
     resource: str  # bucket, or bucket/key
     context: Context
+    known: dict[Condition, bool]  # verdicts of conditions that are of the request, not the resource
 
 
 class Statement:
-    """One statement; patterns are of lower-case actions and of resources without their ARN."""
+    """One statement; ``actions`` are the names that its patterns stand for, resources are without
+    their ARN."""
 
     __slots__ = (
         *("actions", "allow", "conditions", "not_action", "not_principal", "not_resource"),
@@ -77,7 +88,7 @@ class Statement:
         allow: bool,
         principals: frozenset[str],
         not_principal: bool,
-        actions: Sequence[Pattern],
+        actions: frozenset[str],
         not_action: bool,
         resources: Sequence[Pattern],
         not_resource: bool,
@@ -91,12 +102,11 @@ class Statement:
 
     def fits(self, asked: Asked) -> bool:
         named = EVERYBODY in self.principals or asked.who in self.principals
-        action = asked.action.lower()
         return (
             named is not self.not_principal
-            and any(one.fits(action) for one in self.actions) is not self.not_action
+            and (asked.action in self.actions) is not self.not_action
             and any(one.fits(asked.resource) for one in self.resources) is not self.not_resource
-            and all(condition.holds(asked.context) for condition in self.conditions)
+            and all(_holds(condition, asked) for condition in self.conditions)
         )
 
     @property
@@ -105,6 +115,16 @@ class Statement:
         if not self.allow or not (self.not_principal or EVERYBODY in self.principals):
             return False
         return not any(map(_is_fixed, self.conditions))
+
+
+def _holds(condition: Condition, asked: Asked) -> bool:
+    """A request about many keys has its headers looked at once."""
+    if condition.key in OF_RESOURCE or condition.key.startswith(OBJECT_TAG):
+        return condition.holds(asked.context)
+    found = asked.known.get(condition)
+    if found is None:
+        found = asked.known[condition] = condition.holds(asked.context)
+    return found
 
 
 def _is_fixed(condition: Condition) -> bool:
@@ -156,7 +176,8 @@ def read(document: bytes, bucket: str, who: Who, strict: bool = False) -> Policy
         listed = [listed]
     if not isinstance(listed, list) or not listed:
         raise malformed(EMPTY)
-    return Policy([_statement(one, bucket, who, strict) for one in listed])
+    actions = _Actions()
+    return Policy([_statement(one, bucket, who, strict, actions) for one in listed])
 
 
 def _parsed(document: bytes) -> dict[str, Any]:
@@ -183,7 +204,7 @@ def _only(found: dict[str, Any], names: Iterable[str]) -> None:
             raise malformed(f"Unknown field {name[:100]}")
 
 
-def _statement(found: Any, bucket: str, who: Who, strict: bool) -> Statement:
+def _statement(found: Any, bucket: str, who: Who, strict: bool, actions: _Actions) -> Statement:
     if not isinstance(found, dict):
         raise malformed(NOT_JSON)
     if not found:
@@ -199,17 +220,15 @@ def _statement(found: Any, bucket: str, who: Who, strict: bool) -> Statement:
     named, not_principal = _either(found, "Principal")
     wanted, not_action = _either(found, "Action")
     places, not_resource = _either(found, "Resource")
-    actions = [_action(text) for text in _texts(wanted, BAD_ACTION)]
-    resources = [_resource(text, bucket) for text in _texts(places, BAD_RESOURCE)]
+    named_actions = {actions(text) for text in _texts(wanted, BAD_ACTION)}
+    resources = [_resource(text, bucket) for text in dict.fromkeys(_texts(places, BAD_RESOURCE))]
     if not not_action and not not_resource:
-        for action in actions:
-            if not any(_applies(action, resource, bucket) for resource in resources):
-                raise malformed(MISMATCH)
+        _check_that_all_apply(named_actions, resources, bucket)
     return Statement(
         effect == "Allow",
         _principals(named, who, strict),
         not_principal,
-        actions,
+        frozenset().union(*named_actions),
         not_action,
         resources,
         not_resource,
@@ -260,16 +279,37 @@ def _identity(text: str, who: Who) -> str | None:
     return found if not account or who(account) == found else None
 
 
-def _action(text: str) -> Pattern:
-    service, colon, name = text.partition(":")
-    if text == "*":
-        name = "*"
-    elif not colon or service.lower() != "s3" or not name:
-        raise malformed(BAD_ACTION)
-    pattern = Pattern(name.lower())
-    if not any(pattern.fits(action) for action in _LOWER):
-        raise malformed(BAD_ACTION)
-    return pattern
+class _Actions:
+    """The names of actions that the patterns of one policy stand for, each looked up once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, frozenset[str]] = {}
+        self._left = ACTION_PATTERNS_MAX
+
+    def __call__(self, text: str) -> frozenset[str]:
+        service, colon, name = text.partition(":")
+        if text == "*":
+            name = "*"
+        elif not colon or service.lower() != "s3" or not name:
+            raise malformed(BAD_ACTION)
+        lower = name.lower()
+        found = self._found.get(lower)
+        if found is None:
+            found = self._found[lower] = self._look(lower)
+        return found
+
+    def _look(self, lower: str) -> frozenset[str]:
+        pattern = Pattern(lower)
+        if pattern.fixed:
+            names = [_LOWER[lower]] if lower in _LOWER else []
+        else:
+            self._left -= 1
+            if self._left < 0:
+                raise malformed(TOO_MANY_ACTIONS)
+            names = [name for one, name in _LOWER.items() if pattern.fits(one)]
+        if not names:
+            raise malformed(BAD_ACTION)
+        return frozenset(names)
 
 
 _LOWER: Final = {name.lower(): name for name in OF_BUCKETS | OF_OBJECTS}
@@ -283,12 +323,17 @@ def _resource(text: str, bucket: str) -> Pattern:
     return Pattern(place)
 
 
-def _applies(action: Pattern, resource: Pattern, bucket: str) -> bool:
-    names = {name for lower, name in _LOWER.items() if action.fits(lower)}
-    if not names.isdisjoint(OF_BUCKETS) and resource.fits(bucket):
-        return True
-    of_objects = "/" in resource.text or "*" in resource.text
-    return of_objects and not names.isdisjoint(OF_OBJECTS)
+def _check_that_all_apply(
+    actions: Iterable[frozenset[str]], resources: Iterable[Pattern], bucket: str
+) -> None:
+    """MalformedPolicy where an action is about nothing that the resources name."""
+    about: set[str] = set()
+    if any(one.fits(bucket) for one in resources):
+        about |= OF_BUCKETS
+    if any("/" in one.text or "*" in one.text for one in resources):
+        about |= OF_OBJECTS
+    if any(about.isdisjoint(names) for names in actions):
+        raise malformed(MISMATCH)
 
 
 def _conditions(found: Any) -> list[Condition]:

@@ -23,6 +23,7 @@ BAD_VALUE: Final = "Policy has an invalid condition value"
 OBJECT_TAG: Final = "s3:existingobjecttag/"
 REQUEST_TAG: Final = "s3:requestobjecttag/"
 REQUEST_TAG_KEYS: Final = "s3:requestobjecttagkeys"
+OF_RESOURCE: Final = ("s3:prefix", "s3:versionid")  # and of the object's tags: may differ by key
 KEYS: Final = frozenset(
     (
         *("aws:sourceip", "aws:securetransport", "aws:referer", "aws:useragent"),

@@ -39,9 +39,10 @@ T = TypeVar("T")
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never has to wait."""
+    """The result of a coroutine that never has to wait; what it yields for others is a turn."""
     try:
-        work.send(None)
+        while work.send(None) is None:
+            pass
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     work.close()
