@@ -15,7 +15,7 @@ from ingot.messages import Response
 from ingot.s3 import cors
 from ingot.s3.call import Call
 from ingot.s3.configuration import CORS, Parsed
-from ingot.s3.preflight import NO_BUCKET, Question, answer, refusal
+from ingot.s3.preflight import Question, answer
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -29,12 +29,13 @@ class CrossOrigin:
         self._read = Parsed(cors.read)
 
     async def preflight(self, call: Call) -> Response:
-        """Asked without credentials, and answered to anybody."""
+        """Asked without credentials, and answered to anybody: so nobody hears by it whether there
+        is such a bucket."""
         question = Question(call.request)
         try:
             rules = self._rules(call.bucket)
         except NoSuchBucket:
-            raise refusal(question, NO_BUCKET, bool(call.key)) from None
+            rules = None
         return answer(question, rules, bool(call.key))
 
     def add_headers(self, call: Call, response: Response) -> None:

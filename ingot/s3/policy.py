@@ -26,13 +26,14 @@ from ingot.s3.policy_conditions import (
     OF_RESOURCE,
     Condition,
     Context,
-    network_is_narrow,
+    networks_are_narrow,
 )
 
 POLICY_BYTES_MAX: Final = 20 * KIB
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
 ARN: Final = "arn:aws:s3:::"
 EVERYBODY: Final = "*"
+EVERYWHERE: Final = ("0.0.0.0/0",)
 
 NOT_JSON: Final = "This policy contains invalid Json"
 NOT_A_POLICY: Final = "Policies must be valid JSON and the first byte must be '{'"
@@ -110,11 +111,20 @@ class Statement:
         )
 
     @property
-    def is_public(self) -> bool:
-        """Whether it grants something to whoever comes."""
+    def addresses(self) -> Sequence[str] | None:
+        """The networks from where anybody at all is granted something, ``EVERYWHERE`` where the
+        statement does not say. None where it grants nothing, or to some that are written down."""
         if not self.allow or not (self.not_principal or EVERYBODY in self.principals):
-            return False
-        return not any(map(_is_fixed, self.conditions))
+            return None
+        networks: Sequence[str] = EVERYWHERE
+        for condition in self.conditions:
+            if not condition.restricts:
+                continue
+            if condition.key == "aws:userid" and all(Pattern(v).fixed for v in condition.values):
+                return None
+            if condition.key == "aws:sourceip":
+                networks = condition.values
+        return networks
 
 
 def _holds(condition: Condition, asked: Asked) -> bool:
@@ -127,21 +137,14 @@ def _holds(condition: Condition, asked: Asked) -> bool:
     return found
 
 
-def _is_fixed(condition: Condition) -> bool:
-    """Whether a condition leaves only some that are written down."""
-    if not condition.restricts:
-        return False
-    if condition.key == "aws:sourceip":
-        return all(map(network_is_narrow, condition.values))
-    return condition.key == "aws:userid" and all(Pattern(v).fixed for v in condition.values)
-
-
 class Policy:
     """A bucket's policy, ready to be asked."""
 
     def __init__(self, statements: Sequence[Statement]) -> None:
         self.statements = statements
-        self.is_public = any(one.is_public for one in statements)
+        # Statements add up: what is granted from one network each is granted from all of them.
+        networks = {text for one in statements for text in one.addresses or ()}
+        self.is_public = not networks_are_narrow(networks)
         keys = [condition.key for one in statements for condition in one.conditions]
         self.asks_object_tags = any(key.startswith(OBJECT_TAG) for key in keys)
 

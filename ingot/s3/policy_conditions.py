@@ -7,9 +7,9 @@ what nobody meant. ``Context`` gives a request's values, none for a key that the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, collapse_addresses, ip_address, ip_network
 from typing import Any, Final, Protocol
 
 from ingot.s3.errors import S3Error
@@ -153,10 +153,27 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-def network_is_narrow(text: str) -> bool:
-    """Whether so small a part of all addresses that it is not the public."""
-    network: IPv4Network | IPv6Network = ip_network(text, strict=False)
-    return network.prefixlen >= (8 if network.version == 4 else 32)
+def networks_are_narrow(texts: Iterable[str]) -> bool:
+    """Whether they are so small a part of all addresses that they are not the public: each, and all
+    of them together, for many small ones are a large one. False for a pattern of addresses."""
+    found: dict[int, list[Any]] = {4: [], 6: []}
+    try:
+        for text in texts:
+            network = ip_network(text, strict=False)
+            found[network.version].append(network)
+    except ValueError:
+        return False
+    return all(
+        all(network.prefixlen >= _NARROW[version] for network in networks)
+        and sum(network.num_addresses for network in collapse_addresses(networks))
+        <= _TOGETHER << (networks[0].max_prefixlen - _NARROW[version])
+        for version, networks in found.items()
+        if networks
+    )
+
+
+_NARROW: Final = {4: 8, 6: 32}  # prefixes as long as that are what AWS takes for not public
+_TOGETHER: Final = 4  # as many of that size: room for all private networks, 1.6 % of IPv4
 
 
 def _number(text: str) -> float:

@@ -9,7 +9,6 @@ from ingot.messages import Request, Response
 from ingot.s3 import cors
 from ingot.s3.errors import S3Error
 
-NO_BUCKET = "CORSResponse: Bucket not found"
 NOT_ENABLED = "CORSResponse: CORS is not enabled for this bucket."
 
 

@@ -142,7 +142,7 @@ def test_cors_2_texts_tell_which(driver):
     driver.bucket("plain")
     for path, text in (
         ("/plain", "CORSResponse: CORS is not enabled for this bucket."),
-        ("/absent", "CORSResponse: Bucket not found"),
+        ("/absent", "CORSResponse: CORS is not enabled for this bucket."),
         ("/bucket", "This CORS request is not allowed"),
     ):
         answer = preflight(driver, path, origin="http://other", method="PUT")

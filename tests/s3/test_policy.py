@@ -405,6 +405,9 @@ def test_pol_3_all_conditions_have_to_hold():
 
 # -- POL-4: public ---------------------------------------------------------------------------------
 
+PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "10.1.0.0/16"]
+ALL_OF_THEM = range(256)
+EVEN = range(0, 256, 2)
 IP = {"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "2001:db8::/32"]}}
 
 
@@ -418,6 +421,14 @@ IP = {"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "2001:db8::/32"]}}
         ({"Effect": "Deny"}, False),
         ({"Condition": IP}, False),
         ({"Condition": {"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "0.0.0.0/0"]}}}, True),
+        ({"Condition": {"IpAddress": {"aws:SourceIp": PRIVATE}}}, False),
+        (
+            {"Condition": {"IpAddress": {"aws:SourceIp": [f"{n}.0.0.0/8" for n in ALL_OF_THEM]}}},
+            True,
+        ),
+        ({"Condition": {"IpAddress": {"aws:SourceIp": [f"{n}.0.0.0/8" for n in EVEN]}}}, True),
+        ({"Condition": {"IpAddress": {"aws:SourceIp": [f"2001:{n}::/32" for n in EVEN]}}}, True),
+        ({"Condition": {"StringLike": {"aws:SourceIp": "10.*"}}}, True),
         ({"Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}, True),
         ({"Condition": {"IpAddressIfExists": {"aws:SourceIp": "10.0.0.0/8"}}}, True),
         ({"Condition": {"StringLike": {"aws:Referer": "http://here/*"}}}, True),
@@ -430,6 +441,15 @@ def test_pol_4_status(driver, fields, public):
     assert put(driver, "policy", policy(statement)).status == 204
     answer = driver.ask("GET", "/bucket", "policyStatus")
     assert answer.text("IsPublic") == ("true" if public else "false")
+
+
+def test_pol_4_statements_add_up(driver):
+    for whole, public in ((range(4), "false"), (range(16), "true")):
+        statements = [
+            ALL | {"Condition": {"IpAddress": {"aws:SourceIp": f"{n * 16}.0.0.0/8"}}} for n in whole
+        ]
+        assert put(driver, "policy", policy(*statements)).status == 204
+        assert driver.ask("GET", "/bucket", "policyStatus").text("IsPublic") == public
 
 
 def test_pol_4_without_a_policy(driver):
