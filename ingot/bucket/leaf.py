@@ -10,7 +10,7 @@ not write. Pure.
                       state: link of ingot/state@1, older: link (root of an MST of older versions),
                       null: text (order key of the null version, if it is among the older) }
     ingot/state@1 = { tags: {text: text}, retention: {mode: text, until: uint (unix ms)},
-                      hold: true, acl: { owner: text, name: text (the owner's),
+                      hold: bool, acl: { owner: text, name: text (the owner's),
                                          grants: [[grantee: text, permission: text]] } }
 
 The older versions of a key are a tree of their own: order key -> CID of a record, or of a leaf
@@ -100,12 +100,13 @@ class State:
 
     tags: dict[str, str] = field(default_factory=dict)
     retention: Retention | None = None
-    hold: bool = False
+    hold: bool | None = None  # None: it never had one
     acl: Acl | None = None  # None: it is the bucket's owner's, and nobody else's affair
 
     def __bool__(self) -> bool:
         """Whether it says anything; one that does not is no block."""
-        return bool(self.tags) or self.retention is not None or self.hold or self.acl is not None
+        others = (self.retention, self.hold, self.acl)
+        return bool(self.tags) or any(other is not None for other in others)
 
 
 def encode_leaf(leaf: Leaf) -> bytes:
@@ -146,8 +147,8 @@ def state_fields(state: State) -> dict[str, object]:
         if mode not in MODES or until < 0:
             raise ValueError(f"no retention: {mode} until {until}")
         fields["retention"] = {"mode": mode, "until": until}
-    if state.hold:
-        fields["hold"] = True
+    if state.hold is not None:
+        fields["hold"] = state.hold
     if state.acl is not None:
         fields["acl"] = _acl_fields(state.acl)
     return fields
@@ -181,8 +182,6 @@ def read_state(fields: Fields) -> State:
     if tags == {}:
         fields.refuse("tags", "entries, or no field", "an empty map")
     hold = fields.get("hold", bool)
-    if hold is False:
-        fields.refuse("hold", "true, or no field", "false")
     retention = None
     inner = fields.get_fields("retention")
     if inner is not None:
@@ -193,7 +192,7 @@ def read_state(fields: Fields) -> State:
         inner.done()
     acl = _read_acl(fields)
     fields.done()
-    return State(checked, retention, hold or False, acl)
+    return State(checked, retention, hold, acl)
 
 
 def _read_acl(fields: Fields) -> Acl | None:

@@ -97,14 +97,17 @@ class Access:
         return verdict is True or (verdict is None and call.account.id == owner)
 
     def may_continue(self, call: Call, bucket: Bucket, action: str, upload: Upload) -> bool:
-        """Whether the request may do ``action`` to an upload, in a bucket whose ACLs count. It is
-        its initiator's there, for what comes of it will be: others may look at it or end it."""
+        """Whether the request may look at an upload or end it, which its initiator may wherever no
+        policy denies it: else parts would stay that he cannot remove. In a bucket whose ACLs count
+        also whether it may go on with it: the initiator alone, for what comes of it will be his."""
+        verdict = self._verdict(call, bucket, action, call.key)
+        if verdict is False:
+            return False
         if call.account.id == upload.initiator:
             return True
         if action not in ("AbortMultipartUpload", "ListMultipartUploadParts"):
             return False
-        by_policy = self._verdict(call, bucket, action, call.key)
-        return by_policy is True or call.account.id == bucket.config.owner
+        return verdict is True or call.account.id == bucket.config.owner
 
     def asks_object_tags(self, bucket: Bucket) -> bool:
         """Whether what the bucket's policy says may depend on the tags of the object."""

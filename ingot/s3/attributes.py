@@ -10,7 +10,7 @@ from ingot.bucket.record import Record
 from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_object, modified, open_bucket, xml_response
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import checksum_texts, checksum_type
+from ingot.s3.headers import checksum_texts, checksum_type, part_sums
 from ingot.s3.versioning import version_headers
 from ingot.s3.xml import boolean, document, element
 
@@ -100,20 +100,18 @@ def _checksum(record: Record) -> str:
 
 def _parts(record: Record, most: int, after: int) -> str:
     """Of an object that was put together from parts. The parts themselves are shown where the
-    upload had checksums of its own for them."""
+    upload declared a checksum."""
     count = len(record.parts)
     if not count:
         return ""
     shown = f"<PartsCount>{count}</PartsCount>"
-    if not record.part_checksums:
+    if not part_sums(record, 0):
         return f"<ObjectParts>{shown}</ObjectParts>"
     last = min(after + most, count)
     parts = []
     for index in range(after, last):
         sums = ""
-        for name in record.part_checksums:
-            digest = record.part_checksum(name, index)
-            assert digest is not None, "each of the named has one a part"
+        for name, digest in part_sums(record, index).items():
             sums += element(f"Checksum{name.upper()}", to_text(digest))
         size = record.parts[index]
         parts.append(f"<Part>{sums}<PartNumber>{index + 1}</PartNumber><Size>{size}</Size></Part>")

@@ -165,6 +165,13 @@ class CompleteOperations:
         standing = dict(found)
         chosen: list[tuple[int, Part]] = []
         for each in wanted:
+            if upload.composite and not each.checksums:
+                raise S3Error(
+                    "InvalidRequest",
+                    f"The upload was created using a {upload.algorithm} checksum. The complete "
+                    "request must include the checksum for each part. It was missing for part "
+                    f"{each.number} in the request.",
+                )
             part = standing.get(each.number)
             if part is None or not _is_meant(each, part):
                 raise S3Error(

@@ -174,7 +174,7 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
         acl.check_headers(index)
     if found.lock or found.tagged:
         tags = read_header(index[TAGGING]) if found.tagged else {}
-        retention, hold = _read_lock(index, now_ms) if found.lock else (None, False)
+        retention, hold = _read_lock(index, now_ms) if found.lock else (None, None)
         found.state = State(tags, retention, hold)
     return found
 
@@ -200,7 +200,7 @@ def _drop_framing(headers: dict[str, str]) -> None:
         del headers["content-encoding"]
 
 
-def _read_lock(index: Index, now_ms: int) -> tuple[Retention | None, bool]:
+def _read_lock(index: Index, now_ms: int) -> tuple[Retention | None, bool | None]:
     """Retention and hold that a write begins with."""
     mode, date, hold = index.get(LOCK_MODE), index.get(LOCK_DATE), index.get(LOCK_HOLD)
     if (mode is None) != (date is None):
@@ -216,9 +216,10 @@ def _read_lock(index: Index, now_ms: int) -> tuple[Retention | None, bool]:
             raise _bad_lock("The retain until date must be in the future!", LOCK_DATE, date)
     if hold is not None and hold not in (b"ON", b"OFF"):
         raise _bad_lock("Legal Hold must be either of 'ON' or 'OFF'", LOCK_HOLD, hold)
+    held = None if hold is None else hold == b"ON"
     if mode is None or date is None:
-        return None, hold == b"ON"
-    return Retention(mode.decode(), _lock_seconds(date) * 1000), hold == b"ON"
+        return None, held
+    return Retention(mode.decode(), _lock_seconds(date) * 1000), held
 
 
 def _lock_seconds(date: bytes) -> int:
@@ -258,8 +259,8 @@ def state_headers(state: State) -> list[Header]:
     if state.retention is not None:
         shown.append((LOCK_MODE, state.retention.mode.encode()))
         shown.append((LOCK_DATE, iso(state.retention.until_ms).encode()))
-    if state.hold:
-        shown.append((LOCK_HOLD, b"ON"))
+    if state.hold is not None:
+        shown.append((LOCK_HOLD, b"ON" if state.hold else b"OFF"))
     return shown
 
 
@@ -282,6 +283,23 @@ def checksum_type(record: Record) -> str:
 def checksum_headers(record: Record) -> list[Header]:
     """The stored checksum, for answers that carry or describe the whole object."""
     return checksum_lines(record.checksums, record.composite, len(record.parts))
+
+
+def part_sums(record: Record, index: int) -> dict[str, bytes]:
+    """The checksums of one part, counted from 0: those of the algorithm that its upload declared,
+    which is the object's too. None where it declared nothing, whatever its parts came with."""
+    found = {name: record.part_checksum(name, index) for name in record.checksums}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def part_headers(record: Record, index: int) -> list[Header]:
+    """The checksums of one part, for answers that carry it: with the type of the object's."""
+    sums = part_sums(record, index)
+    return (
+        [*checksum_lines(sums)[:-1], _COMPOSITE if record.composite else _FULL_OBJECT]
+        if sums
+        else []
+    )
 
 
 def checksum_lines(

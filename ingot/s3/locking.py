@@ -93,9 +93,10 @@ class LockOperations:
         return await self._set(call, version, NewState(retention=retention, bypass=bypass))
 
     async def get_hold(self, call: Call) -> Response:
-        """OFF for a version that never had one, too."""
         bucket = open_locked(self._store, call)
         found = await find_object(self._store, bucket, call)
+        if found.state.hold is None:
+            raise S3Error("NoSuchObjectLockConfiguration", Key=call.key.decode())
         response = xml_response(write_hold(found.state.hold))
         response.headers += version_headers(bucket, found.version)
         return response
@@ -173,8 +174,8 @@ def visible(call: Call, bucket: Bucket, state: State) -> State:
     allows = call.access.allows
     if retention is not None and not allows(call, bucket, "GetObjectRetention", call.key):
         retention = None
-    if hold and not allows(call, bucket, "GetObjectLegalHold", call.key):
-        hold = False
+    if hold is not None and not allows(call, bucket, "GetObjectLegalHold", call.key):
+        hold = None
     return State(state.tags, retention, hold)
 
 

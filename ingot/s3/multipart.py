@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.leaf import State
 from ingot.bucket.model import Bucket
-from ingot.bucket.part import Part, Upload
+from ingot.bucket.part import NoSuchUpload, Part, Upload
 from ingot.bucket.record import Record
 from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.messages import Body, Header, Response
 from ingot.s3.acl_operations import check_own, with_acl
 from ingot.s3.actions import action_of
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, named_bucket, open_bucket, xml_response
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
 from ingot.s3.dates import iso, parse_date
@@ -169,8 +169,7 @@ class MultipartOperations:
 
     async def abort(self, call: Call) -> Response:
         initiated = _initiated(call.request.index)
-        bucket = open_bucket(self._store, call)
-        upload = await open_upload(self._store, bucket, call)
+        _, upload = await open_to_initiator(self._store, call)
         if initiated is not None and initiated != upload.created_ms // 1000:
             raise S3Error("PreconditionFailed", Condition=INITIATED.decode())
         await self._store.uploads.abort(call.bucket, upload)
@@ -178,12 +177,26 @@ class MultipartOperations:
 
 
 async def open_upload(store: Store, bucket: Bucket, call: Call) -> Upload:
-    """The request's upload, and the right to go on with it: NoSuchUpload, AccessDenied."""
+    """The request's upload, and the right to write its parts: NoSuchUpload, AccessDenied."""
     upload = await store.uploads.find(bucket, call.key, upload_id(call))
     if call.access.acls.count(bucket.config):
         if not call.access.may_continue(call, bucket, action_of(call.operation), upload):
             raise S3Error("AccessDenied")
     return upload
+
+
+async def open_to_initiator(store: Store, call: Call) -> tuple[Bucket, Upload]:
+    """The request's bucket and upload, of a request that looks at the upload or ends it. Of one
+    that is not there those hear who might do so to any other."""
+    bucket = named_bucket(store, call)
+    try:
+        upload = await store.uploads.find(bucket, call.key, upload_id(call))
+    except NoSuchUpload:
+        open_bucket(store, call)
+        raise
+    if not call.access.may_continue(call, bucket, action_of(call.operation), upload):
+        raise S3Error("AccessDenied")
+    return bucket, upload
 
 
 def upload_id(call: Call) -> str:

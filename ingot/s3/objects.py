@@ -26,6 +26,7 @@ from ingot.s3.headers import (
     encryption_headers,
     object_headers,
     override_headers,
+    part_headers,
     state_headers,
     validator_headers,
     write_headers,
@@ -125,9 +126,8 @@ class ObjectOperations:
             headers.append((b"Content-Range", content_range(start, stop, record.body.size)))
             if record.parts and call.parameter(b"partNumber") is not None:
                 headers.append((b"x-amz-mp-parts-count", b"%d" % len(record.parts)))
-        if b"x-amz-checksum-mode" in index and stop - start == record.body.size:
-            if index[b"x-amz-checksum-mode"].upper() == b"ENABLED" and b"range" not in index:
-                headers += checksum_headers(record)
+        if index.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED" and b"range" not in index:
+            headers += _checksums(call, record, stop - start)
         if request.method == "HEAD":
             return Response(status, headers, b"", stop - start)
         return self._answer(status, headers, record.body, start, stop)
@@ -184,6 +184,14 @@ def _selection(call: Call, record: Record) -> tuple[int, int, int]:
         if wanted is not None:
             return 206, *wanted
     return 200, 0, size
+
+
+def _checksums(call: Call, record: Record, length: int) -> list[Header]:
+    """The checksum of what a read without a range gives: of a part or of the object."""
+    part = call.parameter(b"partNumber") if call.query and record.parts else None
+    if part is not None:
+        return part_headers(record, int(part) - 1)
+    return checksum_headers(record) if length == record.body.size else []
 
 
 def _text(value: bytes | None) -> str | None:

@@ -20,7 +20,7 @@ from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.listing import INTEGER_MAX, parse_limit
-from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, open_upload
+from ingot.s3.multipart import COMPOSITE, FULL_OBJECT, open_to_initiator
 from ingot.s3.xml import boolean, document, element, escape_bytes, url_encode
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ class UploadListOperations:
         limit = parse_limit(call.parameter(b"max-parts") or b"", "max-parts", PARTS_SHOWN_MAX)
         marker = call.parameter(b"part-number-marker") or b""
         after = parse_limit(marker, "part-number-marker", INTEGER_MAX) if marker else 0
-        bucket = open_bucket(self._store, call)
-        upload = await open_upload(self._store, bucket, call)
+        bucket, upload = await open_to_initiator(self._store, call)
         parts, more = await self._store.uploads.parts(bucket, upload, after, limit)
         more = more and bool(parts)
         of = call.access.acls.of_version(bucket.config, upload.state)

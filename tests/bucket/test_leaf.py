@@ -63,6 +63,7 @@ LEAF_VECTORS = [
 ]
 STATE_VECTORS = [
     (State(hold=True), "a16d696e676f742f73746174654031a164686f6c64f5"),
+    (State(hold=False), "a16d696e676f742f73746174654031a164686f6c64f4"),
     (
         State({"b": "", "aa": "x"}),
         "a16d696e676f742f73746174654031a16474616773a261626062616161" + "78",
@@ -134,7 +135,6 @@ def test_a_leaf_that_is_none(leaf: Leaf) -> None:
     "fields",
     [
         {},
-        {"hold": False},
         {"hold": 1},
         {"tags": {}},
         {"tags": {"a": 1}},

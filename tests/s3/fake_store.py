@@ -10,7 +10,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ingot.body.checksums import one_shot
 from ingot.bucket.leaf import Acl, State
@@ -27,6 +27,7 @@ from ingot.bucket.model import (
     Page,
 )
 from ingot.bucket.mutation import Judge, Removal
+from ingot.bucket.part import NoSuchUpload
 from ingot.bucket.reading import Found
 from ingot.bucket.record import Record, cid_of, encode_record
 from ingot.bucket.versions import NewState
@@ -84,11 +85,19 @@ class FakeBody:
         return self.data
 
 
+class NoUploads:
+    """Of a store in which nobody began one."""
+
+    async def find(self, bucket: Bucket, key: bytes, upload_id: str) -> NoReturn:
+        raise NoSuchUpload(upload_id)
+
+
 class FakeStore:
     """Buckets as dictionaries. ``failures`` are raised, one a call, before anything happens."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Bucket] = {}
+        self.uploads = NoUploads()
         self.objects: dict[str, dict[bytes, Record]] = {}
         self.standing: dict[tuple[str, bytes], State] = {}
         self.blocks: dict[bytes, bytes] = {}  # of records that a page named

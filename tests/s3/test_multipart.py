@@ -15,12 +15,14 @@ from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.s3.dates import http_date, iso
 from ingot.s3.errors import ERRORS
 from tests.body.support import content
-from tests.s3.driver import OTHER, OWNER
+from tests.s3.driver import OTHER, OWNER, THIRD
 from tests.s3.store_driver import StoreDriver
+from tests.s3.test_policy import allow, set_policy
 
 MIB = 1 << 20
 PART = content(5 * MIB)  # the least that a part before the last one has
 TAIL = b"the tail"
+MODE = {"x-amz-checksum-mode": "ENABLED"}
 
 
 @pytest.fixture
@@ -317,6 +319,34 @@ def test_rights(driver):
     assert parts_of(driver, upload).status == 200
 
 
+def test_who_began_an_upload_may_look_at_it_and_end_it(driver):
+    """Else the failed transfers of whoever may only write would leave parts for ever."""
+    set_policy(driver, allow("PutObject", principal={"AWS": OTHER.id}))
+    begun = [
+        driver.ask("POST", "/bucket/key", "uploads", account=OTHER).text("UploadId")
+        for _ in range(2)
+    ]
+    theirs, later = [f"uploadId={upload}" for upload in begun]
+    mine = f"uploadId={create(driver)}"
+    query = "partNumber=1&" + theirs
+    assert driver.ask("PUT", "/bucket/key", query, body=TAIL, account=OTHER).status == 200
+    for asked in (mine, "uploadId=nonsense", theirs):
+        for method in ("GET", "DELETE"):
+            for account in (OTHER, THIRD, None):
+                if (asked, account) != (theirs, OTHER):
+                    answer = driver.ask(method, "/bucket/key", asked, account=account)
+                    assert answer.code == "AccessDenied", (method, asked)
+    listing = driver.ask("GET", "/bucket/key", theirs, account=OTHER)
+    assert listing.texts("Part/PartNumber") == ["1"]
+    assert driver.ask("DELETE", "/bucket/key", theirs, account=OTHER).status == 204
+    assert driver.ask("GET", "/bucket/key", theirs).code == "NoSuchUpload"
+    set_policy(driver, allow("AbortMultipartUpload", "ListMultipartUploadParts", effect="Deny"))
+    for method in ("GET", "DELETE"):
+        for account in (OTHER, OWNER):
+            answer = driver.ask(method, "/bucket/key", later, account=account)
+            assert answer.code == "AccessDenied"
+
+
 def test_routing_1_5(driver):
     upload = create(driver)
     answer = driver.ask("PUT", "/bucket/key", f"uploadId={upload}")
@@ -552,6 +582,12 @@ def test_mpu_6_composite_checksums(driver, name):
         (number, etag(data), f"<{tag}>{to_text(digest)}</{tag}>")
         for number, data, digest in zip((1, 2), (PART, TAIL), sums, strict=True)
     ]
+    without = complete(driver, upload, entries[0], (2, etag(TAIL)))
+    assert (without.status, without.code) == (400, "InvalidRequest")
+    assert without.xml.findtext("Message") == (
+        f"The upload was created using a {name} checksum. The complete request must include the "
+        "checksum for each part. It was missing for part 2 in the request."
+    )
     wrong = [entries[0], (2, etag(TAIL), f"<{tag}>{to_text(sums[0])}</{tag}>")]
     assert complete(driver, upload, *wrong).code == "InvalidPart"
     other = [entries[0], (2, etag(TAIL), "<ChecksumCRC32C>AAAAAA==</ChecksumCRC32C>")]
@@ -647,9 +683,10 @@ def test_mpu_7_a_repeated_complete_hears_the_same(driver):
     upload = create(driver, x_amz_checksum_algorithm="CRC32")
     value = to_text(one_shot("crc32", TAIL))
     part(driver, upload, 1, TAIL, x_amz_checksum_crc32=value)
-    first = complete(driver, upload, (1, etag(TAIL)))
+    sent = f"<ChecksumCRC32>{value}</ChecksumCRC32>"
+    first = complete(driver, upload, (1, etag(TAIL), sent))
     driver.ask("DELETE", "/bucket/key")
-    again = complete(driver, upload, (1, f'"{etag(TAIL)}"'))
+    again = complete(driver, upload, (1, f'"{etag(TAIL)}"', sent))
     assert (again.status, again.body) == (200, first.body)
     assert driver.keys() == [], "it was not done again"
     assert complete(driver, upload, (2, etag(TAIL))).code == "NoSuchUpload"
@@ -1004,8 +1041,22 @@ def test_mpu_14_checksums_and_sizes_of_parts_are_kept(driver):
     for number, piece in enumerate(pieces, 1):
         value = to_text(one_shot("crc32c", piece))
         assert part(driver, upload, number, piece, x_amz_checksum_crc32c=value).status == 200
-    done = complete(driver, upload, *[(n, etag(piece)) for n, piece in enumerate(pieces, 1)])
-    assert done.status == 200
+    sums = [to_text(one_shot("crc32c", piece)) for piece in pieces]
+    entries = [
+        (number, etag(piece), f"<ChecksumCRC32C>{value}</ChecksumCRC32C>")
+        for number, (piece, value) in enumerate(zip(pieces, sums, strict=True), 1)
+    ]
+    assert complete(driver, upload, *entries).status == 200
+    for method in ("GET", "HEAD"):
+        for number, value in enumerate(sums, 1):
+            answer = driver.ask(method, "/bucket/key", f"partNumber={number}", MODE)
+            assert answer.status == 206
+            assert answer.headers["x-amz-checksum-crc32c"] == value, "SUM-5: of the part"
+            assert answer.headers["x-amz-checksum-type"] == "COMPOSITE"
+            plain = driver.ask(method, "/bucket/key", f"partNumber={number}")
+            assert "x-amz-checksum-crc32c" not in plain.headers
+    some = driver.ask("GET", "/bucket/key", headers=MODE | {"range": "bytes=0-9"})
+    assert "x-amz-checksum-crc32c" not in some.headers
     store = driver.world.store
     record = driver._runner.run(store.find(store.bucket("bucket"), b"key"))
     assert record.parts == [len(PART), len(TAIL)]
