@@ -7,13 +7,18 @@ answer to itself that does not allow its page's origin. The first rule that matc
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 from ingot.messages import Header
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import Element, document, element, malformed, parse
 
 RULES_MAX: Final = 100
+PATTERNS_MAX: Final = 100  # of headers; each is tried with each name that a preflight asks for,
+NAMES_MAX: Final = 100  # and anybody may ask: 3 ms
 ID_CHARS_MAX: Final = 255
 METHODS: Final = ("GET", "PUT", "POST", "DELETE", "HEAD")
 VARY: Final[Header] = (
@@ -25,7 +30,8 @@ _ORIGIN: Final = re.compile(r"[\x21-\x7e]+")
 _AGE: Final = re.compile(r"[0-9]{1,9}")
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """One CORSRule; patterns have at most one ``*``."""
 
     id: str | None
@@ -35,11 +41,47 @@ class Rule(NamedTuple):
     exposed: tuple[str, ...]
     age_s: int | None
 
+    @cached_property
+    def header_names(self) -> frozenset[str]:
+        """Of the allowed headers those that are no patterns, in lower case."""
+        return frozenset(name.lower() for name in self.headers if "*" not in name)
+
+    @cached_property
+    def header_patterns(self) -> frozenset[str]:
+        return frozenset(name.lower() for name in self.headers if "*" in name)
+
     def allows(self, origin: str, method: str) -> bool:
         return method in self.methods and any(_fits(one, origin) for one in self.origins)
 
-    def allows_header(self, name: str) -> bool:
-        return any(_fits(one.lower(), name.lower()) for one in self.headers)
+
+class _Asked:
+    """Names of headers that a preflight asks for, in lower case. A pattern is matched with them
+    once, however many rules have it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        self._fit: dict[str, frozenset[str]] = {}
+
+    def are_allowed(self, rule: Rule) -> bool:
+        left = self.names - rule.header_names
+        for pattern in rule.header_patterns:
+            if not left:
+                break
+            fit = self._fit.get(pattern)
+            if fit is None:
+                fit = self._fit[pattern] = _fitting(pattern, self.names)
+            left = left - fit if fit else left
+        return not left
+
+
+def _fitting(pattern: str, names: frozenset[str]) -> frozenset[str]:
+    head, _, tail = pattern.partition("*")
+    least = len(head) + len(tail)
+    return frozenset(
+        name
+        for name in names
+        if name.startswith(head) and name.endswith(tail) and len(name) >= least
+    )
 
 
 def _fits(pattern: str, text: str) -> bool:
@@ -67,7 +109,13 @@ def read(body: bytes) -> tuple[Rule, ...]:
             "InvalidRequest",
             f"The number of CORS rules should not exceed allowed limit of {RULES_MAX} rules.",
         )
-    return tuple(_rule(node) for node in root.children)
+    rules = tuple(_rule(node) for node in root.children)
+    if len({pattern for rule in rules for pattern in rule.header_patterns}) > PATTERNS_MAX:
+        raise S3Error(
+            "InvalidRequest",
+            f"A CORS configuration may have {PATTERNS_MAX} different AllowedHeader with wildcards.",
+        )
+    return rules
 
 
 def _rule(node: Element) -> Rule:
@@ -142,11 +190,12 @@ def answer_headers(
     rules: tuple[Rule, ...], origin: bytes, method: str, asked: list[str] | None = None
 ) -> list[Header] | None:
     """The headers that tell a browser what the first matching rule allows; None where none does.
-    ``asked`` are the headers that a preflight asks for, each of which a rule has to allow."""
+    ``asked`` are the headers that a preflight asks for, in lower case; a rule has to allow all."""
     text = origin.decode("latin-1")
     wanted = asked or []
+    names = _Asked(wanted)
     for rule in rules:
-        if rule.allows(text, method) and all(map(rule.allows_header, wanted)):
+        if rule.allows(text, method) and names.are_allowed(rule):
             break
     else:
         return None
@@ -156,8 +205,7 @@ def answer_headers(
         (b"Access-Control-Allow-Methods", ", ".join(rule.methods).encode()),
     ]
     if wanted:
-        allowed = ", ".join(name.lower() for name in wanted)
-        headers.append((b"Access-Control-Allow-Headers", allowed.encode()))
+        headers.append((b"Access-Control-Allow-Headers", ", ".join(wanted).encode()))
     if rule.exposed:
         headers.append((b"Access-Control-Expose-Headers", ", ".join(rule.exposed).encode()))
     if rule.age_s is not None:
@@ -169,11 +217,16 @@ def answer_headers(
 
 
 def asked_headers(value: bytes) -> list[str]:
-    """The names in Access-Control-Request-Headers; BadRequest for what is no name."""
+    """The names in Access-Control-Request-Headers, in lower case; BadRequest for what is no name,
+    and for too many."""
+    if value.count(b",") >= NAMES_MAX:
+        raise S3Error(
+            "BadRequest", f"Access-Control-Request-Headers: more than {NAMES_MAX} headers."
+        )
     names = [name.strip() for name in value.decode("latin-1").split(",")]
     for name in names:
         if not _TOKEN.fullmatch(name):
             raise S3Error(
                 "BadRequest", f"Access-Control-Request-Headers: {name} contains invalid character."
             )
-    return [name for name in names if name]
+    return [name.lower() for name in names if name]

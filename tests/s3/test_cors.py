@@ -185,3 +185,36 @@ def test_cors_3_never_blocked(driver):
 def test_a_pattern_is_not_matched_twice():
     assert not cors.Rule(None, ("ab*ba",), ("GET",), (), (), None).allows("aba", "GET")
     assert cors.Rule(None, ("ab*ba",), ("GET",), (), (), None).allows("abba", "GET")
+
+
+@pytest.fixture
+def matches(monkeypatch):
+    """With how many names each pattern of headers was matched."""
+    counted = []
+    fitting = cors._fitting
+
+    def count(pattern, names):
+        counted.append(len(names))
+        return fitting(pattern, names)
+
+    monkeypatch.setattr(cors, "_fitting", count)
+    return counted
+
+
+def test_cors_2_what_a_preflight_costs_is_bounded(driver, matches):
+    """At the most rules, patterns and names that are allowed, all of them tried."""
+    patterns = [f"{n}*" for n in range(cors.PATTERNS_MAX - 1)] + ["b*"]
+    headers = "".join(f"<AllowedHeader>{one}</AllowedHeader>" for one in patterns)
+    many = f"<CORSRule>{RULE}{headers}</CORSRule>" * 18
+    assert put(driver, "cors", f"<CORSConfiguration>{many}</CORSConfiguration>").status == 200
+    names = [f"b{n}" for n in range(cors.NAMES_MAX - 1)] + ["x"]
+    for asked, status in ((names[:-1], 200), (names, 403)):
+        del matches[:]
+        answer = preflight(driver, origin="http://a", method="GET", headers=",".join(asked))
+        assert answer.status == status
+        assert sum(matches) <= cors.PATTERNS_MAX * cors.NAMES_MAX
+    answer = preflight(driver, origin="http://a", method="GET", headers=",".join([*names, "y"]))
+    assert (answer.status, answer.code) == (400, "BadRequest")
+    one_more = f"<CORSRule>{RULE}<AllowedHeader>z*</AllowedHeader></CORSRule>"
+    answer = put(driver, "cors", f"<CORSConfiguration>{many}{one_more}</CORSConfiguration>")
+    assert (answer.status, answer.code) == (400, "InvalidRequest")
