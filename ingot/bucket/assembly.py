@@ -4,7 +4,7 @@ The body's entries are those of the parts' bodies, one behind the other: chunks,
 chunks of a large part. A part brings at most PART_ENTRIES_MAX of them (``compact``, when it is
 uploaded), so a Complete writes a few hundred bytes a part, however large the parts are. Checksums
 of the whole come from those of the parts, and the ETag from their MD5s. Pure; called by the S3
-layer, before the commit.
+layer, before the commit of a Complete or of a copy.
 """
 
 from __future__ import annotations
@@ -65,6 +65,18 @@ def assemble(upload: Upload, parts: Sequence[Part], created_ms: int) -> Record:
     )
 
 
+def whole_checksums(record: Record) -> dict[str, bytes] | None:
+    """Checksums of the whole object in place of composite ones. None where that takes its bytes:
+    of hashes, and of records that do not have those of their parts."""
+    whole: dict[str, bytes] = {}
+    for name in record.checksums:
+        if name not in COMBINE or name not in record.part_checksums:
+            return None
+        sums = [record.part_checksum(name, index) or b"" for index in range(len(record.parts))]
+        whole[name] = _combined(name, sums, record.parts)
+    return whole
+
+
 def _join(bodies: Sequence[Body]) -> Body:
     size = sum([body.size for body in bodies])
     filled = [body for body in bodies if body.size]
@@ -99,7 +111,13 @@ def _checksums(upload: Upload, parts: Sequence[Part]) -> tuple[dict[str, bytes],
     name = upload.algorithm or DEFAULT_ALGORITHM
     if upload.composite:
         return {name: one_shot(name, b"".join([part.checksums[name] for part in parts]))}, True
+    sums = [part.checksums[name] for part in parts]
+    return {name: _combined(name, sums, [part.body.size for part in parts])}, False
+
+
+def _combined(name: str, sums: Sequence[bytes], sizes: Sequence[int]) -> bytes:
+    """The CRC of the whole from those of its pieces."""
     combine, whole = COMBINE[name], 0
-    for part in parts:
-        whole = combine(whole, int.from_bytes(part.checksums[name], "big"), part.body.size)
-    return {name: whole.to_bytes(SIZES[name], "big")}, False
+    for digest, size in zip(sums, sizes, strict=True):
+        whole = combine(whole, int.from_bytes(digest, "big"), size)
+    return whole.to_bytes(SIZES[name], "big")

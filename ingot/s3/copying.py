@@ -1,7 +1,9 @@
 """CopyObject: a new record that refers to an existing body. No byte of the object moves.
 
-Unless the client names a checksum that the source does not have: then the body is taken in again,
-as an upload of itself, because only that reads all of it, with bounded memory and off the loop.
+A copy's checksum is of the whole object: where the source's is of its parts' checksums, CRCs are
+combined. Where that cannot be, or the client names a checksum that the source does not have, the
+body is taken in again, as an upload of itself, because only that reads all of it, with bounded
+memory and off the loop.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from ingot.bucket.assembly import whole_checksums
 from ingot.bucket.leaf import State
 from ingot.bucket.record import Record
 from ingot.bucket.slices import StoredBody
@@ -106,8 +109,10 @@ class CopyOperations:
             condition.check(None if current is None else current.etag)
         encrypt_by_default(written.headers, bucket.config)
         record = self._record(call, found, written, replaces)
-        if algorithm is not None and (record.composite or algorithm not in record.checksums):
-            await self._take_in_again(record, algorithm)
+        if record.composite:
+            _make_whole(record)
+        if record.composite or (algorithm is not None and algorithm not in record.checksums):
+            await self._take_in_again(record, algorithm or next(iter(record.checksums)))
         else:
             await store.check_body(record.body)
         if not retags:
@@ -163,6 +168,14 @@ class CopyOperations:
         record.body, record.etag = body, body.md5.hex()
         record.checksums, record.composite = body.checksums, False
         record.parts, record.part_checksums = [], {}
+
+
+def _make_whole(record: Record) -> None:
+    """Checksums of the whole object, where those of its parts tell them. Its ETag stays that of an
+    upload in parts: its MD5 nobody knows."""
+    whole = whole_checksums(record)
+    if whole is not None:
+        record.checksums, record.composite = whole, False
 
 
 def _kept_headers(found: Record, written: WriteHeaders) -> dict[str, str]:

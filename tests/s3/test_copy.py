@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from ingot.body.checksums import one_shot
+from ingot.body.checksums import one_shot, to_text
 from ingot.limits import PUT_BYTES_MAX
 from ingot.s3.dates import http_date, iso
 from tests.s3.driver import OTHER, Driver
@@ -87,16 +87,39 @@ def test_copy_4_tags_and_locks(driver):
     assert copy(driver, x_amz_object_lock_legal_hold="ON").code == "InvalidRequest"
 
 
-def test_copy_5_a_composite_checksum_stays_one(driver):
+def in_parts(driver, name, **kept):
+    """The object as an upload of two parts leaves it, which declared a composite checksum."""
     source = driver.record("a")
-    source.composite, source.parts, source.etag = True, [2, 3], "abc-2"
-    source.part_checksums = {"crc32": b"11112222"}
+    source.parts, source.etag, source.composite = [2, 3], "abc-2", True
+    sums = one_shot(name, b"he") + one_shot(name, b"llo")
+    source.checksums = {name: one_shot(name, sums)}
+    source.part_checksums = kept.get("part_checksums", {name: sums})
+    return source
+
+
+@pytest.mark.parametrize("sent", [{}, {"x_amz_checksum_algorithm": "CRC32C"}])
+def test_copy_5_a_composite_crc_is_made_whole_from_those_of_the_parts(driver, sent):
+    source = in_parts(driver, "crc32c")
+    answer = copy(driver, **sent)
+    made = driver.record("b", "second")
+    assert (made.etag, made.parts, made.composite) == ("abc-2", [2, 3], False)
+    assert made.body is source.body, "nothing was read"
+    assert made.part_checksums == source.part_checksums
+    assert made.checksums == {"crc32c": one_shot("crc32c", b"hello")}
+    assert answer.text("ChecksumCRC32C") == to_text(one_shot("crc32c", b"hello"))
+    assert answer.text("ChecksumType") == "FULL_OBJECT"
+    assert source.composite, "the source is what it was"
+
+
+@pytest.mark.parametrize(("name", "kept"), [("sha256", {}), ("crc32", {"part_checksums": {}})])
+def test_copy_5_others_are_computed(driver, name, kept):
+    in_parts(driver, name, **kept)
     answer = copy(driver)
     made = driver.record("b", "second")
-    assert (made.etag, made.parts, made.composite) == ("abc-2", [2, 3], True)
-    assert made.part_checksums == source.part_checksums
-    assert answer.text("ChecksumCRC64NVME").endswith("-2")
-    assert answer.text("ChecksumType") == "COMPOSITE"
+    assert (made.parts, made.composite, made.part_checksums) == ([], False, {})
+    assert made.checksums == {name: one_shot(name, b"hello")}
+    assert answer.text("ETag") == f'"{hashlib.md5(b"hello").hexdigest()}"', "COPY-4"
+    assert answer.text("ChecksumType") == "FULL_OBJECT"
 
 
 @pytest.mark.parametrize("size", [0, 5, 4096, 10_000])
