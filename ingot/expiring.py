@@ -7,9 +7,11 @@ takes a rule back, keeps it. A round that is cut short is made up for by the nex
 not change is not read again before the next of its versions is due, since its records may have to
 come from the network.
 
-Times are wall-clock times, and a clock that is wrong would delete what nobody meant to lose: a
-round is made only while ours and the registry's are within an hour of each other. Started by
-``ingot.server`` while it holds the lease.
+Times are wall-clock times, and a clock that is wrong would delete what nobody meant to lose. So a
+round is made only while three agree to an hour: our wall clock, the registry's, which may be the
+same, and what ours said at the start plus the time that has passed since (CLOCK_BOOTTIME, which
+nobody can set). A round has one time, which it was found good at. Started by ``ingot.server`` while
+it holds the lease.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ class Expiring:
         self._first_s = min(limits.LIFECYCLE_FIRST_S, day_s / 10)
         self._every_s = day_s / limits.LIFECYCLE_ROUNDS_A_DAY
         self._log = log or logging.getLogger("ingot.lifecycle")
+        self._began = clock.now_ms(), clock.boottime()
+        self._now_ms = 0  # of the round that is made
         self._quiet: dict[bytes, tuple[Head, int]] = {}  # until when, if the head is still this one
 
     async def run(self) -> None:
@@ -106,13 +110,24 @@ class Expiring:
 
     async def _clocks_agree(self) -> bool:
         theirs = await self._registry.clock_ms()
-        apart_ms = abs(self._clock.now_ms() - theirs)
+        self._now_ms = self._clock.now_ms()
+        apart_ms = abs(self._now_ms - theirs)
         if apart_ms > limits.LIFECYCLE_SKEW_MS:
             self._log.error(
                 "nothing is expired: the clocks of this machine and of Postgres are %d s apart",
                 apart_ms // 1000,
             )
-        return apart_ms <= limits.LIFECYCLE_SKEW_MS
+            return False
+        began_ms, began = self._began
+        moved_ms = self._now_ms - began_ms - round((self._clock.boottime() - began) * 1000)
+        if abs(moved_ms) > limits.LIFECYCLE_SKEW_MS:
+            self._log.error(
+                "nothing is expired: the clock of this machine was moved by %d s since the gateway "
+                "started; if it is right now, start the gateway again",
+                moved_ms // 1000,
+            )
+            return False
+        return True
 
     async def _bucket(self, bucket: Bucket, done: Round) -> None:
         if bucket.read_only:
@@ -124,15 +139,15 @@ class Expiring:
         if aborting:
             await self._uploads(bucket, aborting, done)
         head, until_ms = self._quiet.get(bucket.id, (None, 0))
-        if others and (head != bucket.head or until_ms <= self._clock.now_ms()):
+        if others and (head != bucket.head or until_ms <= self._now_ms):
             kept = done.kept
-            walk = _Walk(self._store, bucket, others, self._clock, self._day_ms, done)
+            walk = _Walk(self._store, bucket, others, self._now_ms, self._day_ms, done)
             await walk.run()
             if done.kept == kept:
                 self._quiet[bucket.id] = bucket.head, walk.next_ms
 
     async def _uploads(self, bucket: Bucket, rules: Sequence[Rule], done: Round) -> None:
-        after, more, now_ms = (b"", ""), True, self._clock.now_ms()
+        after, more, now_ms = (b"", ""), True, self._now_ms
         while more:
             newest = self._store.bucket(bucket.name)
             if not _same_rules(newest, bucket):
@@ -192,7 +207,7 @@ class _Walk:
         store: Store,
         bucket: Bucket,
         rules: Sequence[Rule],
-        clock: Clock,
+        now_ms: int,
         day_ms: int,
         done: Round,
     ) -> None:
@@ -200,7 +215,7 @@ class _Walk:
         self._bucket = bucket
         self._rules = rules
         self._check = _standing(bucket)
-        self._now_ms = clock.now_ms()
+        self._now_ms = now_ms
         self._day_ms = day_ms
         self._done = done
         self.next_ms = NEVER_MS  # when the next version is due that is not yet

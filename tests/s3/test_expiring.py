@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -41,9 +42,10 @@ class Now:
 
     def __init__(self) -> None:
         self.ms = MIDNIGHT
+        self.moved_ms = 0  # by whoever set the machine's clock
 
     def now_ms(self) -> int:
-        return self.ms
+        return self.ms + self.moved_ms
 
     def monotonic(self) -> float:
         return self.ms / 1000
@@ -388,6 +390,35 @@ async def test_nothing_goes_by_a_clock_that_is_wrong(
     assert "s apart" in caplog.text
     case.world.registry.database.wall_ms = lambda: ours + 3_000_000
     assert await case.expiring.round() == Round(expired=1)
+
+
+@pytest.mark.parametrize("hours", [-1.1, 1.1, 24 * 365])
+async def test_nothing_goes_by_a_clock_that_was_moved(
+    case: Case, caplog: pytest.LogCaptureFixture, hours: float
+) -> None:
+    """Though Postgres says the same: it runs on this machine. Time itself may pass."""
+    await case.put("old", 9)
+    await case.put("young", 0)
+    await case.rules(Rule("r", True, Filter(), days=5))
+    case.clock.moved_ms = int(hours * 3_600_000)
+    with caplog.at_level(logging.ERROR):
+        assert await case.expiring.round() == Round()
+    assert "was moved" in caplog.text
+    case.clock.moved_ms = 3_000_000  # as clocks are put right
+    assert await case.expiring.round() == Round(expired=1)
+    case.clock.ms += 6 * DAY_MS
+    assert await case.expiring.round() == Round(expired=1)
+
+
+async def test_a_round_has_one_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the clocks agreed on, whatever ours says while it goes on."""
+    await case.put("young", 0)
+    await case.rules(Rule("r", True, Filter(), days=1))
+    said = chain((MIDNIGHT,), repeat(MIDNIGHT + 365 * DAY_MS))
+    monkeypatch.setattr(case.clock, "now_ms", lambda: next(said))
+    assert await case.expiring.round() == Round()
+    assert next(said) > MIDNIGHT, "it was asked"
+    assert await case.keys() == ["young"]
 
 
 async def test_nothing_is_asked_where_there_are_no_rules(case: Case) -> None:
