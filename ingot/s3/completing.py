@@ -21,7 +21,7 @@ from ingot.limits import COMPLETE_TRIES, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS
 from ingot.messages import Header, Request, Response
 from ingot.s3 import conditions
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
-from ingot.s3.documents import read_document
+from ingot.s3.documents import parse_in_turns, read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import ALGORITHMS, Index, encryption_headers
@@ -43,7 +43,7 @@ from ingot.s3.payload import (
     parse_checksum,
 )
 from ingot.s3.versioning import outcome_headers, version_headers
-from ingot.s3.xml import Element, document, element, malformed, parse, url_encode
+from ingot.s3.xml import Element, document, element, malformed, url_encode
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -113,7 +113,7 @@ class CompleteOperations:
         promises = _promises(index)
         condition = conditions.for_write(index)
         open_bucket(self._store, call)
-        wanted = _parse(await read_document(_without_checksums(call)))
+        wanted = await _parse(await read_document(_without_checksums(call)))
         asked = _digest(wanted)
         uploads = self._store.uploads
         for _ in range(COMPLETE_TRIES):
@@ -253,11 +253,12 @@ def _without_checksums(call: Call) -> Call:
     return made
 
 
-def _parse(body: bytes) -> list[Wanted]:
+async def _parse(body: bytes) -> list[Wanted]:
     """The parts, at least one, in ascending order."""
     if not body:
         raise malformed()
-    root = parse(body, "CompleteMultipartUpload", PARTS_MAX * ELEMENTS_A_PART + 1)
+    most = PARTS_MAX * ELEMENTS_A_PART + 1
+    root = await parse_in_turns(body, "CompleteMultipartUpload", most)
     wanted = [_wanted(node) for node in root.all("Part")]
     if not 1 <= len(wanted) <= PARTS_MAX:
         raise malformed()

@@ -20,11 +20,11 @@ from ingot.s3.call import (
     version_is_well_formed,
     xml_response,
 )
-from ingot.s3.documents import read_document, require_checksum
+from ingot.s3.documents import parse_in_turns, read_document, require_checksum
 from ingot.s3.errors import S3Error, translate
 from ingot.s3.locking import bypasses
 from ingot.s3.names import check_key
-from ingot.s3.xml import Element, document, element, malformed, parse
+from ingot.s3.xml import Element, document, element, malformed
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -57,7 +57,7 @@ class DeleteOperations:
         bucket = named_bucket(self._store, call)
         if not call.access.may_allow(call, bucket):  # else each key has its own answer
             raise S3Error("AccessDenied")
-        entries, quiet = _parse(await read_document(call))
+        entries, quiet = await _parse(await read_document(call))
         results: list[S3Error | Outcome | None] = [None] * len(entries)
         places: list[int] = []
         removals: list[Removal] = []
@@ -109,11 +109,11 @@ class DeleteOperations:
         return conditions.for_delete(asked, found)
 
 
-def _parse(body: bytes) -> tuple[list[Entry], bool]:
+async def _parse(body: bytes) -> tuple[list[Entry], bool]:
     """The entries and whether successes go unmentioned."""
     if not body:
         raise S3Error("MissingRequestBodyError")
-    root = parse(body, "Delete")
+    root = await parse_in_turns(body, "Delete")
     entries = [_entry(node) for node in root.all("Object")]
     if not 1 <= len(entries) <= ENTRIES_MAX:
         raise malformed()

@@ -1,10 +1,13 @@
 """Request documents: a small body read whole and checked against every digest the client named.
 
 Objects are hashed by the ingest while they are stored. A document is hashed here, once it is there,
-with the digests its headers ask for. Called by the operations that take XML.
+with the digests its headers ask for. One that may be long is parsed in turns with other requests.
+Called by the operations that take XML.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 from ingot._speedups import digest
 from ingot.body.checksums import SIZES, one_shot
@@ -13,6 +16,7 @@ from ingot.messages import Body
 from ingot.s3.call import Call
 from ingot.s3.errors import S3Error
 from ingot.s3.payload import VerifiedBody
+from ingot.s3.xml import ELEMENTS_MAX, Element, parse_in_steps
 
 
 async def read_document(
@@ -29,6 +33,19 @@ async def read_document(
     sums = {name: one_shot(name, data) for name in body.algorithms}
     body.check(Body(len(data), md5, sha256, checksums=sums))
     return data
+
+
+async def parse_in_turns(body: bytes, root: str, elements_max: int = ELEMENTS_MAX) -> Element:
+    """As ``xml.parse``, for documents that may be long: others have their turn meanwhile."""
+    steps = parse_in_steps(body, root, elements_max)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found = end.value
+            assert isinstance(found, Element)
+            return found
+        await asyncio.sleep(0)
 
 
 def require_checksum(call: Call) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.limits import XML_DEPTH_MAX
+from ingot.limits import XML_BYTES_MAX, XML_DEPTH_MAX, XML_STEP_BYTES, XML_TAG_BYTES_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import (
     ELEMENTS_MAX,
@@ -18,6 +18,7 @@ from ingot.s3.xml import (
     escape,
     key_texts,
     parse,
+    parse_in_steps,
     url_encode,
 )
 
@@ -128,6 +129,32 @@ def test_depth_and_count_just_inside_the_bounds():
     deep = b"<Delete>" + b"<a>" * (XML_DEPTH_MAX - 1) + b"</a>" * (XML_DEPTH_MAX - 1) + b"</Delete>"
     parse(deep, "Delete")
     parse(b"<Delete>" + b"<a/>" * (ELEMENTS_MAX - 1) + b"</Delete>", "Delete")
+
+
+@pytest.mark.parametrize("before", [b"", b"<a/>" * 5000, b"text" * 5000])
+@pytest.mark.parametrize(
+    "tag", [b"<Key %s/>", b"<!-- %s -->", b"<?pi %s?>", b'<Key a="%s"/>'], ids=str
+)
+def test_a_long_tag_is_read_no_further_than_its_bound(before, tag):
+    """Expat takes microseconds for each attribute, so four megabytes of them took seconds."""
+    attributes = b" ".join(b"a%d=''" % n for n in range(XML_BYTES_MAX // 12))
+    body = b"<Delete>" + before + tag % attributes + b"</Delete>"
+    steps = parse_in_steps(body, "Delete")
+    done = 0
+    with pytest.raises(S3Error, match="MalformedXML"):
+        while True:
+            next(steps)
+            done += 1
+    assert done * XML_STEP_BYTES <= len(before) + XML_TAG_BYTES_MAX + XML_STEP_BYTES
+
+
+def test_tags_and_letters_across_the_ends_of_steps():
+    for shift in range(40):
+        key = "\U0001f600" * XML_STEP_BYTES
+        content = f"<Key a='{'x' * 20}'>{key}</Key>" + "<Key><!-- comment -->&amp;</Key>" * 2000
+        body = f"<Delete>{'-' * (shift + XML_STEP_BYTES - 50)}{content}</Delete>".encode()
+        keys = [node.text for node in parse(body, "Delete").all("Key")]
+        assert keys == [key] + ["&"] * 2000
 
 
 @given(LEGAL.map(lambda text: text.replace("\r", "")))
