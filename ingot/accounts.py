@@ -2,16 +2,20 @@
 
 An account that was found is believed for ``ACCOUNT_LIFETIME_S``, so a key that the host revokes
 stops within that time; that there is none, for ``UNKNOWN_KEY_LIFETIME_S``. What is held is bounded,
-and unknown keys cannot push out known ones. A store that fails, is too slow or answers nonsense
-makes the request Unavailable (503): nothing is let in on an answer that has run out. ``get`` never
-waits; NotHeld says that the store has to be asked first, which ``judged`` does for a judgement that
-can be made again. Requests that name one key at a time share one look-up. Made by ``ingot.server``;
-asked by ``ingot.s3.auth`` and the express lane.
+and unknown keys cannot push out known ones. One that is in use is looked up anew before its time is
+over, while requests go on. A store that fails, is too slow or answers nonsense makes the request
+Unavailable (503): nothing is let in on an answer that has run out. ``get`` never waits; NotHeld
+says that the store has to be asked first, which ``judged`` does for a judgement that can be made
+again.
+Requests that name one key at a time share one look-up. Anybody can name a key that nobody has: so
+look-ups of keys that were not found before are bounded for each peer, and all of them leave some to
+keys that were. Made by ``ingot.server``; asked by ``ingot.s3.auth`` and the express lane.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -22,6 +26,10 @@ from ingot.limits import (
     ACCOUNT_LIFETIME_S,
     ACCOUNT_LOOKUP_S,
     ACCOUNT_LOOKUPS_MAX,
+    ACCOUNT_LOOKUPS_NEW_MAX,
+    ACCOUNT_LOOKUPS_PEER_MAX,
+    ACCOUNT_REFRESH_AGAIN_S,
+    ACCOUNT_REFRESH_S,
     ACCOUNTS_HELD_MAX,
     UNKNOWN_KEY_LIFETIME_S,
     UNKNOWN_KEYS_HELD_MAX,
@@ -33,11 +41,23 @@ _TRIES = 3  # of a judgement; the second one finds what was looked up
 
 
 class NotHeld(IngotError):
-    """It is not known now whether there is such an account: wait for ``look_up`` and ask again."""
+    """It is not known now whether there is such an account: wait for ``look_up``, which takes the
+    address of who sent the request, and ask again."""
 
-    def __init__(self, look_up: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, look_up: Callable[[str], Awaitable[None]]) -> None:
         super().__init__("the account has to be looked up")
         self.look_up = look_up
+
+
+class _Held:
+    """An account, until when it is believed, and from when on it is looked up anew (boottime)."""
+
+    __slots__ = ("account", "refresh", "until")
+
+    def __init__(self, account: Account, now: float) -> None:
+        self.account = account
+        self.until = now + ACCOUNT_LIFETIME_S
+        self.refresh = self.until - ACCOUNT_REFRESH_S
 
 
 class HeldAccounts:
@@ -47,36 +67,68 @@ class HeldAccounts:
         self._store = store
         self._clock = clock
         # Oldest first, which is the order in which they run out: on CLOCK_BOOTTIME, for a machine
-        # that slept must not go on believing.
-        self._known: dict[str, tuple[Account, float]] = {}
+        # that slept must not go on believing. One that ran out stays, as a key that was found.
+        self._known: dict[str, _Held] = {}
         self._unknown: dict[str, float] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
+        self._new: Counter[str] = Counter()  # look-ups of keys that were not found before, by peer
 
     def get(self, access_key: str) -> Account | None:
         """The account, or None where there is none. NotHeld where the store has to be asked."""
         held = self._known.get(access_key)
-        if held is not None and self._clock.boottime() < held[1]:
-            return held[0]
+        if held is not None:
+            now = self._clock.boottime()
+            if now < held.until:
+                if now >= held.refresh:
+                    self._refresh(access_key, held, now)
+                return held.account
         if not _may_be_a_key(access_key):
             return None
         until = self._unknown.get(access_key)
         if until is not None and self._clock.boottime() < until:
             return None
-        raise NotHeld(lambda: self._look_up(access_key))
+        raise NotHeld(lambda peer: self._look_up(access_key, peer))
 
-    async def _look_up(self, access_key: str) -> None:
+    def _refresh(self, access_key: str, held: _Held, now: float) -> None:
+        """Begin to look up anew an account that is held still. Where that fails it is tried again
+        later; meanwhile what is held runs out as ever."""
+        held.refresh = now + ACCOUNT_REFRESH_AGAIN_S
+        if access_key not in self._lookups and len(self._lookups) < ACCOUNT_LOOKUPS_MAX:
+            self._begin(access_key, None)
+
+    async def _look_up(self, access_key: str, peer: str) -> None:
         """Wait until the store has answered. Unavailable where it does not."""
         task = self._lookups.get(access_key)
         if task is None:
             if len(self._lookups) >= ACCOUNT_LOOKUPS_MAX:
                 raise Unavailable(f"{ACCOUNT_LOOKUPS_MAX} accounts are being looked up already")
-            task = asyncio.ensure_future(self._ask(access_key))
-            self._lookups[access_key] = task
-            task.add_done_callback(lambda done: self._ended(access_key, done))
+            new = None if access_key in self._known else peer
+            if new is not None:
+                self._check_new(new)
+            task = self._begin(access_key, new)
         await asyncio.shield(task)  # others may wait for it too
 
-    def _ended(self, access_key: str, task: asyncio.Task[None]) -> None:
+    def _check_new(self, peer: str) -> None:
+        if self._new[peer] >= ACCOUNT_LOOKUPS_PEER_MAX:
+            raise Unavailable(f"{ACCOUNT_LOOKUPS_PEER_MAX} new keys of {peer} are being looked up")
+        if self._new.total() >= ACCOUNT_LOOKUPS_NEW_MAX:
+            raise Unavailable(f"{ACCOUNT_LOOKUPS_NEW_MAX} new keys are being looked up already")
+
+    def _begin(self, access_key: str, new: str | None) -> asyncio.Task[None]:
+        """``new``: the peer that asks for a key which was not found before."""
+        if new is not None:
+            self._new[new] += 1
+        task = asyncio.ensure_future(self._ask(access_key))
+        self._lookups[access_key] = task
+        task.add_done_callback(lambda done: self._ended(access_key, new, done))
+        return task
+
+    def _ended(self, access_key: str, new: str | None, task: asyncio.Task[None]) -> None:
         del self._lookups[access_key]
+        if new is not None:
+            self._new[new] -= 1
+            if not self._new[new]:
+                del self._new[new]
         if not task.cancelled():
             task.exception()  # whoever waited has heard it
 
@@ -102,7 +154,7 @@ class HeldAccounts:
             raise Unavailable(f"the account store answered with what is no account: {wrong}")
         if len(self._known) >= ACCOUNTS_HELD_MAX:
             del self._known[next(iter(self._known))]
-        self._known[access_key] = (found, now + ACCOUNT_LIFETIME_S)
+        self._known[access_key] = _Held(found, now)
 
     def close(self) -> None:
         """End what is being looked up."""
@@ -118,14 +170,15 @@ class Accounts(Protocol):
         ...
 
 
-async def judged(judge: Callable[[], T]) -> T:
-    """What ``judge`` gives, once every account that it asks for is held. It is called again after
-    each look-up, so it must not change anything before it has asked."""
+async def judged(judge: Callable[[], T], peer: str) -> T:
+    """What ``judge`` gives about a request of ``peer``, once every account that it asks for is
+    held. It is called again after each look-up, so it must not change anything before it has asked.
+    """
     for _ in range(_TRIES):
         try:
             return judge()
         except NotHeld as wanted:
-            await wanted.look_up()
+            await wanted.look_up(peer)
     raise Unavailable("the accounts that were looked up were forgotten at once")
 
 

@@ -141,6 +141,10 @@ ACCOUNTS_HELD_MAX: Final = 4096
 UNKNOWN_KEYS_HELD_MAX: Final = 4096
 ACCOUNT_LOOKUP_S: Final = 5.0  # that the host's store may take; then 503
 ACCOUNT_LOOKUPS_MAX: Final = 64  # at a time; 503 for further keys
+ACCOUNT_LOOKUPS_NEW_MAX: Final = 48  # of them, of keys that were not found before: anybody's
+ACCOUNT_LOOKUPS_PEER_MAX: Final = 16  # of those, for one address
+ACCOUNT_REFRESH_S: Final = 15.0  # before its end an account in use is looked up anew
+ACCOUNT_REFRESH_AGAIN_S: Final = 1.0  # after one that failed
 ACCESS_KEY_CHARS_MAX: Final = 128  # of one that the host's store is asked about
 
 # -- form uploads -------------------------------------------------------------------------------
@@ -305,6 +309,8 @@ RESTORE_RUN_BYTES: Final = 512 * MIB  # and of all of those no more: 100 MiB of 
 
 assert LOG_CHUNK_BYTES_MAX < CHUNK_BYTES
 assert CHUNK_BYTES < COLD_WINDOW_BYTES <= COLD_AHEAD_BYTES_MAX
+assert ACCOUNT_LOOKUPS_PEER_MAX < ACCOUNT_LOOKUPS_NEW_MAX < ACCOUNT_LOOKUPS_MAX
+assert ACCOUNT_LOOKUP_S < ACCOUNT_REFRESH_S < ACCOUNT_LIFETIME_S
 assert COLD_FETCHES_MAX < FORGE_CONNECTIONS_MAX
 assert UCAN_NAME_BYTES_MAX <= BASE58_CHARS_MAX
 assert BUCKET_CONFIG_BYTES_MAX < CBOR_BYTES_MAX

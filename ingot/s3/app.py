@@ -140,8 +140,8 @@ class App:
             try:
                 handler = self._admitted(call)
             except NotHeld as wanted:
-                await wanted.look_up()
-                handler = await judged(lambda: self._admitted(call))
+                await wanted.look_up(request.peer)
+                handler = await judged(lambda: self._admitted(call), request.peer)
             if call.key and self._asks_object(call):
                 await self._learn(call)
             response = await handler(call)

@@ -84,7 +84,7 @@ class PostOperations:
         kept = _headers_of_request(request.index)
         form = await read_form(request.body, boundary)
         call.authenticated = await judged(
-            lambda: self._authenticator.authenticate_form(form.fields, call.now_ms)
+            lambda: self._authenticator.authenticate_form(form.fields, call.now_ms), request.peer
         )
         call.account = call.authenticated.account or ANONYMOUS
         key = _key(form)

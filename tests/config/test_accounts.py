@@ -52,8 +52,8 @@ def clock() -> Clock:
     return Clock()
 
 
-async def find(held: HeldAccounts, key: str) -> Account | None:
-    return await judged(lambda: held.get(key))
+async def find(held: HeldAccounts, key: str, peer: str = "192.0.2.1") -> Account | None:
+    return await judged(lambda: held.get(key), peer)
 
 
 async def test_an_account_is_looked_up_once_and_then_held(clock: Clock) -> None:
@@ -151,6 +151,7 @@ async def test_look_ups_at_a_time_are_bounded(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accounts, "ACCOUNT_LOOKUPS_MAX", 3)
+    monkeypatch.setattr(accounts, "ACCOUNT_LOOKUPS_NEW_MAX", 3)
     store = Store(ALICE=ALICE)
     held = HeldAccounts(store, clock)
     await find(held, "ALICE")
@@ -163,6 +164,74 @@ async def test_look_ups_at_a_time_are_bounded(
     store.gate.set()
     assert await asyncio.gather(*waiting) == [None] * 3
     held.close()
+
+
+async def strangers(held: HeldAccounts, peers: int, each: int) -> list[asyncio.Future[Any]]:
+    """Look-ups of keys that nobody has, begun and not answered."""
+    named = [(f"X{peer}-{n}", f"198.51.100.{peer}") for peer in range(peers) for n in range(each)]
+    waiting = [asyncio.ensure_future(find(held, *one)) for one in named]
+    await _settled()
+    return waiting
+
+
+async def test_strangers_do_not_keep_out_who_was_known(clock: Clock) -> None:
+    store = Store(ALICE=ALICE)
+    held = HeldAccounts(store, clock)
+    await find(held, "ALICE")
+    clock.now += limits.ACCOUNT_LIFETIME_S + 1
+    store.gate.clear()
+    waiting = await strangers(held, 10, 64)
+    assert len(store.asked) == 1 + limits.ACCOUNT_LOOKUPS_NEW_MAX
+    alice = asyncio.ensure_future(find(held, "ALICE"))
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert await alice == ALICE
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(one) for one in found} == {type(None), Unavailable}
+    assert await find(held, "LATER") is None, "the slots are free again"
+
+
+async def test_one_peer_leaves_look_ups_of_new_keys_to_others(clock: Clock) -> None:
+    store = Store(ALICE=ALICE)
+    held = HeldAccounts(store, clock)
+    store.gate.clear()
+    waiting = await strangers(held, 1, 64)
+    assert len(store.asked) == limits.ACCOUNT_LOOKUPS_PEER_MAX
+    alice = asyncio.ensure_future(find(held, "ALICE"))
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert await alice == ALICE
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_an_account_in_use_is_looked_up_before_its_end(clock: Clock) -> None:
+    store = Store(ALICE=ALICE)
+    held = HeldAccounts(store, clock)
+    await find(held, "ALICE")
+    clock.now += limits.ACCOUNT_LIFETIME_S - limits.ACCOUNT_REFRESH_S
+    store.answers["ALICE"] = RuntimeError("the database is away")
+    for _ in range(3):  # which is no reason to ask it all the time
+        assert held.get("ALICE") is ALICE
+        await _settled()
+    assert store.asked == ["ALICE"] * 2
+    store.answers["ALICE"] = ALICE
+    clock.now += limits.ACCOUNT_REFRESH_AGAIN_S
+    assert held.get("ALICE") is ALICE
+    await _settled()
+    clock.now += limits.ACCOUNT_LIFETIME_S - limits.ACCOUNT_REFRESH_S - 1
+    assert held.get("ALICE") is ALICE
+    store.answers["ALICE"] = None
+    clock.now += 1
+    assert held.get("ALICE") is ALICE
+    await _settled()
+    assert held.get("ALICE") is None, "a key that was revoked"
+    assert store.asked == ["ALICE"] * 4
+
+
+async def _settled() -> None:
+    """What was begun in the background has ended."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_what_is_held_is_bounded_and_unknown_keys_push_nobody_out(
