@@ -149,7 +149,7 @@ class Expiring:
     async def _uploads(self, bucket: Bucket, rules: Sequence[Rule], done: Round) -> None:
         after, more, now_ms = (b"", ""), True, self._now_ms
         while more:
-            newest = self._store.bucket(bucket.name)
+            newest = self._store.newest(bucket)
             if not _same_rules(newest, bucket):
                 return
             page = await self._store.uploads.page(
@@ -166,7 +166,7 @@ class Expiring:
                     for rule in rules
                 ):
                     try:
-                        await self._store.uploads.abort(bucket.name, upload, _standing(bucket))
+                        await self._store.uploads.abort(newest, upload, _standing(bucket))
                         done.aborted += 1
                     except (NoSuchUpload, PreconditionFailed):
                         done.kept += 1  # it was completed, or aborted
@@ -228,9 +228,9 @@ class _Walk:
         after: tuple[bytes, str] | None = None
         more = True
         while more:
-            bucket = self._store.bucket(self._bucket.name)
-            if bucket.id != self._bucket.id or not _same_rules(bucket, self._bucket):
-                return  # another one of its name, or other rules: the next round looks at those
+            bucket = self._store.newest(self._bucket)
+            if not _same_rules(bucket, self._bucket):
+                return  # the next round looks at the new ones
             page = await self._store.versions(
                 bucket, _prefix(self._rules), b"", after, limits.LIFECYCLE_PAGE
             )
@@ -300,7 +300,7 @@ class _Walk:
         if not due:
             return
         done = self._done
-        answers = await self._store.remove(self._bucket.name, due)
+        answers = await self._store.remove(self._bucket, due)
         for expiry, answer in zip(due, answers, strict=True):
             if isinstance(answer, PreconditionFailed | Locked):
                 done.kept += 1

@@ -176,6 +176,7 @@ LIFECYCLE_BATCH: Final = 100  # removals in one mutation: requests have their pl
 LIFECYCLE_SKEW_MS: Final = 3_600_000  # between clocks; over it nothing goes
 ACL_GRANTS_MAX: Final = 100  # of one access control list, S3's own rule
 GRANTEE_CHARS_MAX: Final = 256  # of a canonical id in one; ours have 64
+JUDGED_TRIES: Final = 8  # of a right, where the bucket is configured meanwhile; then 503
 ACL_TRIES: Final = 8  # of a change of an ACL that others change meanwhile; then 503
 PARSED_DOCUMENTS_MAX: Final = 256  # of a kind, of buckets' configurations; 64 KiB each at worst
 ACTION_PATTERNS_MAX: Final = 100  # of a policy, each tried with the names of all actions: 15 ms

@@ -70,7 +70,7 @@ async def fill(store: Store, keys: int, size: int) -> None:
                 {"content-type": "binary/octet-stream"},
                 checksums=body.checksums,
             )
-            await store.put(BUCKET, record)
+            await store.put(store.bucket(BUCKET), record)
 
     await asyncio.gather(*(write() for _ in range(WRITERS)))
 

@@ -1,7 +1,8 @@
 """Buckets as the S3 layer sees them: read a published head, take a body in, commit a change.
 
 Guarantees: a read sees one published head, whole; a change is answered after it is durable and its
-head stands in the registry. Nothing is served while the lease is not surely ours.
+head stands in the registry. Whoever changes a bucket hands over the one that he judged: another of
+its name is NoSuchBucket. Nothing is served while the lease is not surely ours.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Store:
         self._pins = pins
         self._clock = clock
         self._read_pool = Pool(limits.READ_POOL_BUFFERS, limits.CHUNK_BYTES)
-        self.uploads = Uploads(nodes, pipeline, pins, self.writable, self._all_there)
+        self.uploads = Uploads(nodes, pipeline, pins, self._writable, self._all_there)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -136,6 +137,14 @@ class Store:
         if bucket.away:
             raise _away(bucket)
         return bucket
+
+    def newest(self, bucket: Bucket) -> Bucket:
+        """The bucket as it stands now. NoSuchBucket where it was deleted, though another may have
+        its name. Never waits."""
+        found = self.bucket(bucket.name)
+        if found.id != bucket.id:
+            raise NoSuchBucket(bucket.name)
+        return found
 
     def buckets(self) -> list[Bucket]:
         """Sorted by name."""
@@ -174,16 +183,16 @@ class Store:
         _answer(await waiter)
         return made
 
-    async def delete_bucket(self, name: str) -> None:
+    async def delete_bucket(self, bucket: Bucket) -> None:
         """NoSuchBucket, BucketNotEmpty."""
-        bucket = self.writable(name)
+        self._writable(bucket)
         waiter = self._waiter()
         self.pipeline.submit(Drop(bucket.id, waiter, self.pipeline.deadline()))
         _answer(await waiter)
 
     async def configure(
         self,
-        name: str,
+        bucket: Bucket,
         document_name: str,
         document: bytes | None,
         check: Callable[[BucketConfig], None] | None = None,
@@ -191,7 +200,7 @@ class Store:
         """Set a document of the bucket's configuration, or remove it (None). ``check`` is called at
         the commit with the configuration as it stands there, and refuses by raising. NoSuchBucket,
         ConfigTooLarge."""
-        bucket = self.writable(name)
+        self._writable(bucket)
         if document is not None:
             self._has_room()
         waiter = self._waiter()
@@ -352,7 +361,7 @@ class Store:
 
     async def put(
         self,
-        bucket: str,
+        bucket: Bucket,
         record: Record,
         condition: Condition | None = None,
         state: State | None = None,
@@ -361,7 +370,7 @@ class Store:
         """Commit ``record`` at its key, with tags or a lock of its own: ``state``, or what
         ``judge`` gives at the commit. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
         absent key), KeyRefused."""
-        target = self.writable(bucket)
+        self._writable(bucket)
         block = encode_record(record)
         cid = cid_of(block)
         body = record.body
@@ -373,7 +382,7 @@ class Store:
             change = Change(record.key, cid, record.etag, condition)
         waiter = self._waiter()
         blocks = [*body.blocks, (cid, block)]
-        self.submit_put(target, change, blocks, waiter, body.positions)
+        self.submit_put(bucket, change, blocks, waiter, body.positions)
         return _answer(await waiter)
 
     def submit_put(
@@ -391,7 +400,7 @@ class Store:
 
     async def delete(
         self,
-        bucket: str,
+        bucket: Bucket,
         keys: list[bytes],
         conditions: list[Condition | None] | None = None,
     ) -> list[Answer]:
@@ -401,26 +410,26 @@ class Store:
         pairs = zip(keys, judged, strict=True)
         return await self.remove(bucket, [Removal(key, c, now_ms) for key, c in pairs])
 
-    async def remove(self, bucket: str, removals: Sequence[Removal]) -> list[Answer]:
+    async def remove(self, bucket: Bucket, removals: Sequence[Removal]) -> list[Answer]:
         """Remove keys, or versions of them, in one commit. One answer each, in order."""
-        target = self.writable(bucket)
+        self._writable(bucket)
         waiter = self._waiter()
         deadline = self.pipeline.deadline()
-        self.pipeline.submit(Write(target.id, waiter, deadline, list(removals), []))
+        self.pipeline.submit(Write(bucket.id, waiter, deadline, list(removals), []))
         answers = await waiter
         if answers and isinstance(answers[0], NoSuchBucket):
             raise answers[0]
         return answers
 
     async def set_state(
-        self, bucket: str, key: bytes, version: str | None, new: NewState, now_ms: int
+        self, bucket: Bucket, key: bytes, version: str | None, new: NewState, now_ms: int
     ) -> Outcome | None:
         """Change the state of a version, or of the current one. NotFound, NoSuchVersion,
         IsDeleteMarker, Locked, AclChanged."""
-        target = self.writable(bucket)
+        self._writable(bucket)
         waiter = self._waiter()
         changes: list[Change] = [Restating(key, version, new, now_ms)]
-        self.pipeline.submit(Write(target.id, waiter, self.pipeline.deadline(), changes, []))
+        self.pipeline.submit(Write(bucket.id, waiter, self.pipeline.deadline(), changes, []))
         return _answer(await waiter)
 
     def judge_room(self, used: int, most: int, reserve: int) -> None:
@@ -438,11 +447,20 @@ class Store:
     def writable(self, name: str) -> Bucket:
         """NoSuchBucket; Unavailable for a bucket that is read-only. Never waits."""
         bucket = self.bucket(name)
+        self._takes_changes(bucket)
+        return bucket
+
+    def _writable(self, bucket: Bucket) -> Bucket:
+        """As ``newest``; Unavailable for a bucket that is read-only."""
+        newest = self.newest(bucket)
+        self._takes_changes(newest)
+        return newest
+
+    def _takes_changes(self, bucket: Bucket) -> None:
         if bucket.read_only:
-            raise Unavailable(f"bucket {name} is read-only: {bucket.read_only}", 60)
+            raise Unavailable(f"bucket {bucket.name} is read-only: {bucket.read_only}", 60)
         if self.overfull:
             self._has_room()
-        return bucket
 
     def _waiter(self) -> asyncio.Future[list[Answer]]:
         return asyncio.get_running_loop().create_future()

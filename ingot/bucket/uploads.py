@@ -83,15 +83,15 @@ class UploadPage:
 
 
 class Uploads:
-    """The uploads of all buckets. ``writable`` gives a bucket by name, or refuses it; ``all_there``
-    raises Corruption where a block is in no segment."""
+    """The uploads of all buckets. ``writable`` gives a bucket as it stands now, or refuses it;
+    ``all_there`` raises Corruption where a block is in no segment."""
 
     def __init__(
         self,
         nodes: Nodes,
         pipeline: Pipeline,
         pins: Pins,
-        writable: Callable[[str], Bucket],
+        writable: Callable[[Bucket], Bucket],
         all_there: Callable[[Sequence[Cid]], Awaitable[None]],
     ) -> None:
         self.tips = pipeline.tips
@@ -191,7 +191,7 @@ class Uploads:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    async def create(self, bucket: str, upload: Upload) -> Upload:
+    async def create(self, bucket: Bucket, upload: Upload) -> Upload:
         """Open an upload; it comes back with the id that it got."""
         target = self._writable(bucket)
         random = secrets.token_bytes(ID_RANDOM_BYTES)
@@ -203,7 +203,7 @@ class Uploads:
         await self._submit(target, UploadChange(made.id, puts), [(made.cid, block)])
         return made
 
-    async def put_part(self, bucket: str, upload: Upload, number: int, part: Part) -> None:
+    async def put_part(self, bucket: Bucket, upload: Upload, number: int, part: Part) -> None:
         """Put or replace one part. NoSuchUpload when the upload ended meanwhile."""
         target = self._writable(bucket)
         part = replace(part, body=compact(part.body))
@@ -216,7 +216,7 @@ class Uploads:
 
     async def complete(
         self,
-        bucket: str,
+        bucket: Bucket,
         upload: Upload,
         chosen: Sequence[tuple[int, Part]],
         record: Record,
@@ -263,7 +263,7 @@ class Uploads:
         outcome = await self._submit(target, change, blocks, changes=[put])
         return completed, outcome
 
-    async def abort(self, bucket: str, upload: Upload, check: Check | None = None) -> None:
+    async def abort(self, bucket: Bucket, upload: Upload, check: Check | None = None) -> None:
         """End an upload and forget its parts, unless ``check`` refuses it; NoSuchUpload when
         another was first."""
         stem = upload.tree_key

@@ -17,7 +17,17 @@ from ingot.errors import Unavailable
 from ingot.limits import ACL_TRIES, KIB
 from ingot.messages import Response
 from ingot.s3 import acl
-from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket, xml_response
+from ingot.s3.call import (
+    Call,
+    Handler,
+    asked_version,
+    check_right,
+    find_object,
+    learn_object,
+    open_again,
+    open_bucket,
+    xml_response,
+)
 from ingot.s3.configuration import ACL
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
@@ -59,8 +69,10 @@ class AclOperations:
 
     async def put_of_bucket(self, call: Call) -> Response:
         acl.check_headers(call.request.index)
-        config = open_bucket(self._store, call).config
+        bucket = open_bucket(self._store, call)
         body = await _document(call)
+        bucket = await open_again(self._store, call, bucket)
+        config = bucket.config
         acls = call.access.acls
         if not acls.count(config):
             check_enforced(call, config, body)
@@ -74,7 +86,7 @@ class AclOperations:
                 raise S3Error("AccessControlListNotSupported")
             acls.check_public(config, grants)
 
-        await self._store.configure(call.bucket, ACL, document, check)
+        await self._store.configure(bucket, ACL, document, check)
         return Response(200)
 
     async def put_of_object(self, call: Call) -> Response:
@@ -85,21 +97,19 @@ class AclOperations:
         version = asked_version(call)
         await find_object(self._store, bucket, call)
         body = await _document(call)
+        bucket = await open_again(self._store, call, bucket)
         for _ in range(ACL_TRIES):
             if not call.access.acls.count(bucket.config):
                 check_enforced(call, bucket.config, body)
                 return Response(200)
             new = await self._change(call, bucket, body)
             try:
-                outcome = await self._store.set_state(
-                    call.bucket, call.key, version, new, call.now_ms
-                )
+                outcome = await self._store.set_state(bucket, call.key, version, new, call.now_ms)
             except AclChanged:
-                bucket = self._store.bucket(call.bucket)
-                await call.access.learn(
-                    self._store, call, bucket, call.key, version, "PutObjectAcl"
-                )
-                bucket = open_bucket(self._store, call)
+                bucket = self._store.newest(bucket)
+                await learn_object(self._store, call, bucket)
+                check_right(call, bucket)
+                bucket = await open_again(self._store, call, bucket)
                 continue
             return Response(200, outcome_headers(outcome))
         raise Unavailable("the ACL of the object is being changed again and again")

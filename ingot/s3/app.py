@@ -18,13 +18,13 @@ from ingot.credentials import ANONYMOUS
 from ingot.messages import Exchange, Request, Response
 from ingot.s3.access import Access
 from ingot.s3.acl_operations import AclOperations
-from ingot.s3.actions import action_of, is_of_version
+from ingot.s3.actions import action_of
 from ingot.s3.answers import AccessLog, Answers, Asked
 from ingot.s3.attributes import AttributeOperations
 from ingot.s3.auth import Authenticator
 from ingot.s3.authorizing import AuthorizedAccess
 from ingot.s3.buckets import BucketOperations
-from ingot.s3.call import Call, Handler
+from ingot.s3.call import Call, Handler, learn_object, named_version
 from ingot.s3.completing import CompleteOperations
 from ingot.s3.configuration import ConfigurationOperations
 from ingot.s3.copying import CopyOperations
@@ -143,7 +143,7 @@ class App:
                 await wanted.look_up(request.peer)
                 handler = await judged(lambda: self._admitted(call), request.peer)
             if call.key and self._asks_object(call):
-                await self._learn(call)
+                await learn_object(self._store, call, self._store.bucket(call.bucket))
             response = await handler(call)
         except Exception as error:
             asked = _asked(call)
@@ -185,7 +185,7 @@ class App:
             raise refused
         if operation.kind == REFUSED:
             raise not_implemented(operation.name)
-        call.version = _version(call)
+        call.version = named_version(call)
         return self._handlers[operation.name]
 
     def _authenticate(self, call: Call, operation: Operation, refused: S3Error | None) -> None:
@@ -223,12 +223,6 @@ class App:
             return False  # the operation says so, in its turn
         return not bucket.config.plain and call.operation is not PREFLIGHT
 
-    async def _learn(self, call: Call) -> None:
-        """Look at the request's object, if what it may do depends on that."""
-        bucket, version = self._store.bucket(call.bucket), call.version
-        action = action_of(call.operation, version is not None)
-        await self._access.learn(self._store, call, bucket, call.key, version, action)
-
     def _is_open(self, bucket: str) -> bool:
         """Whether the bucket may let somebody in who has no signature. Of one that is not there
         such a client hears no more than of one that is closed."""
@@ -240,14 +234,6 @@ class App:
     def bad_request(self, kind: str, detail: str) -> Response:
         """The answer to what is no request: ``kind`` is an error code, ``detail`` says why."""
         return self._answers.bad_request(kind, detail)
-
-
-def _version(call: Call) -> str | None:
-    """The version that ``versionId`` names, if the operation is one that heeds it."""
-    if not call.query or not is_of_version(action_of(call.operation)):
-        return None
-    value = call.parameter(b"versionId")
-    return None if value is None else value.decode("latin-1")
 
 
 def _asked(call: Call) -> Asked:

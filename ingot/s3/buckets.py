@@ -176,8 +176,8 @@ class BucketOperations:
         )
 
     async def delete(self, call: Call) -> Response:
-        open_bucket(self._store, call)
-        await self._store.delete_bucket(call.bucket)
+        bucket = open_bucket(self._store, call)
+        await self._store.delete_bucket(bucket)
         return Response(204)
 
     async def location(self, call: Call) -> Response:

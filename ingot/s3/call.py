@@ -2,7 +2,9 @@
 
 The order of the gates is the order in which S3 judges a request, and most error tests are about
 it: what the request says by itself first, then the bucket's existence, then whose bucket it is, and
-only then the body. Called by the operations.
+only then the body. A body may take its time, so whoever has waited for one passes the last gate
+again (``open_again``) and changes the bucket that this gives him, never one by its name. Called by
+the operations.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ingot.bucket.model import NULL_VERSION, Bucket
 from ingot.bucket.record import Record
+from ingot.errors import Unavailable
+from ingot.limits import JUDGED_TRIES
 from ingot.messages import Header, Request, Response
-from ingot.s3.actions import action_of
+from ingot.s3.actions import action_of, is_of_version
 from ingot.s3.dates import http_date
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import Operation
@@ -94,11 +98,49 @@ class Operations(Protocol):
 def open_bucket(store: Store, call: Call) -> Bucket:
     """The request's bucket: NoSuchBucket, then the expected owner, then the right to use it."""
     bucket = named_bucket(store, call)
+    check_right(call, bucket)
+    return bucket
+
+
+async def open_again(store: Store, call: Call, bucket: Bucket) -> Bucket:
+    """A bucket that was opened, as it stands now that the request was waited for: NoSuchBucket if
+    it was deleted, whatever has its name. Where its configuration is another one by now, the right
+    to use it is judged anew: who heard that it was taken back need not fear a slow body."""
+    for _ in range(JUDGED_TRIES):
+        newest = store.newest(bucket)
+        if newest.config is bucket.config:
+            return newest
+        bucket = newest
+        if call.key and not bucket.config.plain:
+            await learn_object(store, call, bucket)
+        check_right(call, bucket)
+    raise Unavailable("the configuration of the bucket is being changed again and again")
+
+
+def check_right(call: Call, bucket: Bucket) -> None:
+    """AccessDenied unless the request may do what it asks for."""
     config = bucket.config
     if not config.plain or config.owner != call.account.id or call.access.decides:
-        versioned = bool(call.query) and call.parameter(b"versionId") is not None
-        require(call, bucket, action_of(call.operation, versioned), call.key)
-    return bucket
+        require(call, bucket, _action(call), call.key)
+
+
+async def learn_object(store: Store, call: Call, bucket: Bucket) -> None:
+    """Look at the request's object, if what it may do depends on that."""
+    version = named_version(call)
+    action = action_of(call.operation, version is not None)
+    await call.access.learn(store, call, bucket, call.key, version, action)
+
+
+def _action(call: Call) -> str:
+    return action_of(call.operation, bool(call.query) and call.parameter(b"versionId") is not None)
+
+
+def named_version(call: Call) -> str | None:
+    """The version that ``versionId`` names, if the operation is one that heeds it."""
+    if not call.query or not is_of_version(action_of(call.operation)):
+        return None
+    value = call.parameter(b"versionId")
+    return None if value is None else value.decode("latin-1")
 
 
 def named_bucket(store: Store, call: Call) -> Bucket:

@@ -20,12 +20,12 @@ from ingot.errors import Unavailable
 from ingot.limits import COMPLETE_TRIES, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
 from ingot.messages import Header, Request, Response
 from ingot.s3 import conditions
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
 from ingot.s3.documents import parse_in_turns, read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import ALGORITHMS, Index, encryption_headers
-from ingot.s3.locking import default_judge
+from ingot.s3.locking import judge_of_write
 from ingot.s3.multipart import (
     COMPOSITE,
     FULL_OBJECT,
@@ -112,12 +112,12 @@ class CompleteOperations:
         index = call.request.index
         promises = _promises(index)
         condition = conditions.for_write(index)
-        open_bucket(self._store, call)
+        bucket = open_bucket(self._store, call)
         wanted = await _parse(await read_document(_without_checksums(call)))
         asked = _digest(wanted)
         uploads = self._store.uploads
         for _ in range(COMPLETE_TRIES):
-            bucket = open_bucket(self._store, call)
+            bucket = await open_again(self._store, call, bucket)
             try:
                 upload = await open_upload(self._store, bucket, call)
             except NoSuchUpload:
@@ -130,11 +130,13 @@ class CompleteOperations:
             chosen = await self._choose(bucket, upload, wanted)
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
+            if (await open_again(self._store, call, bucket)).config is not bucket.config:
+                continue  # reading the parts took its time: what may be done is judged again
             try:
                 state = upload.state
-                judge = default_judge(bucket, state, record.created_ms)
+                judge = judge_of_write(call, bucket, state, record.created_ms)
                 done, outcome = await uploads.complete(
-                    call.bucket, upload, chosen, record, asked, condition, state, judge
+                    bucket, upload, chosen, record, asked, condition, state, judge
                 )
             except (NoSuchUpload, PartsChanged):
                 continue  # another request was first: see what it left

@@ -25,7 +25,7 @@ from ingot.s3 import (
     public_access,
     website,
 )
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
 from ingot.s3.documents import read_document, require_checksum
 from ingot.s3.errors import S3Error
 
@@ -166,20 +166,21 @@ class ConfigurationOperations:
         subject = SUBJECTS[call.operation.resource]
         if subject.checksum_required:
             require_checksum(call)
-        open_bucket(self._store, call)
+        bucket = open_bucket(self._store, call)
         body = await read_document(call, subject.bytes_max)
+        bucket = await open_again(self._store, call, bucket)
         if not body:
             raise S3Error("MissingRequestBodyError")
         document = subject.canonical(body)
         check = None if subject.check is None else partial(subject.check, document)
-        await self._store.configure(call.bucket, subject.document, document, check)
+        await self._store.configure(bucket, subject.document, document, check)
         return Response(subject.put_status, [*subject.headers])
 
     async def delete(self, call: Call) -> Response:
         """Succeeds where there is none, too."""
         subject = SUBJECTS[call.operation.resource]
-        open_bucket(self._store, call)
-        await self._store.configure(call.bucket, subject.document, subject.deleted)
+        bucket = open_bucket(self._store, call)
+        await self._store.configure(bucket, subject.document, subject.deleted)
         return Response(204)
 
 

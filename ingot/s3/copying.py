@@ -25,9 +25,12 @@ from ingot.s3.call import (
     Call,
     Handler,
     check_expected,
+    check_right,
+    learn_object,
     look,
     no_such_key,
     no_such_version,
+    open_again,
     open_bucket,
     require,
     version_is_well_formed,
@@ -46,7 +49,7 @@ from ingot.s3.headers import (
     encryption_headers,
     write_headers,
 )
-from ingot.s3.locking import default_judge, state_of_write
+from ingot.s3.locking import judge_of_write, state_of_write
 from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import document
 
@@ -95,8 +98,8 @@ class CopyOperations:
             if written.state is not None:
                 written.state = replace(written.state, tags={})
         bucket = open_bucket(store, call)
-        state = with_acl(call, bucket, written, state_of_write(call, bucket, written)) or State()
-        of_source = await find_source(store, call, source)
+        state = with_acl(call, bucket, written, state_of_write(call, bucket, written))
+        source_bucket, of_source = await find_source(store, call, source)
         found = of_source.record
         if found.body.size > PUT_BYTES_MAX:
             raise S3Error("InvalidRequest", TOO_LARGE)
@@ -115,33 +118,25 @@ class CopyOperations:
             await self._take_in_again(record, algorithm or next(iter(record.checksums)))
         else:
             await store.check_body(record.body)
+        tags = None
         if not retags:
-            tags = await self._copied_tags(call, bucket, source, of_source)
-            state = replace(state, tags=tags)
-        judge = default_judge(bucket, state, record.created_ms)
-        outcome = await store.put(call.bucket, record, condition, state, judge)
+            tags = await _copied_tags(store, call, bucket, source_bucket, source, of_source)
+        judged, bucket = bucket.config, await open_again(store, call, bucket)
+        if bucket.config is not judged:
+            if tags:
+                require(call, bucket, "PutObjectTagging", call.key)
+            state = with_acl(call, bucket, written, state_of_write(call, bucket, written))
+        if tags is not None:
+            state = replace(state or State(), tags=tags)
+        judge = judge_of_write(call, bucket, state, record.created_ms)
+        outcome = await store.put(bucket, record, condition, state, judge)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
         response.headers += outcome_headers(outcome)
-        response.headers += source_headers(store, source, of_source)
+        response.headers += source_headers(source_bucket, of_source)
         response.headers += encryption_headers(record.headers)
         if not bucket.config.plain:
             response.headers += await self._expirations.headers(bucket, record)
         return response
-
-    async def _copied_tags(
-        self, call: Call, bucket: Bucket, source: CopySource, found: Found
-    ) -> dict[str, str]:
-        """The source's tags. Whoever copies them must be allowed to read them, and to give them to
-        the object in ``bucket``: tags may open it to others."""
-        tags = found.state.tags
-        if tags:
-            action = "GetObjectTagging" if source.version is None else "GetObjectVersionTagging"
-            require(call, self._store.bucket(source.bucket), action, source.key)
-            call.request_tags = tags
-            await call.access.learn(self._store, call, bucket, call.key, None, "PutObject")
-            for action in ("PutObject", "PutObjectTagging"):
-                require(call, bucket, action, call.key)
-        return tags
 
     def _record(self, call: Call, found: Record, written: WriteHeaders, replaces: bool) -> Record:
         """The source was pinned and stays so for as long as its copy is under way, so that nothing
@@ -178,6 +173,27 @@ def _make_whole(record: Record) -> None:
         record.checksums, record.composite = whole, False
 
 
+async def _copied_tags(
+    store: Store,
+    call: Call,
+    bucket: Bucket,
+    source_bucket: Bucket,
+    source: CopySource,
+    found: Found,
+) -> dict[str, str]:
+    """The source's tags. Whoever copies them must be allowed to read them, and to give them to the
+    object in ``bucket``: tags may open it to others."""
+    tags = found.state.tags
+    if tags:
+        action = "GetObjectTagging" if source.version is None else "GetObjectVersionTagging"
+        require(call, source_bucket, action, source.key)
+        call.request_tags = tags
+        await learn_object(store, call, bucket)
+        check_right(call, bucket)
+        require(call, bucket, "PutObjectTagging", call.key)
+    return tags
+
+
 def _kept_headers(found: Record, written: WriteHeaders) -> dict[str, str]:
     """The source's, but that encryption is the copy's own."""
     kept = {name: value for name, value in found.headers.items() if name != SSE_STORED}
@@ -186,9 +202,9 @@ def _kept_headers(found: Record, written: WriteHeaders) -> dict[str, str]:
     return kept
 
 
-async def find_source(store: Store, call: Call, source: CopySource) -> Found:
-    """The version that a copy reads, with the right to read it and on the client's conditions. Its
-    body is pinned for as long as it is held."""
+async def find_source(store: Store, call: Call, source: CopySource) -> tuple[Bucket, Found]:
+    """The bucket and the version that a copy reads, with the right to read it and on the client's
+    conditions. Its body is pinned for as long as it is held."""
     index = call.request.index
     bucket = store.bucket(source.bucket)
     check_expected(bucket, call, b"x-amz-source-expected-bucket-owner")
@@ -210,12 +226,11 @@ async def find_source(store: Store, call: Call, source: CopySource) -> Found:
     asked = conditions.read_conditions(index, call.now_ms, conditions.COPY_PREFIX)
     if asked:
         conditions.read(asked, found.etag, found.created_ms)
-    return of_source
+    return bucket, of_source
 
 
-def source_headers(store: Store, source: CopySource, found: Found) -> list[Header]:
+def source_headers(bucket: Bucket, found: Found) -> list[Header]:
     """The header that names the version which was copied, of a bucket with versions."""
-    bucket = store.bucket(source.bucket)
     if bucket.config.versioning is None:
         return []
     return [(b"x-amz-copy-source-version-id", found.version.encode())]

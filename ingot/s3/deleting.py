@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.bucket.model import Bucket, Condition, Outcome
 from ingot.bucket.mutation import Removal
-from ingot.errors import IngotError
-from ingot.limits import CHECKED_KEYS_PER_TURN
+from ingot.errors import IngotError, Unavailable
+from ingot.limits import CHECKED_KEYS_PER_TURN, JUDGED_TRIES
 from ingot.messages import Response
 from ingot.s3 import conditions
 from ingot.s3.call import (
@@ -58,28 +58,17 @@ class DeleteOperations:
         if not call.access.may_allow(call, bucket):  # else each key has its own answer
             raise S3Error("AccessDenied")
         entries, quiet = await _parse(await read_document(call))
-        results: list[S3Error | Outcome | None] = [None] * len(entries)
-        places: list[int] = []
-        removals: list[Removal] = []
-        marker = call.access.acls.marker(call, bucket.config)
-        for place, entry in enumerate(entries):
-            if place % CHECKED_KEYS_PER_TURN == CHECKED_KEYS_PER_TURN - 1:
-                await asyncio.sleep(0)  # what a policy says of a key may take a millisecond
-            try:
-                condition = await self._judge(call, bucket, entry)
-            except S3Error as error:
-                results[place] = error
-                continue
-            places.append(place)
-            key = entry.key.encode()
-            bypass = bypasses(call, bucket, key)
-            removal = Removal(key, condition, call.now_ms, entry.version, bypass, marker)
-            removals.append(removal)
-        if places:
-            answers = await self._store.remove(call.bucket, removals)
+        bucket, judged = await self._judge_all(call, bucket, entries)
+        results: list[S3Error | Outcome | None] = [
+            verdict if isinstance(verdict, S3Error) else None for verdict in judged
+        ]
+        removals = [verdict for verdict in judged if isinstance(verdict, Removal)]
+        if removals:
+            places = [at for at, verdict in enumerate(judged) if isinstance(verdict, Removal)]
+            answers = await self._store.remove(bucket, removals)
             for place, answer in zip(places, answers, strict=True):
                 if isinstance(answer, IngotError):
-                    results[place] = translate(answer, call.bucket, entries[place].key)
+                    results[place] = translate(answer, bucket.name, entries[place].key)
                 else:
                     results[place] = answer
         shown = []
@@ -90,6 +79,33 @@ class DeleteOperations:
                 shown.append(_deleted(entry, result))
         content = "".join(shown)
         return xml_response(document("DeleteResult", content))
+
+    async def _judge_all(
+        self, call: Call, bucket: Bucket, entries: list[Entry]
+    ) -> tuple[Bucket, list[Removal | S3Error]]:
+        """A removal or a refusal of each entry, by the bucket's configuration as it stands when the
+        last one was judged."""
+        for _ in range(JUDGED_TRIES):
+            bucket = self._store.newest(bucket)
+            if not call.access.may_allow(call, bucket):
+                raise S3Error("AccessDenied")
+            marker = call.access.acls.marker(call, bucket.config)
+            judged: list[Removal | S3Error] = []
+            for place, entry in enumerate(entries):
+                if place % CHECKED_KEYS_PER_TURN == CHECKED_KEYS_PER_TURN - 1:
+                    await asyncio.sleep(0)  # what a policy says of a key may take a millisecond
+                try:
+                    condition = await self._judge(call, bucket, entry)
+                except S3Error as error:
+                    judged.append(error)
+                    continue
+                key = entry.key.encode()
+                bypass = bypasses(call, bucket, key)
+                named = (key, condition, call.now_ms, entry.version)
+                judged.append(Removal(*named, bypass, marker))
+            if self._store.newest(bucket).config is bucket.config:
+                return bucket, judged
+        raise Unavailable("the configuration of the bucket is being changed again and again")
 
     async def _judge(self, call: Call, bucket: Bucket, entry: Entry) -> Condition | None:
         """The condition of the entry's delete; S3Error when it cannot be carried out."""

@@ -13,11 +13,13 @@ from ingot.bucket.mutation import Judge
 from ingot.bucket.versions import NewState
 from ingot.limits import KIB
 from ingot.messages import Response
+from ingot.s3 import acl
 from ingot.s3.call import (
     Call,
     Handler,
     asked_version,
     find_object,
+    open_again,
     open_bucket,
     require,
     xml_response,
@@ -69,10 +71,11 @@ class LockOperations:
 
     async def put_configuration(self, call: Call) -> Response:
         require_checksum(call)
-        open_bucket(self._store, call)
+        bucket = open_bucket(self._store, call)
         default = read_configuration(await _document(call))
         made = write_configuration(default)
-        await self._store.configure(call.bucket, OBJECT_LOCK, made, _may_lock)
+        bucket = await open_again(self._store, call, bucket)
+        await self._store.configure(bucket, OBJECT_LOCK, made, _may_lock)
         return Response(200)
 
     async def get_retention(self, call: Call) -> Response:
@@ -89,8 +92,9 @@ class LockOperations:
         bucket = open_locked(self._store, call)
         version = asked_version(call)
         retention = read_retention(await _document(call), call.now_ms)
+        bucket = await open_again(self._store, call, bucket)
         bypass = bypasses(call, bucket, call.key)
-        return await self._set(call, version, NewState(retention=retention, bypass=bypass))
+        return await self._set(call, bucket, version, NewState(retention=retention, bypass=bypass))
 
     async def get_hold(self, call: Call) -> Response:
         bucket = open_locked(self._store, call)
@@ -103,13 +107,16 @@ class LockOperations:
 
     async def put_hold(self, call: Call) -> Response:
         require_checksum(call)
-        open_locked(self._store, call)
+        bucket = open_locked(self._store, call)
         version = asked_version(call)
         hold = read_hold(await _document(call))
-        return await self._set(call, version, NewState(hold=hold))
+        bucket = await open_again(self._store, call, bucket)
+        return await self._set(call, bucket, version, NewState(hold=hold))
 
-    async def _set(self, call: Call, version: str | None, new: NewState) -> Response:
-        outcome = await self._store.set_state(call.bucket, call.key, version, new, call.now_ms)
+    async def _set(
+        self, call: Call, bucket: Bucket, version: str | None, new: NewState
+    ) -> Response:
+        outcome = await self._store.set_state(bucket, call.key, version, new, call.now_ms)
         return Response(200, outcome_headers(outcome))
 
 
@@ -150,14 +157,20 @@ def state_of_write(call: Call, bucket: Bucket, written: WriteHeaders) -> State |
     return state
 
 
-def default_judge(bucket: Bucket, state: State | None, created_ms: int) -> Judge | None:
+def judge_of_write(
+    call: Call, bucket: Bucket, state: State | None, created_ms: int
+) -> Judge | None:
     """What gives ``state`` the default retention that the bucket has at the commit, where it has no
-    other. None for a bucket without versions, which can have none."""
-    if bucket.config.versioning is None:
-        return None
+    other, and refuses a public ACL that the bucket wants none of by then. None where it could do
+    neither: a bucket without versions has no retention."""
     given = state or State()
+    public = given.acl is not None and acl.is_public(given.acl.grants)
+    if bucket.config.versioning is None and not public:
+        return None
 
     def judge(config: BucketConfig) -> State:
+        if public and given.acl is not None:
+            call.access.acls.check_public(config, given.acl.grants)
         document = config.documents.get(OBJECT_LOCK)
         if document is None or given.retention is not None:
             return given

@@ -22,7 +22,14 @@ from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.messages import Body, Header, Response
 from ingot.s3.acl_operations import check_own, with_acl
 from ingot.s3.actions import action_of
-from ingot.s3.call import Call, Handler, named_bucket, open_bucket, xml_response
+from ingot.s3.call import (
+    Call,
+    Handler,
+    named_bucket,
+    open_again,
+    open_bucket,
+    xml_response,
+)
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.copying import TOO_LARGE, checksum_algorithm, find_source, source_headers
 from ingot.s3.dates import iso, parse_date
@@ -91,7 +98,7 @@ class MultipartOperations:
             kind == COMPOSITE,
             state or State(),
         )
-        upload = await self._store.uploads.create(call.bucket, upload)
+        upload = await self._store.uploads.create(bucket, upload)
         names = f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
         response = xml_response(
             document("InitiateMultipartUploadResult", f"{names}<UploadId>{upload.id}</UploadId>")
@@ -115,7 +122,8 @@ class MultipartOperations:
         body = await store.ingest(verified, algorithms)
         verified.check(body)
         part = Part(body, self._clock.now_ms(), body.checksums)
-        await store.uploads.put_part(call.bucket, upload, number, part)
+        bucket = await _open_again(store, call, bucket, upload)
+        await store.uploads.put_part(bucket, upload, number, part)
         value = b2a_base64(part.checksums[shown], newline=False)
         headers: list[Header] = [
             (b"ETag", b'"%s"' % part.etag.encode()),
@@ -132,7 +140,7 @@ class MultipartOperations:
         bounds = None if wanted is None else _parse_range(wanted)
         bucket = open_bucket(store, call)
         upload = await open_upload(store, bucket, call)
-        of_source = await find_source(store, call, source)
+        source_bucket, of_source = await find_source(store, call, source)
         found = of_source.record
         start, stop = _bounds(bounds, wanted, found.body.size)
         algorithm = upload.algorithm or DEFAULT_ALGORITHM
@@ -142,7 +150,8 @@ class MultipartOperations:
         else:
             await store.check_body(body)
         part = Part(body, self._clock.now_ms(), body.checksums)
-        await store.uploads.put_part(call.bucket, upload, number, part)
+        bucket = await _open_again(store, call, bucket, upload)
+        await store.uploads.put_part(bucket, upload, number, part)
         checksum = ""
         if upload.algorithm:
             value = b2a_base64(part.checksums[algorithm], newline=False).decode()
@@ -154,7 +163,7 @@ class MultipartOperations:
                 f"<ETag>&quot;{part.etag}&quot;</ETag>{checksum}",
             )
         )
-        response.headers += source_headers(store, source, of_source)
+        response.headers += source_headers(source_bucket, of_source)
         response.headers += encryption_headers(upload.headers)
         return response
 
@@ -169,20 +178,32 @@ class MultipartOperations:
 
     async def abort(self, call: Call) -> Response:
         initiated = _initiated(call.request.index)
-        _, upload = await open_to_initiator(self._store, call)
+        bucket, upload = await open_to_initiator(self._store, call)
         if initiated is not None and initiated != upload.created_ms // 1000:
             raise S3Error("PreconditionFailed", Condition=INITIATED.decode())
-        await self._store.uploads.abort(call.bucket, upload)
+        await self._store.uploads.abort(bucket, upload)
         return Response(204)
 
 
 async def open_upload(store: Store, bucket: Bucket, call: Call) -> Upload:
     """The request's upload, and the right to write its parts: NoSuchUpload, AccessDenied."""
     upload = await store.uploads.find(bucket, call.key, upload_id(call))
+    _check_upload(call, bucket, upload)
+    return upload
+
+
+async def _open_again(store: Store, call: Call, bucket: Bucket, upload: Upload) -> Bucket:
+    """As ``open_again``, the right to go on with the upload with it."""
+    newest = await open_again(store, call, bucket)
+    if newest.config is not bucket.config:
+        _check_upload(call, newest, upload)
+    return newest
+
+
+def _check_upload(call: Call, bucket: Bucket, upload: Upload) -> None:
     if call.access.acls.count(bucket.config):
         if not call.access.may_continue(call, bucket, action_of(call.operation), upload):
             raise S3Error("AccessDenied")
-    return upload
 
 
 async def open_to_initiator(store: Store, call: Call) -> tuple[Bucket, Upload]:

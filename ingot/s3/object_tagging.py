@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ingot.bucket.model import Bucket
 from ingot.bucket.versions import NewState
 from ingot.limits import KIB
 from ingot.messages import Response
@@ -15,8 +16,10 @@ from ingot.s3.call import (
     Call,
     Handler,
     asked_version,
+    check_right,
     find_object,
     named_bucket,
+    open_again,
     open_bucket,
     xml_response,
 )
@@ -62,17 +65,18 @@ class ObjectTaggingOperations:
             raise S3Error("MissingRequestBodyError")
         tags = read_tagging(body, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
         call.request_tags = tags
-        open_bucket(self._store, call)
-        return await self._set(call, version, tags, 200)
+        bucket = await open_again(self._store, call, bucket)
+        check_right(call, bucket)
+        return await self._set(call, bucket, version, tags, 200)
 
     async def delete(self, call: Call) -> Response:
-        open_bucket(self._store, call)
-        return await self._set(call, asked_version(call), {}, 204)
+        bucket = open_bucket(self._store, call)
+        return await self._set(call, bucket, asked_version(call), {}, 204)
 
     async def _set(
-        self, call: Call, version: str | None, tags: dict[str, str], status: int
+        self, call: Call, bucket: Bucket, version: str | None, tags: dict[str, str], status: int
     ) -> Response:
         outcome = await self._store.set_state(
-            call.bucket, call.key, version, NewState(tags=tags), call.now_ms
+            bucket, call.key, version, NewState(tags=tags), call.now_ms
         )
         return Response(status, outcome_headers(outcome))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingot.bucket.model import Condition
+from ingot.bucket.leaf import State
+from ingot.bucket.model import Bucket, Condition
 from ingot.bucket.mutation import Removal
 from ingot.bucket.record import Record
 from ingot.credentials import ANONYMOUS
@@ -16,10 +17,18 @@ from ingot.errors import IngotError
 from ingot.messages import Body, Header, Response
 from ingot.s3 import conditions
 from ingot.s3.acl_operations import with_acl
-from ingot.s3.call import Call, Handler, asked_version, find_object, open_bucket
+from ingot.s3.call import (
+    Call,
+    Handler,
+    asked_version,
+    find_object,
+    open_again,
+    open_bucket,
+)
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
+    WriteHeaders,
     check_overrides,
     checksum_headers,
     encrypt_by_default,
@@ -31,7 +40,7 @@ from ingot.s3.headers import (
     validator_headers,
     write_headers,
 )
-from ingot.s3.locking import bypasses, default_judge, state_of_write, visible
+from ingot.s3.locking import bypasses, judge_of_write, state_of_write, visible
 from ingot.s3.payload import VerifiedBody
 from ingot.s3.ranges import content_range, parse_range, part_range
 from ingot.s3.versioning import outcome_headers, version_headers
@@ -70,9 +79,7 @@ class ObjectOperations:
         if b"if-match" in index or b"if-none-match" in index:
             condition = conditions.for_write(index)
         bucket = open_bucket(store, call)
-        state = None if written.state is None else state_of_write(call, bucket, written)
-        if written.acl or not bucket.config.plain:
-            state = with_acl(call, bucket, written, state)
+        state = _state(call, bucket, written)
         if condition is not None:
             found = await store.find(bucket, call.key)
             condition.check(None if found is None else found.etag)
@@ -80,6 +87,9 @@ class ObjectOperations:
         body = await store.ingest(verified, verified.algorithms)
         verified.check(body)
         assert body.md5 is not None
+        judged, bucket = bucket.config, await open_again(store, call, bucket)
+        if bucket.config is not judged:
+            state = _state(call, bucket, written)
         record = Record(
             call.key,
             body,
@@ -89,8 +99,8 @@ class ObjectOperations:
             written.metadata,
             body.checksums,
         )
-        judge = default_judge(bucket, state, record.created_ms)
-        outcome = await store.put(call.bucket, record, condition, state, judge)
+        judge = judge_of_write(call, bucket, state, record.created_ms)
+        outcome = await store.put(bucket, record, condition, state, judge)
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
         if outcome is not None:
@@ -156,15 +166,24 @@ class ObjectOperations:
         if asked is not None and version is None:
             found = await self._store.find(bucket, call.key) if asked.looks else None
             condition = conditions.for_delete(asked, found)
+            bucket = await open_again(self._store, call, bucket)
         bypass = version is not None and bypasses(call, bucket, call.key)
         marker = None
         if not bucket.config.plain:
             marker = call.access.acls.marker(call, bucket.config)
         removal = Removal(call.key, condition, call.now_ms, version, bypass, marker)
-        [outcome] = await self._store.remove(call.bucket, [removal])
+        [outcome] = await self._store.remove(bucket, [removal])
         if isinstance(outcome, IngotError):
             raise outcome
         return Response(204, outcome_headers(outcome))
+
+
+def _state(call: Call, bucket: Bucket, written: WriteHeaders) -> State | None:
+    """What the new version begins with, as far as the request may say so."""
+    state = None if written.state is None else state_of_write(call, bucket, written)
+    if written.acl or not bucket.config.plain:
+        state = with_acl(call, bucket, written, state)
+    return state
 
 
 def _selection(call: Call, record: Record) -> tuple[int, int, int]:

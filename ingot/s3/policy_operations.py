@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingot.bucket.model import BucketConfig
+from ingot.bucket.model import Bucket, BucketConfig
 from ingot.limits import KIB
 from ingot.messages import Response
 from ingot.s3 import public_access
 from ingot.s3.access import Access
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
 from ingot.s3.configuration import POLICY, PUBLIC_ACCESS
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
@@ -41,36 +41,38 @@ class PolicyOperations:
         }
 
     async def get(self, call: Call) -> Response:
-        return Response(200, [(b"Content-Type", b"application/json")], self._policy(call))
+        _, policy = self._policy(call)
+        return Response(200, [(b"Content-Type", b"application/json")], policy)
 
     async def status(self, call: Call) -> Response:
-        policy = self._policy(call)
-        public = self._access.is_public(self._store.bucket(call.bucket), policy)
+        bucket, policy = self._policy(call)
+        public = self._access.is_public(bucket, policy)
         return xml_response(document("PolicyStatus", f"<IsPublic>{boolean(public)}</IsPublic>"))
 
     async def put(self, call: Call) -> Response:
-        open_bucket(self._store, call)
+        bucket = open_bucket(self._store, call)
         body = await read_document(call, BODY_BYTES_MAX)
+        bucket = await open_again(self._store, call, bucket)
         if not body:
             raise S3Error("MissingRequestBodyError")
-        policy = read(body, call.bucket, self._access.who, strict=True)
+        policy = read(body, bucket.name, self._access.who, strict=True)
 
         def check(config: BucketConfig) -> None:
             block = config.documents.get(PUBLIC_ACCESS)
             if policy.is_public and block and public_access.read(block).BlockPublicPolicy:
                 raise S3Error("AccessDenied")
 
-        await self._store.configure(call.bucket, POLICY, body, check)
+        await self._store.configure(bucket, POLICY, body, check)
         return Response(204)
 
     async def delete(self, call: Call) -> Response:
-        open_bucket(self._store, call)
-        await self._store.configure(call.bucket, POLICY, None)
+        bucket = open_bucket(self._store, call)
+        await self._store.configure(bucket, POLICY, None)
         return Response(204)
 
-    def _policy(self, call: Call) -> bytes:
+    def _policy(self, call: Call) -> tuple[Bucket, bytes]:
         bucket = open_bucket(self._store, call)
         found = bucket.config.documents.get(POLICY)
         if found is None:
-            raise S3Error("NoSuchBucketPolicy", BucketName=call.bucket)
-        return found
+            raise S3Error("NoSuchBucketPolicy", BucketName=bucket.name)
+        return bucket, found

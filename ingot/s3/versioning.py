@@ -21,7 +21,7 @@ from ingot.bucket.model import (
 )
 from ingot.limits import KIB
 from ingot.messages import Header, Response
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import document, malformed, parse
@@ -52,10 +52,11 @@ class VersioningOperations:
         return xml_response(document("VersioningConfiguration", shown))
 
     async def put(self, call: Call) -> Response:
-        open_bucket(self._store, call)
+        bucket = open_bucket(self._store, call)
         status = read_status(await read_document(call, BYTES_MAX))
+        bucket = await open_again(self._store, call, bucket)
         check = _may_suspend if status == SUSPENDED else None
-        await self._store.configure(call.bucket, VERSIONING, status, check)
+        await self._store.configure(bucket, VERSIONING, status, check)
         return Response(200)
 
 

@@ -90,7 +90,7 @@ def error_document(error: S3Error, resource: str, request_id: str, host_id: str)
     return (
         f"{DECLARATION}<Error><Code>{error.code}</Code>{element('Message', error.message)}{extra}"
         f"<RequestId>{request_id}</RequestId><HostId>{host_id}</HostId></Error>"
-    ).encode()
+    ).encode("utf-8", "replace")  # JSON can say what no UTF-8 can: lone surrogates
 
 
 def _cut(text: str) -> str:

@@ -59,14 +59,14 @@ class Life:
             body = Body(size, None, None, inline=data)
         else:
             body = await self.store.ingest(Stream(data), ())
-        await self.store.put("b", Record(key.encode(), body, "e", NOW))
+        await self.store.put(self.store.bucket("b"), Record(key.encode(), body, "e", NOW))
         self.objects[key] = data
 
     async def work(self, count: int) -> None:
         for _ in range(count):
             key = f"k{self.source.randrange(60)}"
             if self.source.random() < 0.1 and key in self.objects:
-                await self.store.delete("b", [key.encode()])
+                await self.store.delete(self.store.bucket("b"), [key.encode()])
                 del self.objects[key]
             else:
                 await self.put(key, self.source.choice((0, 100, 3000, 30_000, 200_000)))

@@ -69,7 +69,7 @@ async def test_it_holds_every_head(world: World) -> None:
     seal(world)
     await touch(world)
     assert await held(world) == standing(world)
-    await world.store.delete_bucket("c")
+    await world.store.delete_bucket(world.store.bucket("c"))
     await touch(world)
     seal(world)
     await touch(world)
@@ -186,7 +186,7 @@ async def test_a_bucket_that_is_gone_is_forgotten(world: World) -> None:
     config = BucketConfig("somebody", "Else", 2, "us-east-1")
     await world.store.create_bucket("gone", config)
     bucket = world.store.bucket("gone")
-    await world.store.delete_bucket("gone")
+    await world.store.delete_bucket(world.store.bucket("gone"))
     seal(world)
     await touch(world)
     assert segments_with_the_configuration(world, bucket) == {1}

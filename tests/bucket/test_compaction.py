@@ -58,7 +58,7 @@ async def test_the_newest_segment_with_no_commit_behind_it(life: Life) -> None:
     newest = life.segments.settled()[-1]
     assert await life.segments.commit_after(newest) is None
     await life.compact()
-    await life.store.put("b", Record(b"copy", record.body, "e", NOW))
+    await life.store.put(life.store.bucket("b"), Record(b"copy", record.body, "e", NOW))
     life.objects["copy"] = data
     del record
     await life.check()
@@ -100,7 +100,7 @@ async def test_what_a_request_reads_survives(life: Life) -> None:
     assert b"".join(pieces) == data
     copy = Record(b"copy", record.body, "e", NOW)
     del record
-    await life.store.put("b", copy)
+    await life.store.put(life.store.bucket("b"), copy)
     life.objects["copy"] = data
     del copy
     await life.check()

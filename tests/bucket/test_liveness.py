@@ -87,21 +87,26 @@ async def random_history(world: World, source: random.Random, units: int) -> lis
             key = b"k%03d" % source.randrange(30)
             choice = source.random()
             if choice < 0.15:
-                await world.store.delete(bucket, [key])
+                await world.store.delete(world.store.bucket(bucket), [key])
             elif choice < 0.3 and world.log.commits:
                 found = await world.store.find(world.store.bucket(bucket), key)
                 if found is not None:
-                    await world.store.put(bucket, Record(b"copy" + key, found.body, "e", NOW))
+                    await world.store.put(
+                        world.store.bucket(bucket), Record(b"copy" + key, found.body, "e", NOW)
+                    )
             elif choice < 0.34 and len(world.pipeline.tips) < 4:
                 await world.store.create_bucket(f"b{len(world.log.commits)}", CONFIG)
             else:
                 body = body_of(world, source)
                 etag = f"{source.random()}"
-                await world.store.put(bucket, Record(key, body, etag, NOW))
+                await world.store.put(world.store.bucket(bucket), Record(key, body, etag, NOW))
         stood.append(dict(world.pipeline.tips))
         world.log.segment += 1
         world.pipeline._checkpoints.segment_sealed()
-    await world.store.put("b", Record(b"last", Body(0, bytes(16), bytes(32), inline=b""), "e", NOW))
+    await world.store.put(
+        world.store.bucket("b"),
+        Record(b"last", Body(0, bytes(16), bytes(32), inline=b""), "e", NOW),
+    )
     return stood
 
 
@@ -157,7 +162,9 @@ async def test_every_head_at_a_units_end_survives_the_compaction_of_all(
 async def test_superseded_blocks_go_and_nothing_else(world: World) -> None:
     for number in range(200):
         body = Body(1, bytes(16), bytes(32), inline=b"x")
-        await world.store.put("b", Record(b"k%d" % (number % 10), body, str(number), NOW))
+        await world.store.put(
+            world.store.bucket("b"), Record(b"k%d" % (number % 10), body, str(number), NOW)
+        )
     everything, kept = unit(world, {1}), compacted(world, {1})
     head = world.store.bucket("b").head
     assert read_all(head, b"", kept) == 10
@@ -172,13 +179,17 @@ async def test_a_pinned_block_and_what_it_links_to_stay(world: World) -> None:
     body = Body(0, None, None)
     while body.depth == 0:
         body = body_of(world, source)
-    await world.store.put("b", Record(b"k", body, "1", NOW))
+    await world.store.put(world.store.bucket("b"), Record(b"k", body, "1", NOW))
     node = body.chunks[0][0]
-    await world.store.put("b", Record(b"k", Body(0, bytes(16), bytes(32), inline=b""), "2", NOW))
+    await world.store.put(
+        world.store.bucket("b"), Record(b"k", Body(0, bytes(16), bytes(32), inline=b""), "2", NOW)
+    )
     assert node not in compacted(world, {1})
     pin = world.store.pin(Body(40, None, None, chunks=body.chunks, depth=1))
     world.log.segment += 1
-    await world.store.put("b", Record(b"l", Body(0, bytes(16), bytes(32), inline=b""), "3", NOW))
+    await world.store.put(
+        world.store.bucket("b"), Record(b"l", Body(0, bytes(16), bytes(32), inline=b""), "3", NOW)
+    )
     del pin
     kept = compacted(world, {1})
     assert node in kept and all(cid in kept for cid, _ in dag.decode_node(kept[node]))
@@ -186,26 +197,27 @@ async def test_a_pinned_block_and_what_it_links_to_stay(world: World) -> None:
 
 async def test_open_uploads_keep_their_parts(world: World) -> None:
     uploads = world.store.uploads
-    upload = await uploads.create("b", Upload(b"k", "", NOW, "me", "Me"))
+    upload = await uploads.create(world.store.bucket("b"), Upload(b"k", "", NOW, "me", "Me"))
     source = random.Random(5)
     body = Body(0, None, None)
     while not body.chunks:
         body = body_of(world, source)
-    await uploads.put_part("b", upload, 1, Part(body, NOW, {}))
+    await uploads.put_part(world.store.bucket("b"), upload, 1, Part(body, NOW, {}))
     kept = compacted(world, {1})
     head = world.store.bucket("b").head
     assert head.uploads in kept and all(cid in kept for cid, _ in body.chunks)
-    await uploads.abort("b", upload)
+    await uploads.abort(world.store.bucket("b"), upload)
     assert not any(cid in compacted(world, {1}) for cid, _ in body.chunks)
 
 
 async def test_a_deleted_bucket_keeps_its_commits_only(world: World) -> None:
     await world.store.create_bucket("gone", CONFIG)
     await world.store.put(
-        "gone", Record(b"k", Body(1, bytes(16), bytes(32), inline=b"x"), "1", NOW)
+        world.store.bucket("gone"),
+        Record(b"k", Body(1, bytes(16), bytes(32), inline=b"x"), "1", NOW),
     )
-    await world.store.delete("gone", [b"k"])
-    await world.store.delete_bucket("gone")
+    await world.store.delete(world.store.bucket("gone"), [b"k"])
+    await world.store.delete_bucket(world.store.bucket("gone"))
     kept = compacted(world, {1})
     assert not [block for block in kept.values() if b"ingot/object@1" in block[:20]]
 

@@ -86,7 +86,7 @@ class World:
     async def put(self, key: bytes, etag: str, condition: Condition | None = None) -> Any:
         data = etag.encode()
         body = Body(len(data), bytes(16), bytes(32), inline=data)
-        return await self.store.put("b", Record(key, body, etag, 1), condition)
+        return await self.store.put(self.store.bucket("b"), Record(key, body, etag, 1), condition)
 
     async def cid(self, key: bytes, etag: str) -> Cid:
         """Put an object; the CID of its record."""
@@ -252,7 +252,9 @@ async def test_a_stop_waits_for_what_has_to_load_twice(world: World) -> None:
     cids = [await world.put(key, "1") for key in (b"k", b"l")]
     world.log.cold.update(cids)
     condition = Condition(if_match=("1",))
-    task = asyncio.create_task(world.store.delete("b", [b"k", b"l"], [condition, condition]))
+    task = asyncio.create_task(
+        world.store.delete(world.store.bucket("b"), [b"k", b"l"], [condition, condition])
+    )
     await asyncio.sleep(0)
     await soon(world.pipeline.stop())
     assert await soon(task) == [None, None]
@@ -262,14 +264,14 @@ async def test_deletes_in_one_commit(world: World) -> None:
     await asyncio.gather(*[world.put(b"k%d" % n, str(n)) for n in range(50)])
     before = len(world.log.commits)
     keys = [b"k%d" % n for n in range(60)]
-    assert await world.store.delete("b", keys) == [None] * 60
+    assert await world.store.delete(world.store.bucket("b"), keys) == [None] * 60
     assert len(world.log.commits) == before + 1
     assert world.store.bucket("b").head.objects == mst.EMPTY_ROOT
 
 
 async def test_a_delete_that_changes_nothing_commits_nothing(world: World) -> None:
     before = len(world.log.commits)
-    assert await world.store.delete("b", [b"none"]) == [None]
+    assert await world.store.delete(world.store.bucket("b"), [b"none"]) == [None]
     assert len(world.log.commits) == before
 
 
@@ -362,9 +364,9 @@ async def test_bucket_names_are_taken_once(world: World) -> None:
 async def test_bucket_deletion(world: World) -> None:
     await world.put(b"k", "1")
     with pytest.raises(BucketNotEmpty):
-        await world.store.delete_bucket("b")
-    await world.store.delete("b", [b"k"])
-    await world.store.delete_bucket("b")
+        await world.store.delete_bucket(world.store.bucket("b"))
+    await world.store.delete(world.store.bucket("b"), [b"k"])
+    await world.store.delete_bucket(world.store.bucket("b"))
     with pytest.raises(NoSuchBucket):
         world.store.bucket("b")
     again = await world.store.create_bucket("b", CONFIG)
@@ -374,7 +376,7 @@ async def test_bucket_deletion(world: World) -> None:
 
 async def test_deletion_and_creation_of_one_name_at_once(world: World) -> None:
     for _ in range(10):
-        dropped = asyncio.create_task(world.store.delete_bucket("b"))
+        dropped = asyncio.create_task(world.store.delete_bucket(world.store.bucket("b")))
         created = asyncio.create_task(world.store.create_bucket("b", CONFIG))
         await soon(dropped)
         await soon(created)
@@ -382,7 +384,7 @@ async def test_deletion_and_creation_of_one_name_at_once(world: World) -> None:
 
 async def test_put_into_a_bucket_deleted_meanwhile(world: World) -> None:
     world.swap_gate.clear()
-    dropped = asyncio.create_task(world.store.delete_bucket("b"))
+    dropped = asyncio.create_task(world.store.delete_bucket(world.store.bucket("b")))
     await turns()
     late = asyncio.create_task(world.put(b"k", "1"))
     await turns()
@@ -428,7 +430,7 @@ async def test_damage_in_one_bucket_does_not_touch_another(world: World) -> None
     data = Body(1, bytes(16), bytes(32), inline=b"x")
     hurt, fine = await asyncio.gather(
         world.put(b"k2", "2"),
-        world.store.put("c", Record(b"k", data, "x", 1)),
+        world.store.put(world.store.bucket("c"), Record(b"k", data, "x", 1)),
         return_exceptions=True,
     )
     assert isinstance(hurt, Corruption)
@@ -458,7 +460,7 @@ async def test_random_history_equals_a_model(seed: int) -> None:
         for step in range(30):
             key = b"c%d/%d" % (number, rng.randrange(6))
             if rng.random() < 0.3:
-                await world.store.delete("b", [key])
+                await world.store.delete(world.store.bucket("b"), [key])
                 model[key] = None
             else:
                 etag = f"{number}-{step}"

@@ -56,8 +56,10 @@ async def test_each_block_that_is_reached_can_be_lacking(life: Life) -> None:
         await life.put(f"k{number:02}", random.Random(number).choice((100, 30_000)))
     await life.put("large", 2_000_000)
     body = await life.store.ingest(Stream(b"p" * 100_000), ("md5",))
-    upload = await life.store.uploads.create("b", Upload(b"up", "", NOW, "owner", "Owner"))
-    await life.store.uploads.put_part("b", upload, 1, Part(body, NOW))
+    upload = await life.store.uploads.create(
+        life.store.bucket("b"), Upload(b"up", "", NOW, "owner", "Owner")
+    )
+    await life.store.uploads.put_part(life.store.bucket("b"), upload, 1, Part(body, NOW))
     reach, asked = Reach(life.segments), Asked()
     assert await reach.lacking(None, head(life), asked) is None
     large = await chunks(life, "large")

@@ -39,17 +39,19 @@ async def test_a_lookup_goes_on_at_the_newest_head(life: Life) -> None:
     for key, data in life.objects.items():
         record = await life.store.find(before, key.encode())
         assert record is not None and await content(life, record.body) == data
-    await life.store.delete("b", [b"k1"])
+    await life.store.delete(life.store.bucket("b"), [b"k1"])
     assert await life.store.find(before, b"k1") is None
 
 
 async def test_a_lookup_in_a_bucket_that_is_gone(life: Life) -> None:
     await life.store.create_bucket("gone", CONFIG)
     await life.put("k", 10)
-    await life.store.put("gone", await life.store.find(life.store.bucket("b"), b"k"))
+    await life.store.put(
+        life.store.bucket("gone"), await life.store.find(life.store.bucket("b"), b"k")
+    )
     before = life.store.bucket("gone")
-    await life.store.delete("gone", [b"k"])
-    await life.store.delete_bucket("gone")
+    await life.store.delete(life.store.bucket("gone"), [b"k"])
+    await life.store.delete_bucket(life.store.bucket("gone"))
     await pass_by(life)
     with pytest.raises(NoSuchBucket):
         await life.store.find(before, b"k")
@@ -75,11 +77,13 @@ async def commits(life: Life, sources: Sequence[Any]) -> Any:
 
 async def test_uploads_are_looked_for_at_the_newest_head(life: Life) -> None:
     uploads = life.store.uploads
-    upload = await uploads.create("b", Upload(b"large", "", NOW, "owner", "Owner"))
+    upload = await uploads.create(
+        life.store.bucket("b"), Upload(b"large", "", NOW, "owner", "Owner")
+    )
     body = Body(5, md5(b"bytes").digest(), None, inline=b"bytes")
-    await uploads.put_part("b", upload, 1, Part(body, NOW))
+    await uploads.put_part(life.store.bucket("b"), upload, 1, Part(body, NOW))
     before = life.store.bucket("b")
-    await uploads.abort("b", upload)
+    await uploads.abort(life.store.bucket("b"), upload)
     await pass_by(life)
     with pytest.raises(NoSuchUpload):
         await uploads.find(before, b"large", upload.id)

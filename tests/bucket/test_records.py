@@ -28,7 +28,7 @@ async def page(world: World) -> list[Cid]:
     store = world.store
     for number in range(COUNT):
         body = Body(1, bytes(16), bytes(32), inline=b"x")
-        await store.put("b", Record(b"%02d" % number, body, "etag", 1))
+        await store.put(store.bucket("b"), Record(b"%02d" % number, body, "etag", 1))
     found = await store.page(store.bucket("b"), b"", b"", None, 1000)
     assert [key for key, _ in found.items] == [b"%02d" % number for number in range(COUNT)]
     return [cid for _, cid in found.items if cid is not None]
@@ -56,7 +56,7 @@ async def test_those_that_must_be_waited_for(world: World) -> None:
 async def test_nodes_that_must_be_waited_for_are_announced_together(world: World) -> None:
     for number in range(400):
         body = Body(1, bytes(16), bytes(32), inline=b"x")
-        await world.store.put("b", Record(b"%05d" % number, body, "etag", 1))
+        await world.store.put(world.store.bucket("b"), Record(b"%05d" % number, body, "etag", 1))
     world.nodes.cache = type(world.nodes.cache)(NODE_CACHE_BYTES)
     world.log.prefetched.clear()
     world.log.cold.update(world.log.blocks)

@@ -86,19 +86,21 @@ async def test_a_body_that_stands_in_its_record(world: World) -> None:
 
 async def test_a_complete_of_parts_that_are_lost(world: World) -> None:
     store = world.store
-    upload = await store.uploads.create("b", Upload(b"k", "", NOW, "me", "Me"))
+    upload = await store.uploads.create(store.bucket("b"), Upload(b"k", "", NOW, "me", "Me"))
     for number in (1, 2):
         body = await store.ingest(Stream(content(MIB, number)), ("crc64nvme",))
-        await store.uploads.put_part("b", upload, number, Part(body, NOW, body.checksums))
+        await store.uploads.put_part(
+            store.bucket("b"), upload, number, Part(body, NOW, body.checksums)
+        )
     chosen, _ = await store.uploads.parts(store.bucket("b"), upload)
     record = assemble(upload, [each for _, each in chosen], NOW)
     chunk = chosen[1][1].body.chunks[0][0]
     held = world.log.blocks.pop(chunk)
     with pytest.raises(Corruption, match="in a segment"):
-        await store.uploads.complete("b", upload, chosen, record, bytes(32))
+        await store.uploads.complete(store.bucket("b"), upload, chosen, record, bytes(32))
     assert await store.find(store.bucket("b"), b"k") is None
     world.log.blocks[chunk] = held
-    await store.uploads.complete("b", upload, chosen, record, bytes(32))
+    await store.uploads.complete(store.bucket("b"), upload, chosen, record, bytes(32))
     found = await store.find(store.bucket("b"), b"k")
     assert isinstance(found, Record) and found.body.size == 2 * MIB
     assert replace(found.body, pin=None).chunks == record.body.chunks

@@ -57,7 +57,9 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
 
 
 async def create(world: World, key: bytes = b"k", ms: int = NOW, **more: Any) -> Upload:
-    return await world.store.uploads.create("b", Upload(key, "", ms, "me", "Me", **more))
+    return await world.store.uploads.create(
+        world.store.bucket("b"), Upload(key, "", ms, "me", "Me", **more)
+    )
 
 
 def inline(data: bytes) -> Part:
@@ -72,7 +74,7 @@ async def stored(world: World, data: bytes) -> Part:
 
 
 async def put(world: World, upload: Upload, number: int, data: bytes) -> None:
-    await world.store.uploads.put_part("b", upload, number, inline(data))
+    await world.store.uploads.put_part(world.store.bucket("b"), upload, number, inline(data))
 
 
 async def chosen(world: World, upload: Upload) -> list[tuple[int, Part]]:
@@ -91,7 +93,9 @@ async def complete(
     parts = parts if parts is not None else await chosen(world, upload)
     record = assemble(upload, [part for _, part in parts], ms)
     uploads = world.store.uploads
-    done, outcome = await uploads.complete("b", upload, parts, record, bytes(32), condition)
+    done, outcome = await uploads.complete(
+        world.store.bucket("b"), upload, parts, record, bytes(32), condition
+    )
     assert outcome is None, "the bucket has no versions"
     return done
 
@@ -126,7 +130,9 @@ async def test_an_upload_becomes_an_object(world: World) -> None:
     assert found == upload
     data = [content(3 * MIB + 5), content(70_000, 1), b"tail"]
     for number, piece in enumerate(data, 1):
-        await world.store.uploads.put_part("b", upload, number, await stored(world, piece))
+        await world.store.uploads.put_part(
+            world.store.bucket("b"), upload, number, await stored(world, piece)
+        )
     assert await value(world) is None, "a pending upload is no object"
     before, appended = len(world.log.commits), len(world.log.bodies)
     done = await complete(world, upload)
@@ -155,16 +161,16 @@ async def test_abort(world: World) -> None:
     upload, other = await create(world), await create(world)
     await put(world, upload, 1, b"a")
     await put(world, other, 1, b"b")
-    await world.store.uploads.abort("b", upload)
+    await world.store.uploads.abort(world.store.bucket("b"), upload)
     assert await tree_keys(world) == [other.tree_key, part_key(other.tree_key, 1)]
     for attempt in (
-        world.store.uploads.abort("b", upload),
+        world.store.uploads.abort(world.store.bucket("b"), upload),
         put(world, upload, 2, b"x"),
         complete(world, upload, [(1, inline(b"a"))]),
     ):
         with pytest.raises(NoSuchUpload):
             await attempt
-    await world.store.uploads.abort("b", other)
+    await world.store.uploads.abort(world.store.bucket("b"), other)
     assert world.store.bucket("b").head.uploads == mst.EMPTY_ROOT
 
 
@@ -179,7 +185,7 @@ async def test_an_upload_is_known_at_its_own_key_only(world: World) -> None:
 async def test_deleting_a_bucket_takes_its_uploads_along(world: World) -> None:
     upload = await create(world)
     await put(world, upload, 1, b"a")
-    await world.store.delete_bucket("b")
+    await world.store.delete_bucket(world.store.bucket("b"))
     with pytest.raises(NoSuchBucket):
         await put(world, upload, 2, b"b")
     await world.store.create_bucket("b", CONFIG)
@@ -192,7 +198,7 @@ async def test_uploads_go_with_the_commit_that_ends_the_bucket(world: World) -> 
     """A part that was taken before the deletion and commits behind it is refused."""
     upload = await create(world)
     world.swap_gate.clear()
-    dropped = asyncio.create_task(world.store.delete_bucket("b"))
+    dropped = asyncio.create_task(world.store.delete_bucket(world.store.bucket("b")))
     await turns()
     late = asyncio.create_task(put(world, upload, 1, b"a"))
     await turns()
@@ -210,7 +216,7 @@ async def test_a_condition_that_fails_leaves_everything_as_it_was(world: World) 
     await put(world, upload, 1, b"new")
     with pytest.raises(NotFound):
         await complete(world, upload, condition=Condition(if_match=("x",)))
-    await world.store.put("b", Record(b"k", inline(b"old").body, "old", NOW))
+    await world.store.put(world.store.bucket("b"), Record(b"k", inline(b"old").body, "old", NOW))
     head = world.store.bucket("b").head
     with pytest.raises(PreconditionFailed):
         await complete(world, upload, condition=Condition(if_none_match_any=True))
@@ -240,7 +246,9 @@ async def test_order_within_one_batch(world: World) -> None:
         await put(world, each, 1, b"1")
     seen, theirs = await chosen(world, upload), await chosen(world, other)
     world.log.hold.clear()
-    blocker = asyncio.create_task(world.store.put("b", Record(b"x", inline(b"").body, "x", NOW)))
+    blocker = asyncio.create_task(
+        world.store.put(world.store.bucket("b"), Record(b"x", inline(b"").body, "x", NOW))
+    )
     await turns()
     before = len(world.log.commits)
     asked = [
@@ -248,9 +256,13 @@ async def test_order_within_one_batch(world: World) -> None:
         complete(world, upload, seen),
         put(world, upload, 3, b"3"),
         complete(world, upload, seen),
-        world.store.uploads.abort("b", upload),
+        world.store.uploads.abort(world.store.bucket("b"), upload),
         complete(world, other, theirs, Condition(if_none_match_any=True)),
-        world.store.put("b", Record(b"b", inline(b"z").body, "z", NOW), Condition(if_match=("x",))),
+        world.store.put(
+            world.store.bucket("b"),
+            Record(b"b", inline(b"z").body, "z", NOW),
+            Condition(if_match=("x",)),
+        ),
     ]
     tasks = [asyncio.create_task(each) for each in asked]
     await turns()
@@ -273,7 +285,7 @@ async def test_refusals_wait_for_what_they_rest_on(world: World) -> None:
     world.swap_gate.clear()
     winner = asyncio.create_task(complete(world, upload, seen))
     await turns()
-    loser = asyncio.create_task(world.store.uploads.abort("b", upload))
+    loser = asyncio.create_task(world.store.uploads.abort(world.store.bucket("b"), upload))
     await turns()
     assert not loser.done() and await is_open(world, upload), "the winner is not published yet"
     world.swap_gate.set()
@@ -312,7 +324,9 @@ async def test_a_key_that_a_tree_refuses_refuses_the_whole(
 
     monkeypatch.setattr(batch.mst, "apply", apply)
     world.log.hold.clear()
-    blocker = asyncio.create_task(world.store.put("b", Record(b"x", inline(b"").body, "x", NOW)))
+    blocker = asyncio.create_task(
+        world.store.put(world.store.bucket("b"), Record(b"x", inline(b"").body, "x", NOW))
+    )
     await turns()
     first = asyncio.create_task(complete(world, upload, seen))
     await turns()
@@ -350,7 +364,7 @@ async def test_damage_in_the_uploads_tree_fails_loudly_and_spares_objects(world:
         await put(world, upload, 1, b"1")
     with pytest.raises(NotFound):
         await is_open(world, replace(upload))
-    await world.store.put("b", Record(b"k", inline(b"v").body, "v", NOW))
+    await world.store.put(world.store.bucket("b"), Record(b"k", inline(b"v").body, "v", NOW))
     assert await value(world) == b"v"
 
 
@@ -368,7 +382,7 @@ async def test_a_complete_of_640_parts_writes_little_and_is_quick(
         world.log.blocks |= dict.fromkeys([cid for cid, _ in named], b"not to be read")
         body = Body(chunks * MIB, os.urandom(16), None, None, named)
         made = Part(body, NOW, {"crc64nvme": os.urandom(8)})
-        await world.store.uploads.put_part("b", upload, number, made)
+        await world.store.uploads.put_part(world.store.bucket("b"), upload, number, made)
 
     await asyncio.gather(*[part(number) for number in range(1, 641)])
     parts = await chosen(world, upload)
@@ -482,7 +496,7 @@ async def test_paging_over_uploads_that_end_meanwhile(world: World) -> None:
         for key, upload in page.items:
             assert upload is not None
             seen.append(upload.id)
-            await world.store.uploads.abort("b", upload)
+            await world.store.uploads.abort(world.store.bucket("b"), upload)
             after = (key, upload.id)
         if not page.truncated:
             break
@@ -570,7 +584,7 @@ async def test_of_many_completes_and_aborts_one_succeeds(world: World) -> None:
         await put(world, upload, 1, b"1")
         seen = await chosen(world, upload)
         asked = [complete(world, upload, seen) for _ in range(5)]
-        others = [world.store.uploads.abort("b", upload) for _ in range(5)]
+        others = [world.store.uploads.abort(world.store.bucket("b"), upload) for _ in range(5)]
         mixed = [each for pair in zip(asked, others, strict=True) for each in pair]
         if round_ % 2:
             mixed.reverse()
@@ -618,7 +632,7 @@ async def test_random_histories_equal_a_model(seed: int) -> None:
 
     async def drop(upload: Upload) -> None:
         try:
-            await world.store.uploads.abort("b", upload)
+            await world.store.uploads.abort(world.store.bucket("b"), upload)
         except (NoSuchUpload, Unavailable):
             return
         assert upload.id not in ended, "two ends of one upload"
@@ -666,7 +680,7 @@ async def test_fsck_reads_the_parts_of_open_uploads(world: World) -> None:
     upload, done = await create(world), await create(world, b"done")
     for each in (upload, done):
         part = await stored(world, content(MIB + 100_000))
-        await world.store.uploads.put_part("b", each, 1, part)
+        await world.store.uploads.put_part(world.store.bucket("b"), each, 1, part)
         await put(world, each, 2, b"2")
     await complete(world, done)
     assert await fsck(world) == []
@@ -686,5 +700,5 @@ async def test_fsck_reads_the_parts_of_open_uploads(world: World) -> None:
 
 async def test_fsck_of_a_bucket_whose_uploads_are_all_gone(world: World) -> None:
     upload = await create(world)
-    await world.store.uploads.abort("b", upload)
+    await world.store.uploads.abort(world.store.bucket("b"), upload)
     assert await fsck(world) == []

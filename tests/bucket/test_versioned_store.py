@@ -46,7 +46,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def versioning(world: World, status: bytes) -> None:
-    await world.store.configure("b", VERSIONING, status)
+    await world.store.configure(world.store.bucket("b"), VERSIONING, status)
 
 
 def record(key: bytes, etag: str) -> Record:
@@ -55,11 +55,11 @@ def record(key: bytes, etag: str) -> Record:
 
 
 async def put(world: World, key: bytes, etag: str, **more: Any) -> Outcome | None:
-    return await world.store.put("b", record(key, etag), **more)
+    return await world.store.put(world.store.bucket("b"), record(key, etag), **more)
 
 
 async def remove(world: World, *removals: Removal) -> list[Any]:
-    return await world.store.remove("b", removals)
+    return await world.store.remove(world.store.bucket("b"), removals)
 
 
 async def look(world: World, key: bytes, version: str | None = None) -> Found | None:
@@ -133,7 +133,7 @@ async def test_a_deletion_puts_a_marker_in_front(world: World) -> None:
     """DEL-1: of a key that never was, too. Removing the marker exposes what is behind it."""
     await versioning(world, ENABLED)
     first = await put(world, b"k", "1")
-    [marker] = await world.store.delete("b", [b"k"])
+    [marker] = await world.store.delete(world.store.bucket("b"), [b"k"])
     assert first is not None and marker.marker and marker.version != first.version
     assert await world.store.find(world.store.bucket("b"), b"k") is None
     found = await look(world, b"k")
@@ -144,13 +144,13 @@ async def test_a_deletion_puts_a_marker_in_front(world: World) -> None:
     assert found is not None and found.record.etag == "1"
     [again] = await remove(world, Removal(b"k", None, NOW, marker.version))
     assert again == Outcome(marker.version, False), "it is not there, which is success"
-    [other] = await world.store.delete("b", [b"never"])
+    [other] = await world.store.delete(world.store.bucket("b"), [b"never"])
     assert other.marker
     with pytest.raises(BucketNotEmpty):
         await remove(world, Removal(b"k", None, NOW, first.version))
-        await world.store.delete_bucket("b")  # a marker is left
+        await world.store.delete_bucket(world.store.bucket("b"))  # a marker is left
     await remove(world, Removal(b"never", None, NOW, other.version))
-    await world.store.delete_bucket("b")
+    await world.store.delete_bucket(world.store.bucket("b"))
 
 
 async def test_suspended_writes_replace_the_null_version(world: World) -> None:
@@ -163,7 +163,9 @@ async def test_suspended_writes_replace_the_null_version(world: World) -> None:
     assert await put(world, b"k", "null") == Outcome(NULL_VERSION, False)
     expected = [(b"k", NULL_VERSION, True, "null"), (b"k", one.version, False, "one")]
     assert await shown(world, await everything(world)) == expected
-    assert await world.store.delete("b", [b"k"]) == [Outcome(NULL_VERSION, True)]
+    assert await world.store.delete(world.store.bucket("b"), [b"k"]) == [
+        Outcome(NULL_VERSION, True)
+    ]
     expected[0] = (b"k", NULL_VERSION, True, "")
     assert await shown(world, await everything(world)) == expected
     await versioning(world, ENABLED)
@@ -189,7 +191,7 @@ async def test_conditions_look_at_the_current_version(world: World) -> None:
     await put(world, b"k", "2", condition=Condition(if_match=("1",)))
     with pytest.raises(PreconditionFailed):
         await put(world, b"k", "3", condition=Condition(if_match=("1",)))
-    await world.store.delete("b", [b"k"])
+    await world.store.delete(world.store.bucket("b"), [b"k"])
     with pytest.raises(NotFound):
         await put(world, b"k", "3", condition=Condition(if_match=("*",)))
     outcomes = await asyncio.gather(
@@ -203,8 +205,10 @@ async def test_state_changes_no_record(world: World) -> None:
     store = world.store
     await put(world, b"k", "1")
     with pytest.raises(NotFound):
-        await store.set_state("b", b"none", None, NewState(tags={"a": "b"}), NOW)
-    assert await store.set_state("b", b"k", None, NewState(tags={"a": "b"}), NOW) is None
+        await store.set_state(store.bucket("b"), b"none", None, NewState(tags={"a": "b"}), NOW)
+    assert (
+        await store.set_state(store.bucket("b"), b"k", None, NewState(tags={"a": "b"}), NOW) is None
+    )
     found = await look(world, b"k")
     assert found == Found(record(b"k", "1"), NULL_VERSION, State({"a": "b"}))
     assert await store.find(store.bucket("b"), b"k") == record(b"k", "1")
@@ -219,9 +223,9 @@ async def test_state_changes_no_record(world: World) -> None:
     await put(world, b"k", "3", state=State({"c": "d"}))
     found = await look(world, b"k")
     assert found is not None and found.state == State({"c": "d"}) and found.record.etag == "3"
-    await store.set_state("b", b"k", NULL_VERSION, NewState(tags={}), NOW)
+    await store.set_state(store.bucket("b"), b"k", NULL_VERSION, NewState(tags={}), NOW)
     assert await look(world, b"k") == Found(record(b"k", "3"), NULL_VERSION)
-    assert await store.delete("b", [b"k"]) == [None]
+    assert await store.delete(store.bucket("b"), [b"k"]) == [None]
     assert await look(world, b"k") is None
 
 
@@ -230,21 +234,23 @@ async def test_each_version_has_its_state(world: World) -> None:
     one, two = await put(world, b"k", "1", state=State({"n": "1"})), await put(world, b"k", "2")
     assert one is not None and two is not None
     new = NewState(tags={"n": "2"})
-    assert await world.store.set_state("b", b"k", None, new, NOW) == Outcome(two.version, False)
+    assert await world.store.set_state(world.store.bucket("b"), b"k", None, new, NOW) == Outcome(
+        two.version, False
+    )
     await put(world, b"k", "3")
     for id, tags in ((one.version, {"n": "1"}), (two.version, {"n": "2"}), (None, {})):
         found = await look(world, b"k", id)
         assert found is not None and found.state == State(tags)
     new = NewState(tags={"n": "1b"})
-    await world.store.set_state("b", b"k", one.version, new, NOW)
+    await world.store.set_state(world.store.bucket("b"), b"k", one.version, new, NOW)
     found = await look(world, b"k", one.version)
     assert found is not None and found.state == State({"n": "1b"})
     with pytest.raises(NoSuchVersion):
-        await world.store.set_state("b", b"k", "0" * 40, new, NOW)
-    [marker] = await world.store.delete("b", [b"k"])
+        await world.store.set_state(world.store.bucket("b"), b"k", "0" * 40, new, NOW)
+    [marker] = await world.store.delete(world.store.bucket("b"), [b"k"])
     for id in (None, marker.version):
         with pytest.raises(IsDeleteMarker):
-            await world.store.set_state("b", b"k", id, new, NOW)
+            await world.store.set_state(world.store.bucket("b"), b"k", id, new, NOW)
 
 
 async def test_an_acl_is_of_a_version_and_changes_as_it_was_judged(world: World) -> None:
@@ -257,9 +263,13 @@ async def test_an_acl_is_of_a_version_and_changes_as_it_was_judged(world: World)
         await put(world, b"k", "1", state=State({"a": "b"}, acl=one))
         await put(world, b"l", "1")
         with pytest.raises(AclChanged):
-            await store.set_state("b", b"k", None, NewState(acl=two, judged=None), NOW)
+            await store.set_state(
+                store.bucket("b"), b"k", None, NewState(acl=two, judged=None), NOW
+            )
         for acl, judged in ((two, one), (None, two), (one, None)):
-            await store.set_state("b", b"k", None, NewState(acl=acl, judged=judged), NOW)
+            await store.set_state(
+                store.bucket("b"), b"k", None, NewState(acl=acl, judged=judged), NOW
+            )
             found = await look(world, b"k")
             assert found is not None and found.state == State({"a": "b"}, acl=acl)
             assert found.record.etag == "1"
@@ -286,17 +296,23 @@ async def test_what_is_locked_stays(world: World) -> None:
     [refused] = await remove(world, removal)
     assert isinstance(refused, Locked)
     await put(world, b"k", "2")
-    [marker] = await world.store.delete("b", [b"k"])
+    [marker] = await world.store.delete(world.store.bucket("b"), [b"k"])
     assert marker.marker, "a marker is always allowed"
-    await world.store.set_state("b", b"k", made.version, NewState(hold=True), NOW)
+    await world.store.set_state(
+        world.store.bucket("b"), b"k", made.version, NewState(hold=True), NOW
+    )
     removal = Removal(b"k", None, NOW, made.version, bypass=True)
     [refused] = await remove(world, removal)
     assert isinstance(refused, Locked)
-    await world.store.set_state("b", b"k", made.version, NewState(hold=False), NOW)
+    await world.store.set_state(
+        world.store.bucket("b"), b"k", made.version, NewState(hold=False), NOW
+    )
     with pytest.raises(Locked):
-        await world.store.set_state("b", b"k", made.version, NewState(retention=None), NOW)
+        await world.store.set_state(
+            world.store.bucket("b"), b"k", made.version, NewState(retention=None), NOW
+        )
     strict = NewState(retention=Retention(COMPLIANCE, NOW + 20))
-    await world.store.set_state("b", b"k", made.version, strict, NOW)
+    await world.store.set_state(world.store.bucket("b"), b"k", made.version, strict, NOW)
     results = await remove(world, removal, Removal(b"k", None, NOW, marker.version))
     assert isinstance(results[0], Locked) and results[1] == Outcome(marker.version, True)
     [gone] = await remove(world, Removal(b"k", None, NOW + 20, made.version))
@@ -310,7 +326,7 @@ async def test_listings_pass_over_markers_and_fill_their_pages(world: World) -> 
     keys = [b"%02d/%d" % (n, m) for n in range(20) for m in range(2)]
     await asyncio.gather(*[put(world, key, "x") for key in keys])
     dead = [key for key in keys if key < b"05" or key.endswith(b"/1")]
-    await world.store.delete("b", dead)
+    await world.store.delete(world.store.bucket("b"), dead)
     alive = [key for key in keys if key not in dead]
     bucket = world.store.bucket("b")
     for limit in (1, 3, 14, 15, 16):
@@ -355,7 +371,7 @@ async def test_who_deletes_while_listing_loses_no_version(world: World) -> None:
             break
         after = (found.key, found.version)
     assert etags == ["5", "4", "3", "null again", "2", "1", "0", "null"]
-    await world.store.delete_bucket("b")
+    await world.store.delete_bucket(world.store.bucket("b"))
 
 
 async def test_a_page_of_versions_costs_what_it_shows(world: World) -> None:
@@ -472,11 +488,13 @@ async def _do(world: World, kind: str, key: bytes, id: str, etag: str) -> Any:
     if kind == "stated":
         return await put(world, key, etag, state=State({"t": etag}))
     if kind == "delete":
-        return (await world.store.delete("b", [key]))[0]
+        return (await world.store.delete(world.store.bucket("b"), [key]))[0]
     if kind == "remove":
         return (await remove(world, Removal(key, None, NOW, id)))[0]
     try:
-        return await world.store.set_state("b", key, id, NewState(tags={"t": etag}), NOW)
+        return await world.store.set_state(
+            world.store.bucket("b"), key, id, NewState(tags={"t": etag}), NOW
+        )
     except (NotFound, IsDeleteMarker) as refusal:
         return refusal
 
@@ -485,7 +503,7 @@ async def test_a_bucket_without_versions_writes_no_leaf(world: World) -> None:
     before = len(world.log.blocks)
     await put(world, b"k", "1")
     await put(world, b"k", "2")
-    assert await world.store.delete("b", [b"k"]) == [None]
+    assert await world.store.delete(world.store.bucket("b"), [b"k"]) == [None]
     made = list(world.log.blocks.values())[before:]
     assert not any(b"ingot/leaf@1" in block for block in made)
     assert BucketConfig("o", "O", 1, "r").versioning is None and CONFIG.versioning is None

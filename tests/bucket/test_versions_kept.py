@@ -30,7 +30,9 @@ async def test_versions_outlive_compaction_and_restart(tmp_path: Path) -> None:
 
     async def put(key: bytes, data: bytes, state: State | None = None) -> str:
         body = Body(len(data), None, None, inline=data)
-        outcome = await life.store.put("v", Record(key, body, "e", NOW), None, state)
+        outcome = await life.store.put(
+            life.store.bucket("v"), Record(key, body, "e", NOW), None, state
+        )
         assert isinstance(outcome, Outcome)
         kept[key, outcome.version] = data
         return outcome.version
@@ -40,12 +42,12 @@ async def test_versions_outlive_compaction_and_restart(tmp_path: Path) -> None:
         for n in range(8):
             await put(b"k%d" % (n % 3), b"%d.%d" % (round_, n))
         gone = await put(b"k", b"gone")
-        await life.store.remove("v", [Removal(b"k", None, NOW, gone)])
+        await life.store.remove(life.store.bucket("v"), [Removal(b"k", None, NOW, gone)])
         del kept[b"k", gone]
-        await life.store.delete("v", [b"k1"])
+        await life.store.delete(life.store.bucket("v"), [b"k1"])
         await life.fill(round_ + 1)
     await life.until_settled(6)
-    await life.store.set_state("v", b"k", locked, NewState(tags={"c": "d"}), NOW)
+    await life.store.set_state(life.store.bucket("v"), b"k", locked, NewState(tags={"c": "d"}), NOW)
     await life.compact(count=3)
     await life.compact(first=1, count=2)
 
@@ -87,8 +89,8 @@ async def test_fsck_finds_what_is_wrong_with_versions(damage: str, said: str) ->
     def record(key: bytes) -> Record:
         return Record(key, Body(1, None, None, inline=b"x"), "e", NOW)
 
-    await store.put("b", record(b"k"))
-    await store.put("b", record(b"other"))
+    await store.put(store.bucket("b"), record(b"k"))
+    await store.put(store.bucket("b"), record(b"other"))
     cids = dict((await store.page(store.bucket("b"), b"", b"", None, 9)).items)
     good, other = cids[b"k"], cids[b"other"]
     assert good is not None and other is not None

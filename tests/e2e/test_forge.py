@@ -77,7 +77,9 @@ class Site:
             body = Body(size, None, None, inline=data)
         else:
             body = await self.server.store.ingest(Stream(data), ())
-        await self.server.store.put("b", Record(key.encode(), body, "e", NOW))
+        await self.server.store.put(
+            self.server.store.bucket("b"), Record(key.encode(), body, "e", NOW)
+        )
         self.objects[key] = data
 
     async def fill(self, count: int) -> None:

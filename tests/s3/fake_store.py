@@ -7,6 +7,7 @@ when something suspends that must not.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
@@ -116,6 +117,12 @@ class FakeStore:
             raise NoSuchBucket(name)
         return self.rows[name]
 
+    def newest(self, bucket: Bucket) -> Bucket:
+        found = self.bucket(bucket.name)
+        if found.id != bucket.id:
+            raise NoSuchBucket(bucket.name)
+        return found
+
     def buckets(self) -> list[Bucket]:
         self._fail()
         return [bucket for _, bucket in sorted(self.rows.items())]
@@ -124,21 +131,19 @@ class FakeStore:
         self._fail()
         if name in self.rows:
             raise BucketExists(self.rows[name].config.owner)
-        self.rows[name] = Bucket(name.encode().ljust(16, b"\0"), name, Head(0), config)
+        self.rows[name] = Bucket(secrets.token_bytes(16), name, Head(0), config)
         self.objects[name] = {}
         return self.rows[name]
 
-    async def delete_bucket(self, name: str) -> None:
-        self._fail()
-        if name not in self.rows:
-            raise NoSuchBucket(name)
+    async def delete_bucket(self, bucket: Bucket) -> None:
+        name = self.newest(bucket).name
         if self.objects[name]:
             raise BucketNotEmpty(name)
         del self.rows[name], self.objects[name]
 
     async def configure(
         self,
-        name: str,
+        bucket: Bucket,
         document_name: str,
         document: bytes | None,
         check: Callable[[BucketConfig], None] | None = None,
@@ -146,9 +151,7 @@ class FakeStore:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
-        bucket = self.rows.get(name)
-        if bucket is None:
-            raise NoSuchBucket(name)
+        bucket, name = self.newest(bucket), bucket.name
         if check is not None:
             check(bucket.config)
         config = bucket.config.with_document(document_name, document)
@@ -166,14 +169,14 @@ class FakeStore:
         return Found(record, NULL_VERSION, self.states_of(bucket, key))
 
     async def set_state(
-        self, bucket: str, key: bytes, version: str | None, new: NewState, now_ms: int
+        self, bucket: Bucket, key: bytes, version: str | None, new: NewState, now_ms: int
     ) -> None:
-        self._fail()
-        if key not in self.objects[bucket]:
+        self.newest(bucket)
+        if key not in self.objects[bucket.name]:
             raise NotFound("no such key")
         if version not in (None, NULL_VERSION):
             raise NoSuchVersion(version)
-        place = bucket, key
+        place = bucket.name, key
         self.standing[place] = new.on(self.standing.get(place, State()), now_ms)
 
     async def states(self, bucket: Bucket, page: Page) -> dict[bytes, bytes]:
@@ -242,7 +245,7 @@ class FakeStore:
 
     async def put(
         self,
-        bucket: str,
+        bucket: Bucket,
         record: Record,
         condition: Condition | None = None,
         state: State | None = None,
@@ -251,24 +254,23 @@ class FakeStore:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
-        if bucket not in self.rows:
-            raise NoSuchBucket(bucket)
-        current = self.objects[bucket].get(record.key)
+        name, config = bucket.name, self.newest(bucket).config
+        current = self.objects[name].get(record.key)
         if condition is not None:
             condition.check(None if current is None else current.etag)
-        self.objects[bucket][record.key] = record
+        self.objects[name][record.key] = record
         if judge is not None:
-            state = judge(self.rows[bucket].config)
-        self.standing[bucket, record.key] = state or State()
-        self.commits.append((bucket, [record.key]))
+            state = judge(config)
+        self.standing[name, record.key] = state or State()
+        self.commits.append((name, [record.key]))
 
     async def remove(
-        self, bucket: str, removals: list[Removal]
+        self, bucket: Bucket, removals: list[Removal]
     ) -> list[Exception | Outcome | None]:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
-        held = self.objects[bucket]
+        held = self.objects[self.newest(bucket).name]
         answers: list[Exception | Outcome | None] = []
         for removal in removals:
             key, condition = removal.key, removal.condition
@@ -283,7 +285,7 @@ class FakeStore:
                 held.pop(key, None)
             named = removal.version
             answers.append(None if named is None else Outcome(named, False))
-        self.commits.append((bucket, [removal.key for removal in removals]))
+        self.commits.append((bucket.name, [removal.key for removal in removals]))
         return answers
 
     async def read(self, body: Body, start: int, stop: int) -> AsyncIterator[memoryview | bytes]:

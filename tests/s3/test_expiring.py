@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ingot import limits
 from ingot.bucket.leaf import COMPLIANCE, Retention, State
-from ingot.bucket.model import ENABLED, SUSPENDED, VERSIONING, NoSuchBucket
+from ingot.bucket.model import ENABLED, SUSPENDED, VERSIONING, Bucket, NoSuchBucket
 from ingot.bucket.mutation import Removal
 from ingot.bucket.part import Upload
 from ingot.bucket.reading import Listed
@@ -62,18 +62,20 @@ class Case:
         self.expiring = Expiring(world.store, world.registry, clock)
 
     async def rules(self, *rules: Rule) -> None:
-        await self.store.configure("b", "lifecycle", lifecycle.write(rules))
+        await self.store.configure(self.store.bucket("b"), "lifecycle", lifecycle.write(rules))
 
     async def put(self, key: str, age: float, size: int = 1, **state: Any) -> None:
         """An object that is ``age`` days old."""
         at = self.clock.ms - int(age * DAY_MS)
         body = Body(size, bytes(16), bytes(32), inline=bytes(size))
         made = State(**state) if state else None
-        await self.store.put("b", Record(key.encode(), body, "e", at), None, made)
+        await self.store.put(
+            self.store.bucket("b"), Record(key.encode(), body, "e", at), None, made
+        )
 
     async def delete(self, key: str, age: float) -> None:
         at = self.clock.ms - int(age * DAY_MS)
-        await self.store.remove("b", [Removal(key.encode(), None, at)])
+        await self.store.remove(self.store.bucket("b"), [Removal(key.encode(), None, at)])
 
     async def versions(self) -> list[tuple[str, bool, float]]:
         """Key, whether it is a delete marker, and age of every version, in order."""
@@ -147,7 +149,7 @@ async def test_uploads(case: Case) -> None:
     for key, age in (("a/old", 3), ("a/young", 2.9), ("b/old", 9)):
         at = case.clock.ms - int(age * DAY_MS)
         await case.store.uploads.create(
-            "b", Upload(key.encode(), "", at, "o", "O", {}, {}, "", False)
+            case.store.bucket("b"), Upload(key.encode(), "", at, "o", "O", {}, {}, "", False)
         )
     assert await case.expiring.round() == Round(aborted=1)
     page = await case.store.uploads.page(case.store.bucket("b"), b"", b"", (b"", ""), 10)
@@ -158,7 +160,7 @@ async def test_uploads(case: Case) -> None:
 
 
 async def test_a_current_version_gets_a_delete_marker(case: Case) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     await case.rules(Rule("r", True, Filter(), days=2))
     await case.put("k", 5)
     assert await case.expiring.round() == Round(expired=1)
@@ -168,14 +170,14 @@ async def test_a_current_version_gets_a_delete_marker(case: Case) -> None:
 
 async def test_a_suspended_bucket_loses_its_null_version(case: Case) -> None:
     await case.put("k", 9)
-    await case.store.configure("b", VERSIONING, SUSPENDED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, SUSPENDED)
     await case.rules(Rule("r", True, Filter(), days=2))
     assert await case.expiring.round() == Round(expired=1)
     assert await case.versions() == [("k", True, 0)]
 
 
 async def test_noncurrent_versions_go_by_the_time_they_were_replaced(case: Case) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     for age in (9, 8, 3, 1):
         await case.put("k", age)
     await case.rules(Rule("r", True, Filter(), noncurrent_days=3))
@@ -184,7 +186,7 @@ async def test_noncurrent_versions_go_by_the_time_they_were_replaced(case: Case)
 
 
 async def test_newer_noncurrent_versions_stay(case: Case) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     for age in (9, 8, 7, 6, 5):
         await case.put("k", age)
     await case.put("l", 9)
@@ -195,7 +197,7 @@ async def test_newer_noncurrent_versions_stay(case: Case) -> None:
 
 
 async def test_delete_markers_with_nothing_behind_them(case: Case) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     await case.delete("alone", 0)
     await case.put("hides", 9)
     await case.delete("hides", 0)
@@ -210,7 +212,7 @@ async def test_delete_markers_with_nothing_behind_them(case: Case) -> None:
 
 
 async def test_locked_versions_stay(case: Case) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     await case.put("held", 9, hold=True)
     await case.put("kept", 9, retention=Retention(COMPLIANCE, case.clock.ms + 1))
     await case.put("free", 9)
@@ -259,7 +261,7 @@ async def faster(case: Case, monkeypatch: pytest.MonkeyPatch, change: Any) -> Ro
     remove = case.store.remove
     todo = [change]
 
-    async def late(bucket: str, removals: Sequence[Removal]) -> Any:
+    async def late(bucket: Bucket, removals: Sequence[Removal]) -> Any:
         while todo:
             await todo.pop()()
         return await remove(bucket, removals)
@@ -274,7 +276,7 @@ async def test_what_was_overwritten_meanwhile_stays(
 ) -> None:
     """With the same bytes, and so the same ETag."""
     if status is not None:
-        await case.store.configure("b", VERSIONING, status)
+        await case.store.configure(case.store.bucket("b"), VERSIONING, status)
     await case.put("k", 9)
     await case.rules(Rule("r", True, Filter(), days=1))
     assert await faster(case, monkeypatch, lambda: case.put("k", 0)) == Round(kept=1)
@@ -284,7 +286,7 @@ async def test_what_was_overwritten_meanwhile_stays(
 async def test_a_noncurrent_version_that_became_current_stays(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     await case.put("k", 9)
     await case.put("k", 8)
     await case.rules(Rule("r", True, Filter(), noncurrent_days=1))
@@ -294,7 +296,9 @@ async def test_a_noncurrent_version_that_became_current_stays(
         page = await case.store.versions(case.store.bucket("b"), b"", b"", None, 1)
         newest = page.items[0]
         assert isinstance(newest, Listed)
-        await remove("b", [Removal(newest.key, None, case.clock.ms, newest.version)])
+        await remove(
+            case.store.bucket("b"), [Removal(newest.key, None, case.clock.ms, newest.version)]
+        )
 
     assert await faster(case, monkeypatch, remove_newest) == Round(kept=1)
     assert await case.versions() == [("k", False, 9)]
@@ -303,7 +307,7 @@ async def test_a_noncurrent_version_that_became_current_stays(
 async def test_a_delete_marker_that_got_company_stays(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await case.store.configure("b", VERSIONING, ENABLED)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     await case.delete("k", 5)
     await case.rules(Rule("r", True, Filter(), marker=True))
 
@@ -322,7 +326,9 @@ async def test_a_rule_that_was_taken_back_removes_no_more(
     for number in range(6):
         await case.put(f"k{number}", 9)
     await case.rules(Rule("r", True, Filter(), days=1))
-    done = await faster(case, monkeypatch, lambda: case.store.configure("b", "lifecycle", None))
+    done = await faster(
+        case, monkeypatch, lambda: case.store.configure(case.store.bucket("b"), "lifecycle", None)
+    )
     assert done == Round(kept=2), "those that were on their way"
     assert len(await case.keys()) == 6
 
@@ -331,12 +337,14 @@ async def test_a_rule_that_was_taken_back_aborts_no_more(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = case.clock.ms - 9 * DAY_MS
-    upload = await case.store.uploads.create("b", Upload(b"k", "", at, "o", "O", {}, {}, "", False))
+    upload = await case.store.uploads.create(
+        case.store.bucket("b"), Upload(b"k", "", at, "o", "O", {}, {}, "", False)
+    )
     await case.rules(Rule("r", True, Filter(), abort_days=1))
     abort = case.store.uploads.abort
 
     async def late(*arguments: Any) -> None:
-        await case.store.configure("b", "lifecycle", None)
+        await case.store.configure(case.store.bucket("b"), "lifecycle", None)
         await abort(*arguments)
 
     with monkeypatch.context() as patch:
@@ -350,14 +358,18 @@ async def test_what_was_tagged_anew_meanwhile_stays(
     case: Case, monkeypatch: pytest.MonkeyPatch, status: bytes | None
 ) -> None:
     if status is not None:
-        await case.store.configure("b", VERSIONING, status)
+        await case.store.configure(case.store.bucket("b"), VERSIONING, status)
     await case.put("k", 9, tags={"a": "1", "b": "2"})
     await case.rules(Rule("r", True, Filter(tags=(("a", "1"),)), days=1))
     new = NewState(tags={"a": "3", "b": "2"})
-    done = await faster(case, monkeypatch, lambda: case.store.set_state("b", b"k", None, new, 0))
+    done = await faster(
+        case, monkeypatch, lambda: case.store.set_state(case.store.bucket("b"), b"k", None, new, 0)
+    )
     assert done == Round(kept=1)
     assert await case.expiring.round() == Round()
-    await case.store.set_state("b", b"k", None, NewState(tags={"a": "1", "c": "3"}), 0)
+    await case.store.set_state(
+        case.store.bucket("b"), b"k", None, NewState(tags={"a": "1", "c": "3"}), 0
+    )
     assert await case.expiring.round() == Round(expired=1)
 
 
@@ -366,8 +378,8 @@ async def test_a_bucket_that_goes_meanwhile(case: Case, monkeypatch: pytest.Monk
     await case.rules(Rule("r", True, Filter(), days=1))
 
     async def gone() -> None:
-        await case.store.delete("b", [b"k"])
-        await case.store.delete_bucket("b")
+        await case.store.delete(case.store.bucket("b"), [b"k"])
+        await case.store.delete_bucket(case.store.bucket("b"))
 
     assert await faster(case, monkeypatch, gone) == Round()
     with pytest.raises(NoSuchBucket):
@@ -430,7 +442,7 @@ async def test_trouble_with_one_bucket_is_not_the_others(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     await case.store.create_bucket("a", CONFIG)
-    await case.store.configure("a", "lifecycle", b"<later/>")
+    await case.store.configure(case.store.bucket("a"), "lifecycle", b"<later/>")
     await case.put("k", 9)
     await case.rules(Rule("r", True, Filter(), days=1))
     with caplog.at_level(logging.WARNING):
@@ -519,7 +531,7 @@ def test_against_a_plain_reading(
         world = await World(clock).start()
         case = Case(world, clock)
         try:
-            await world.store.configure("b", VERSIONING, ENABLED)
+            await world.store.configure(world.store.bucket("b"), VERSIONING, ENABLED)
             model: dict[str, list[tuple[bool, int]]] = {}
             for key, deletes, age in sorted(steps, key=lambda step: -step[2]):
                 await (case.delete(key, age) if deletes else case.put(key, age))
@@ -578,5 +590,7 @@ def test_life_3_clients_are_told() -> None:
             assert 'rule-id="all"' in answer.headers["x-amz-expiration"]
         assert "x-amz-expiration" not in driver.ask("PUT", "/bucket/b", body=b"1").headers
         tags = NewState(tags={"k": "v"})
-        driver._runner.run(driver.world.store.set_state("bucket", b"a", None, tags, 0))
+        driver._runner.run(
+            driver.world.store.set_state(driver.world.store.bucket("bucket"), b"a", None, tags, 0)
+        )
         assert 'rule-id="tagged"' in driver.ask("GET", "/bucket/a").headers["x-amz-expiration"]

@@ -334,4 +334,4 @@ async def test_a_batch_that_breaks_the_planner_leaves_nobody_waiting() -> None:
         gateway.server.pipeline._planner.plan = broken  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             async with asyncio.timeout(10):
-                await store.delete("photos", [b"k"])
+                await store.delete(store.bucket("photos"), [b"k"])

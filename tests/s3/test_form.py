@@ -89,6 +89,24 @@ def test_a_form_in_pieces_of_any_size(driver, piece):
     assert driver.record("k").etag == hashlib.md5(data).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("conditions", "more"),
+    [
+        ([KEY, BUCKET, ["\ud800", "$key", ""]], {}),
+        ([KEY, BUCKET, ["eq", "\ud800", ""]], {}),
+        ([KEY, BUCKET], {"\ud800": 1}),
+        ([KEY, BUCKET], {"expiration": "\ud800"}),
+        ([KEY, BUCKET, {"\ud800": "a"}], {}),
+        ([KEY, BUCKET, ["eq", "$acl", "\ud800"]], {}),
+    ],
+)
+def test_a_policy_with_half_of_a_character(driver, conditions, more):
+    """JSON can say it, UTF-8 cannot: the refusal can still be told."""
+    answer = post(driver, encode(signed(conditions, {"key": "k"}, **more)))
+    assert answer.code in ("InvalidPolicyDocument", "AccessDenied")
+    assert "?" in answer.xml.findtext("Message")
+
+
 def test_an_empty_file_is_an_object(driver):
     assert post(driver, encode(signed([KEY, BUCKET], {"key": "k"}), b"")).status == 204
     assert driver.record("k").body.size == 0

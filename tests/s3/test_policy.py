@@ -136,6 +136,8 @@ BAD_FIELDS = [
     ({"Action": "s3:ListBucket"}, "Action does not apply to any resource"),
     ({"Resource": "arn:aws:s3:::bucket", "Action": "s3:GetObject"}, "does not apply to any"),
     ({"Extra": 1}, "Unknown field Extra"),
+    ({"\ud800": 1}, "Unknown field ?"),  # which no UTF-8 can say
+    ({"Condition": {"\udfff": {"s3:prefix": "a"}}}, "Invalid Condition type : ?"),
     ({"Sid": 1}, "invalid Json"),
     ({"Condition": []}, "invalid Json"),
     ({"Condition": {"StringEquals": {}}}, "invalid Json"),
@@ -800,7 +802,7 @@ def test_a_policy_that_cannot_be_read_refuses(driver):
     later = json.dumps({"Statement": [ALL], "Later": 1}).encode()
     from tests.s3.fake_store import run_now
 
-    run_now(driver.store.configure("bucket", "policy", later))
+    run_now(driver.store.configure(driver.store.bucket("bucket"), "policy", later))
     for account in (OWNER, OTHER, None):
         assert driver.ask("GET", "/bucket/key", account=account).status in (400, 403)
     assert driver.ask("DELETE", "/bucket", "policy").status == 204
@@ -827,7 +829,7 @@ def test_pol_3_tags_of_the_object():
         store, run = driver.world.store, driver._runner.run
         for key, tags in (("a", {"team": "a"}), ("b", {"team": "b"}), ("none", {})):
             driver.put(key, b"bytes")
-            run(store.set_state("bucket", key.encode(), None, NewState(tags=tags), 0))
+            run(store.set_state(store.bucket("bucket"), key.encode(), None, NewState(tags=tags), 0))
         set_policy(
             driver,
             allow("GetObject", "GetObjectTagging", "DeleteObject", Condition=condition),
