@@ -112,6 +112,9 @@ DRAIN_BYTES_MAX: Final = (
 RECV_BYTES: Final = 256 * KIB  # the shared receive buffer
 XML_BYTES_MAX: Final = 4 * MIB
 XML_DEPTH_MAX: Final = 16
+CONTROL_REFERENCES_MAX: Final = (
+    10_000  # in a document's names of keys: ten each; a few ms to see to
+)
 XML_STEP_BYTES: Final = 16 * KIB  # of a document that are parsed before others' turn: 10 ms
 XML_TAG_BYTES_MAX: Final = 2 * XML_STEP_BYTES  # with its attributes, or of a comment
 STOP_DEADLINE_S: Final = 30.0  # how long a drain waits for requests in flight

@@ -77,8 +77,9 @@ class Record:
     created_ms: int
     headers: dict[str, str] = field(default_factory=dict)
     """Content headers as stored: content-type, content-encoding, content-disposition,
-    content-language, cache-control, expires; and x-amz-server-side-encryption, where a client asked
-    for that name or its bucket did. Lower-case names, latin-1 text."""
+    content-language, cache-control, expires; x-amz-server-side-encryption, where a client asked
+    for that name or its bucket did; x-amz-website-redirect-location. Lower-case names, latin-1
+    text."""
     metadata: dict[str, str] = field(default_factory=dict)  # x-amz-meta- names without the prefix
     checksums: dict[str, bytes] = field(default_factory=dict)  # "crc64nvme" ... -> raw digest
     composite: bool = False  # checksums are of the parts' checksums

@@ -41,7 +41,8 @@ from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
     ALGORITHMS,
-    SSE_STORED,
+    OWN_STORED,
+    REDIRECT_STORED,
     WriteHeaders,
     checksum_texts,
     checksum_type,
@@ -104,6 +105,7 @@ class CopyOperations:
         if found.body.size > PUT_BYTES_MAX:
             raise S3Error("InvalidRequest", TOO_LARGE)
         changes = replaces or retags or written.encrypted or algorithm is not None
+        changes = changes or REDIRECT_STORED in written.headers
         if not changes and (source.bucket, source.key) == (call.bucket, call.key):
             if source.version is None and bucket.config.versioning is None:
                 raise S3Error("InvalidRequest", TO_ITSELF)
@@ -195,11 +197,9 @@ async def _copied_tags(
 
 
 def _kept_headers(found: Record, written: WriteHeaders) -> dict[str, str]:
-    """The source's, but that encryption is the copy's own."""
-    kept = {name: value for name, value in found.headers.items() if name != SSE_STORED}
-    if SSE_STORED in written.headers:
-        kept[SSE_STORED] = written.headers[SSE_STORED]
-    return kept
+    """The source's, but for what is the copy's own: its encryption and where it redirects to."""
+    kept = {name: value for name, value in found.headers.items() if name not in OWN_STORED}
+    return kept | {name: written.headers[name] for name in OWN_STORED if name in written.headers}
 
 
 async def find_source(store: Store, call: Call, source: CopySource) -> tuple[Bucket, Found]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ingot.bucket.model import Bucket, Condition, Outcome
+from ingot.bucket.model import Bucket, Condition, Outcome, PreconditionFailed
 from ingot.bucket.mutation import Removal
-from ingot.errors import IngotError, Unavailable
+from ingot.errors import IngotError, NotFound, Unavailable
 from ingot.limits import CHECKED_KEYS_PER_TURN, JUDGED_TRIES
 from ingot.messages import Response
 from ingot.s3 import conditions
@@ -20,6 +20,7 @@ from ingot.s3.call import (
     version_is_well_formed,
     xml_response,
 )
+from ingot.s3.control_references import Standing
 from ingot.s3.documents import parse_in_turns, read_document, require_checksum
 from ingot.s3.errors import S3Error, translate
 from ingot.s3.locking import bypasses
@@ -66,8 +67,9 @@ class DeleteOperations:
         if removals:
             places = [at for at, verdict in enumerate(judged) if isinstance(verdict, Removal)]
             answers = await self._store.remove(bucket, removals)
-            for place, answer in zip(places, answers, strict=True):
+            for place, removal, answer in zip(places, removals, answers, strict=True):
                 if isinstance(answer, IngotError):
+                    answer = await why_refused(self._store, bucket, removal, answer)
                     results[place] = translate(answer, bucket.name, entries[place].key)
                 else:
                     results[place] = answer
@@ -125,23 +127,36 @@ class DeleteOperations:
         return conditions.for_delete(asked, found)
 
 
+async def why_refused(
+    store: Store, bucket: Bucket, removal: Removal, refusal: IngotError
+) -> IngotError:
+    """What the client hears of a refused delete: a delete marker is no object that If-Match could
+    mean, but it is not nothing either."""
+    if removal.condition is not None and type(refusal) is NotFound:
+        found = await store.look(bucket, removal.key)
+        if found is not None and found.record.delete_marker:
+            return PreconditionFailed("If-Match")
+    return refusal
+
+
 async def _parse(body: bytes) -> tuple[list[Entry], bool]:
     """The entries and whether successes go unmentioned."""
     if not body:
         raise S3Error("MissingRequestBodyError")
-    root = await parse_in_turns(body, "Delete")
-    entries = [_entry(node) for node in root.all("Object")]
+    standing = Standing(body)
+    root = await parse_in_turns(standing.body, "Delete")
+    entries = [_entry(node, standing) for node in root.all("Object")]
     if not 1 <= len(entries) <= ENTRIES_MAX:
         raise malformed()
     return entries, (root.value("Quiet") or "").strip().lower() == "true"
 
 
-def _entry(node: Element) -> Entry:
+def _entry(node: Element, standing: Standing) -> Entry:
     key = node.value("Key")
     if not key:
         raise malformed()
     return Entry(
-        key,
+        standing.text(key),
         node.value("VersionId") or None,
         node.value("ETag"),
         node.value("LastModifiedTime"),

@@ -47,7 +47,14 @@ SSE_STORED: Final = SSE.decode()  # among a record's headers, for an object that
 AES256: Final = "AES256"
 ENCRYPTION: Final = "encryption"  # the document of a bucket's default
 TAGGING: Final = b"x-amz-tagging"
-_SHOWN: Final = {SSE_STORED: SSE, **{name.decode(): shown for name, shown in _CONTENT.items()}}
+REDIRECT: Final = b"x-amz-website-redirect-location"  # kept for whoever hosts a site from a bucket
+REDIRECT_STORED: Final = REDIRECT.decode()
+OWN_STORED: Final = (SSE_STORED, REDIRECT_STORED)  # that a copy does not take along
+_SHOWN: Final = {
+    SSE_STORED: SSE,
+    REDIRECT_STORED: REDIRECT,
+    **{name.decode(): shown for name, shown in _CONTENT.items()},
+}
 LOCK_MODE: Final = b"x-amz-object-lock-mode"
 LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
 LOCK_HOLD: Final = b"x-amz-object-lock-legal-hold"
@@ -83,7 +90,8 @@ def _check_bucket_key(name: bytes, value: bytes) -> None:
 def _check_redirect(name: bytes, value: bytes) -> None:
     if not value.startswith((b"/", b"http://", b"https://")):
         raise S3Error("InvalidRedirectLocation")
-    raise _not_implemented(name)
+    if value.translate(None, _CONTROLS) != value:
+        raise S3Error("InvalidRedirectLocation")
 
 
 def _refuse(name: bytes, value: bytes) -> None:
@@ -110,7 +118,7 @@ _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
     b"x-amz-server-side-encryption-aws-kms-key-id": _refuse,
     b"x-amz-server-side-encryption-context": _refuse,
     b"x-amz-server-side-encryption-bucket-key-enabled": _check_bucket_key,
-    b"x-amz-website-redirect-location": _check_redirect,
+    REDIRECT: _check_redirect,
     b"x-amz-write-offset-bytes": _refuse,
     LOCK_MODE: _pass,
     LOCK_DATE: _pass,
@@ -158,6 +166,8 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
                     headers[SSE_STORED] = AES256
                 elif name == TAGGING:
                     found.tagged = True
+                elif name == REDIRECT:
+                    headers[REDIRECT_STORED] = value.decode("latin-1")
                 elif check is _pass:
                     found.lock = True
                 elif check is _pass_acl:

@@ -25,6 +25,7 @@ from ingot.s3.call import (
     open_again,
     open_bucket,
 )
+from ingot.s3.deleting import why_refused
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import (
@@ -174,7 +175,7 @@ class ObjectOperations:
         removal = Removal(call.key, condition, call.now_ms, version, bypass, marker)
         [outcome] = await self._store.remove(bucket, [removal])
         if isinstance(outcome, IngotError):
-            raise outcome
+            raise await why_refused(self._store, bucket, removal, outcome)
         return Response(204, outcome_headers(outcome))
 
 

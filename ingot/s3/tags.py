@@ -77,12 +77,14 @@ def tag_pairs(listed: Element) -> list[tuple[str, str]]:
 
 
 def read_header(value: bytes) -> dict[str, str]:
-    """The tags of an x-amz-tagging header, a form; InvalidArgument for bad escapes, and what
-    ``check_tags`` raises."""
+    """The tags of an x-amz-tagging header, a form; InvalidArgument for bad escapes and a key twice,
+    and what ``check_tags`` raises."""
     pairs = []
     for field in value.split(b"&") if value else []:
         key, _, tag = field.partition(b"=")
         pairs.append((_from_form(key, value), _from_form(tag, value)))
+    if len(dict(pairs)) < len(pairs):
+        raise _bad_header(value)
     return check_tags(pairs, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
 
 
@@ -90,13 +92,17 @@ def _from_form(raw: bytes, header: bytes) -> str:
     try:
         return percent_decode(raw.replace(b"+", b" ")).decode()
     except (S3Error, UnicodeError):
-        raise S3Error(
-            "InvalidArgument",
-            "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query "
-            "parameters without tag name duplicates.",
-            ArgumentName="x-amz-tagging",
-            ArgumentValue=header.decode("latin-1"),
-        ) from None
+        raise _bad_header(header) from None
+
+
+def _bad_header(header: bytes) -> S3Error:
+    return S3Error(
+        "InvalidArgument",
+        "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query "
+        "parameters without tag name duplicates.",
+        ArgumentName="x-amz-tagging",
+        ArgumentValue=header.decode("latin-1"),
+    )
 
 
 def write_tagging(tags: Mapping[str, str]) -> bytes:

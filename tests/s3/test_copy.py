@@ -122,6 +122,20 @@ def test_copy_5_others_are_computed(driver, name, kept):
     assert answer.text("ChecksumType") == "FULL_OBJECT"
 
 
+def test_copy_4_where_an_object_redirects_to_is_its_own(driver):
+    name = "x-amz-website-redirect-location"
+    driver.put("a", b"hello", **{name: "/there"})
+    assert driver.ask("HEAD", "/bucket/a").headers[name] == "/there"
+    for directive in ("COPY", "REPLACE"):
+        copy(driver, x_amz_metadata_directive=directive)
+        assert name not in driver.ask("HEAD", "/second/b").headers
+        copy(driver, x_amz_metadata_directive=directive, **{name: "https://a/b"})
+        assert driver.ask("GET", "/second/b").headers[name] == "https://a/b"
+    itself = copy(driver, target="/bucket/a", **{name: "/else"})
+    assert itself.status == 200, "COPY-3: it changes something"
+    assert driver.ask("GET", "/bucket/a").headers[name] == "/else"
+
+
 @pytest.mark.parametrize("size", [0, 5, 4096, 10_000])
 def test_copy_5_a_named_algorithm_is_computed(driver, size):
     data = b"x" * size

@@ -117,6 +117,41 @@ def test_del_3_keys_are_unescaped(driver):
     assert driver.keys() == [b"a", b"b", b"c"]
 
 
+CONTROLS = [*range(1, 9), 0xB, 0xC, *range(0xE, 0x20), 0xFFFE, 0xFFFF]
+
+
+def test_del_3_controls_come_as_references(driver):
+    """Which no parser of XML 1.0 takes. Beside them stand characters like those that stand for
+    them meanwhile."""
+    hexed = "".join(f"&#x{code:x};" for code in CONTROLS)
+    numbers = "".join(f"&#{code:05};" for code in CONTROLS)
+    odd = "&#xF0001;&#983105;\U000f0085&#13;&#x41;"
+    keys = [name + text for name, text in (("x", hexed), ("n", numbers), ("o", odd + "&#1;"))]
+    body = "".join(f"<Object><Key>{key}</Key></Object>" for key in keys)
+    controls = "".join(map(chr, CONTROLS))
+    meant = ["x" + controls, "n" + controls, "o\U000f0001\U000f0041\U000f0085\rA\x01", "b"]
+    for key in meant:
+        driver.store.objects["bucket"][key.encode()] = driver.record("a")
+    body = f"<Delete>{body}<Object><Key>b</Key></Object></Delete>"
+    answer = delete(driver, body)
+    assert answer.status == 200
+    text = answer.body.decode()
+    assert text.count("<Deleted>") == 4 and "o\U000f0001\U000f0041\U000f0085&#13;A&#1;<" in text
+    assert driver.keys() == [b"a", b"c"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("&#0;", "&#x1F;&#x0;", "<![CDATA[&#1;]]>&#1;", "<!-- -->&#1;", "&#1", "&#x1", "&# 1;"),
+        *("&#xD800;&#1;", "&#x110000;&#1;", "&#1;" * 10_001),
+    ],
+)
+def test_del_3_what_is_no_reference_to_a_control(driver, key):
+    answer = delete(driver, f"<Delete><Object><Key>{key}</Key></Object></Delete>")
+    assert answer.code == "MalformedXML"
+
+
 def test_del_3_versions(driver):
     body = (
         "<Delete><Object><Key>a</Key><VersionId>null</VersionId></Object>"

@@ -93,6 +93,14 @@ def test_mpu_1_create(driver):
     assert len({create(driver) for _ in range(50)}) == 50
 
 
+def test_mpu_1_where_the_object_redirects_to(driver):
+    upload = create(driver, x_amz_website_redirect_location="/there")
+    part(driver, upload, 1, TAIL)
+    assert complete(driver, upload, (1, etag(TAIL))).status == 200
+    found = driver.ask("HEAD", "/bucket/key").headers
+    assert found["x-amz-website-redirect-location"] == "/there"
+
+
 def test_mpu_1_what_is_said_at_creation_is_the_objects(driver):
     sent = {"content_type": "text/x", "cache_control": "no-store", "x_amz_meta_a": "1"}
     upload = create(driver, content_encoding="gzip,aws-chunked", **sent)

@@ -180,7 +180,7 @@ def test_del_2_only_the_current_version_is_considered(driver: StoreDriver) -> No
     answer = driver.ask("DELETE", "/bucket/k", headers={"if-match": '"other"'})
     assert answer.code == "PreconditionFailed"
     assert driver.ask("DELETE", "/bucket/k", headers={"if-match": etag}).status == 204
-    assert driver.ask("DELETE", "/bucket/k", headers={"if-match": "*"}).status in (404, 412)
+    assert driver.ask("DELETE", "/bucket/k", headers={"if-match": "*"}).status == 412, "DEL-2"
     created = driver.ask("PUT", "/bucket/k", headers={"if-none-match": "*"}, body=b"new")
     assert created.status == 200, "PUT-8: a marker counts as absent"
 
@@ -376,7 +376,7 @@ def test_tag_1_and_3_tags_in_headers(driver: StoreDriver) -> None:
     many = "&".join(f"k{n}=v" for n in range(11))
     for value, code in (
         (many, "BadRequest"),
-        ("a=1&a=2", "InvalidTag"),
+        ("a=1&a=2", "InvalidArgument"),
         ("k" * 129 + "=v", "InvalidTag"),
         ("k=" + "v" * 257, "InvalidTag"),
         ("aws:k=v", "InvalidTag"),
