@@ -5,7 +5,7 @@ The file is TOML, one ``[[account]]`` table an access key::
     [[account]]
     access_key = "AKIAEXAMPLE00000001"
     secret_key = "at least eight characters"
-    display_name = "photos app"     # optional, the access key by default
+    display_name = "photos app"     # optional, shown to whoever may see what is the account's
     id = "64 hexadecimal digits"    # optional canonical id; several keys may share one
 
 ``INGOT_ACCESS_KEY`` and ``INGOT_SECRET_KEY`` name the root account; they stand before the accounts
@@ -39,6 +39,7 @@ _KNOWN = ("access_key", "secret_key", "display_name", "id")
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9._@+-]{3,128}")  # stands in a header between slashes
 _SECRET_KEY = re.compile(r"[\x21-\x7e]{8,128}")
 _CANONICAL_ID = re.compile(r"[0-9a-f]{64}")
+_NAME_CHARS = 12  # of a canonical id, where there is no other name
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -60,6 +61,12 @@ ANONYMOUS: Final = Account("", "", "anonymous", "anonymous")
 def canonical_id(access_key: str) -> str:
     """The same 64 hexadecimal digits for an access key at every start, and on every machine."""
     return hashlib.sha256(b"ingot canonical id\0" + access_key.encode()).hexdigest()
+
+
+def shown_name(id: str, name: str) -> str:
+    """``name``, or in its place the beginning of the canonical id: an access key is nobody else's
+    business, and stands as the owner's name in what was written when it was the default."""
+    return id[:_NAME_CHARS] if not name or canonical_id(name) == id else name
 
 
 class CredentialStore:
@@ -195,7 +202,8 @@ def _account(table: object, where: str) -> Account:
     canonical = table.get("id") or canonical_id(access_key)
     if not _CANONICAL_ID.fullmatch(canonical):
         raise ConfigError(f"{where}: id needs 64 lower-case hexadecimal digits")
-    return Account(access_key, secret_key, canonical, table.get("display_name") or access_key)
+    name = shown_name(canonical, table.get("display_name", ""))
+    return Account(access_key, secret_key, canonical, name)
 
 
 def _generate(root_id: str | None) -> Account:

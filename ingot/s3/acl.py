@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ingot.bucket.leaf import Acl, Grants
+from ingot.credentials import shown_name
 from ingot.limits import ACL_GRANTS_MAX, GRANTEE_CHARS_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import Element, document, element, parse
@@ -259,10 +260,11 @@ def _grantee_element(grantee: str, name_of: Callable[[str], str | None]) -> str:
     else:
         kind, name = "CanonicalUser", name_of(grantee)
         content = element("ID", grantee)
-        content += "" if name is None else element("DisplayName", name)
+        content += "" if name is None else element("DisplayName", shown_name(grantee, name))
     return f'<Grantee xmlns:xsi="{XSI}" xsi:type="{kind}">{content}</Grantee>'
 
 
 def person(tag: str, id: str, name: str) -> str:
     """An account, as an element of an answer."""
-    return f"<{tag}>{element('ID', id)}{element('DisplayName', name)}</{tag}>"
+    shown = element("DisplayName", shown_name(id, name))
+    return f"<{tag}>{element('ID', id)}{shown}</{tag}>"

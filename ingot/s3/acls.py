@@ -141,7 +141,8 @@ class Acls:
             self.ownership(config) == PREFERRED
             and call.request.index.get(acl.CANNED) == acl.OWNER_FULL_CONTROL
         )
-        if account is ANONYMOUS or given or not self.count(config):
+        of_owner = account is ANONYMOUS or account.id == config.owner or given
+        if of_owner or not self.count(config):
             return config.owner, config.owner_name
         return account.id, account.display_name
 

@@ -79,10 +79,8 @@ class BucketOperations:
         page = found[:limit]
         entries = "".join(_entry(bucket, paged or bool(region)) for bucket in page)
         account = call.account
-        content = (
-            f"<Owner>{element('ID', account.id)}"
-            f"{element('DisplayName', account.display_name)}</Owner><Buckets>{entries}</Buckets>"
-        )
+        owner = acl.person("Owner", account.id, account.display_name)
+        content = f"{owner}<Buckets>{entries}</Buckets>"
         if len(found) > limit:
             content += element("ContinuationToken", _encode_token(page[-1].name))
         if call.parameter(b"prefix") is not None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.credentials import Account, CredentialStore, canonical_id
+from ingot.credentials import Account, CredentialStore, canonical_id, shown_name
 from ingot.errors import ConfigError
 
 ENVIRON = {"INGOT_ACCESS_KEY": "AKIAROOT", "INGOT_SECRET_KEY": "root-secret"}
@@ -72,9 +72,19 @@ def test_a_file_of_accounts(tmp_path: Path) -> None:
     )
     store = CredentialStore.load(str(tmp_path), path, {})
     assert [account.access_key for account in store.accounts] == ["AKIAONE", "AKIATWO"]
-    assert store.root.id == canonical_id("AKIAONE") and store.root.display_name == "AKIAONE"
+    assert (
+        store.root.id == canonical_id("AKIAONE") and store.root.display_name == store.root.id[:12]
+    )
     assert store.get("AKIATWO") == Account("AKIATWO", "secret-two", "ab" * 32, "two")
     assert not store.generated and not (tmp_path / "credentials.toml").exists()
+
+
+def test_an_access_key_is_no_name() -> None:
+    """Nor one that was written as the owner's when it was the default name."""
+    key = "AKIAONE"
+    assert shown_name(canonical_id(key), key) == canonical_id(key)[:12]
+    assert shown_name(canonical_id(key), "photos app") == "photos app"
+    assert shown_name("ab" * 32, "") == "ab" * 6
 
 
 def test_several_keys_may_share_an_account(tmp_path: Path) -> None:
