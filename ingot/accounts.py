@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from ingot.credentials import ANONYMOUS, Account
-from ingot.errors import IngotError, Unavailable
+from ingot.errors import AccountsFailed, IngotError, Unavailable
 from ingot.limits import (
     ACCESS_KEY_CHARS_MAX,
     ACCOUNT_LIFETIME_S,
@@ -140,7 +140,7 @@ class HeldAccounts:
             said = f"no answer in {ACCOUNT_LOOKUP_S:g} s"
             if not isinstance(error, TimeoutError):
                 said = f"{type(error).__name__}: {error}"
-            raise Unavailable(f"the account store failed: {said}") from error
+            raise AccountsFailed(f"the account store failed: {said}") from error
         self._known.pop(access_key, None)
         self._unknown.pop(access_key, None)
         now = self._clock.boottime()
@@ -151,7 +151,7 @@ class HeldAccounts:
             return
         wrong = _fault(found, access_key)
         if wrong:
-            raise Unavailable(f"the account store answered with what is no account: {wrong}")
+            raise AccountsFailed(f"the account store answered with what is no account: {wrong}")
         if len(self._known) >= ACCOUNTS_HELD_MAX:
             del self._known[next(iter(self._known))]
         self._known[access_key] = _Held(found, now)

@@ -49,6 +49,10 @@ class Unserved(Unavailable):
     """This gateway answers nothing now: its lease is lost, or is not surely its own."""
 
 
+class AccountsFailed(Unavailable):
+    """The host's account store gave no answer, or none that could be used."""
+
+
 class Unfetched(Unavailable):
     """A block lies in a cold segment, and the network cannot give it now."""
 

@@ -79,6 +79,8 @@ _TO_GROUPS: Final = {
 _TO_OWNER: Final = {b"bucket-owner-read": READ, OWNER_FULL_CONTROL: FULL_CONTROL}
 _NAMES: Final = frozenset((b"private", b"aws-exec-read", *_TO_GROUPS, *_TO_OWNER))
 
+NO_CANNED: Final = "There is no canned ACL of this name"
+OF_BUCKETS_ONLY: Final = "log-delivery-write is an ACL of buckets only"
 TWO_WAYS: Final = "Specifying both Canned ACLs and Header Grants is not allowed"
 XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _ROOT: Final = "AccessControlPolicy"
@@ -124,7 +126,7 @@ def check_headers(index: Index) -> None:
     if any(name in index for name in GRANT_HEADERS):
         raise S3Error("InvalidRequest", TWO_WAYS)
     if canned not in _NAMES:
-        raise _invalid("", CANNED.decode(), canned.decode("latin-1"))
+        raise _invalid(NO_CANNED, CANNED.decode(), canned.decode("latin-1"))
 
 
 def says_owner(index: Index) -> bool:
@@ -149,7 +151,7 @@ def in_headers(index: Index, owner: str, bucket_owner: str | None, knows: Knows)
 
 def _of_canned(name: bytes, owner: str, bucket_owner: str | None) -> Grants:
     if bucket_owner is not None and name == _LOG_WRITE:
-        raise _invalid("", CANNED.decode(), name.decode())
+        raise _invalid(OF_BUCKETS_ONLY, CANNED.decode(), name.decode())
     grants = private(owner) + _TO_GROUPS.get(name, ())
     if name in _TO_OWNER and bucket_owner not in (None, owner):
         assert bucket_owner is not None
@@ -191,7 +193,7 @@ def _bounded(found: Iterable[tuple[str, str]]) -> Grants:
 
 
 def _invalid(message: str, name: str, value: str) -> S3Error:
-    return S3Error("InvalidArgument", message or None, ArgumentName=name, ArgumentValue=value)
+    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=value)
 
 
 # -- in documents ----------------------------------------------------------------------------------

@@ -8,10 +8,12 @@ anything else, decides nothing: the request ends as InternalError, and the log s
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 from ingot.bucket.model import Bucket
 from ingot.credentials import ANONYMOUS
+from ingot.errors import IngotError
 from ingot.ports import AccessQuestion, Authorizer, Decision
 from ingot.s3.access import Access
 from ingot.s3.actions import action_of
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
     from ingot.s3.call import Call
 
 
-class AuthorizerFailed(Exception):
+class AuthorizerFailed(IngotError):
     """The host's authorizer raised, or gave no decision. Nothing that S3 has a code for."""
+
+
+def _place(error: Exception) -> str:
+    """Where in the host's code it was raised: more of the traceback is our own."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 class AuthorizedAccess(Access):
@@ -76,7 +84,8 @@ class AuthorizedAccess(Access):
         try:
             decision = self._authorizer.decide(question)
         except Exception as error:
-            raise AuthorizerFailed(f"the authorizer raised over {question}") from error
+            why = f"{type(error).__name__}: {error}, at {_place(error)}"
+            raise AuthorizerFailed(f"the authorizer raised {why}, over {question}") from error
         if not isinstance(decision, Decision):
             raise AuthorizerFailed(f"the authorizer answered {decision!r} to {question}")
         return decision

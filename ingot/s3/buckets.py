@@ -14,6 +14,7 @@ from ingot.bucket.model import (
     Bucket,
     BucketConfig,
     BucketExists,
+    BucketNotEmpty,
 )
 from ingot.limits import KIB
 from ingot.messages import Header, Response
@@ -36,6 +37,9 @@ LOCKED: Final = b"x-amz-bucket-object-lock-enabled"
 OWNED: Final = b"x-amz-object-ownership"
 AWS: Final = "aws"
 US_EAST_1: Final = "us-east-1"
+ALL_VERSIONS: Final = (
+    "The bucket you tried to delete is not empty. You must delete all versions in the bucket."
+)
 
 
 class BucketOperations:
@@ -175,7 +179,12 @@ class BucketOperations:
 
     async def delete(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
-        await self._store.delete_bucket(bucket)
+        try:
+            await self._store.delete_bucket(bucket)
+        except BucketNotEmpty:
+            if bucket.config.versioning is None:
+                raise
+            raise S3Error("BucketNotEmpty", ALL_VERSIONS, BucketName=bucket.name) from None
         return Response(204)
 
     async def location(self, call: Call) -> Response:

@@ -22,7 +22,14 @@ from ingot.bucket.model import (
     PreconditionFailed,
 )
 from ingot.bucket.part import NoSuchUpload
-from ingot.errors import LeaseLost, NotFound, RequestError, Unavailable, Unserved
+from ingot.errors import (
+    AccountsFailed,
+    LeaseLost,
+    NotFound,
+    RequestError,
+    Unavailable,
+    Unserved,
+)
 from ingot.messages import Header
 
 ERRORS: Mapping[str, tuple[int, str]] = MappingProxyType(
@@ -322,7 +329,7 @@ def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:
         return S3Error("BucketNotEmpty", BucketName=bucket)
     if isinstance(error, KeyRefused):
         return S3Error("InvalidArgument", str(error), ArgumentName="key", ArgumentValue=key)
-    if isinstance(error, Unserved):
+    if isinstance(error, Unserved | AccountsFailed):
         return S3Error("ServiceUnavailable", headers=(retry_after(error.retry_after_s),))
     if isinstance(error, Unavailable):
         return S3Error("SlowDown", headers=(retry_after(error.retry_after_s),))

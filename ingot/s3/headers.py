@@ -154,7 +154,9 @@ def write_headers(index: Index, now_ms: int) -> WriteHeaders:
                 headers[stored] = value.decode("latin-1")
         elif name[:11] == META:
             if value.translate(None, _CONTROLS) != value:
-                raise S3Error("InvalidArgument", ArgumentName=name.decode("latin-1"))
+                shown = name.decode("latin-1")
+                message = f"{shown} must not contain control characters"
+                raise S3Error("InvalidArgument", message, ArgumentName=shown)
             metadata[name[11:].decode("latin-1")] = value.decode("latin-1")
             meta_bytes += len(name) - 11 + len(value)
         else:

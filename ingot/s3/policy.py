@@ -22,6 +22,7 @@ from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
 from ingot.s3.errors import S3Error
 from ingot.s3.pattern import Pattern
 from ingot.s3.policy_conditions import (
+    BAD_VALUE,
     OBJECT_TAG,
     OF_RESOURCE,
     Condition,
@@ -61,8 +62,12 @@ _STATEMENT: Final = (
 _IDENTITY: Final = re.compile(r"arn:aws:iam::([^:]*):(?:root|user/(?:[^:]*/)?([^:/]+))")
 
 
-def malformed(message: str) -> S3Error:
-    return S3Error("MalformedPolicy", message)
+def malformed(message: str, detail: object = None) -> S3Error:
+    """``detail``: what of the policy is meant, where the message does not name it."""
+    if detail is None:
+        return S3Error("MalformedPolicy", message)
+    text = detail if isinstance(detail, str) else json.dumps(detail)
+    return S3Error("MalformedPolicy", message, Detail=text)
 
 
 class Asked(NamedTuple):
@@ -249,7 +254,7 @@ def _either(found: dict[str, Any], name: str) -> tuple[Any, bool]:
 def _texts(found: Any, message: str) -> list[str]:
     listed = [found] if isinstance(found, str) else found
     if not isinstance(listed, list) or not listed or not all(isinstance(x, str) for x in listed):
-        raise malformed(message)
+        raise malformed(message, found)
     return listed
 
 
@@ -257,7 +262,7 @@ def _principals(found: Any, who: Who, strict: bool) -> frozenset[str]:
     if found == EVERYBODY:
         return frozenset((EVERYBODY,))
     if not isinstance(found, dict) or not found or not found.keys() <= {"AWS", "CanonicalUser"}:
-        raise malformed(BAD_PRINCIPAL)
+        raise malformed(BAD_PRINCIPAL, found)
     names = set()
     for listed in found.values():
         for text in _texts(listed, BAD_PRINCIPAL):
@@ -265,7 +270,7 @@ def _principals(found: Any, who: Who, strict: bool) -> frozenset[str]:
             if name is not None:
                 names.add(name)
             elif strict:
-                raise malformed(BAD_PRINCIPAL)
+                raise malformed(BAD_PRINCIPAL, text)
     return frozenset(names)
 
 
@@ -294,7 +299,7 @@ class _Actions:
         if text == "*":
             name = "*"
         elif not colon or service.lower() != "s3" or not name:
-            raise malformed(BAD_ACTION)
+            raise malformed(BAD_ACTION, text)
         lower = name.lower()
         found = self._found.get(lower)
         if found is None:
@@ -311,7 +316,7 @@ class _Actions:
                 raise malformed(TOO_MANY_ACTIONS)
             names = [name for one, name in _LOWER.items() if pattern.fits(one)]
         if not names:
-            raise malformed(BAD_ACTION)
+            raise malformed(BAD_ACTION, f"s3:{lower}")
         return frozenset(names)
 
 
@@ -322,7 +327,7 @@ def _resource(text: str, bucket: str) -> Pattern:
     """Of this bucket or what is in it. Variables (``${...}``) are not known here."""
     place = text.removeprefix(ARN)
     if place == text or "${" in place or not Pattern(place.partition("/")[0]).fits(bucket):
-        raise malformed(BAD_RESOURCE)
+        raise malformed(BAD_RESOURCE, text)
     return Pattern(place)
 
 
@@ -360,7 +365,7 @@ def _values(found: Any) -> list[str]:
         elif isinstance(value, str | int | float) and "${" not in str(value):
             texts.append(str(value))
         else:
-            raise malformed("Policy has an invalid condition value")
+            raise malformed(BAD_VALUE, value)
     if not texts:
-        raise malformed("Policy has an invalid condition value")
+        raise malformed(BAD_VALUE, found)
     return texts

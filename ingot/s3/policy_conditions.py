@@ -56,7 +56,7 @@ class Condition:
         """S3Error (MalformedPolicy) for an operator, key or value that is not known."""
         general, slash, tag = key.partition("/")
         if general.lower() + slash not in KEYS or (slash and not tag):
-            raise _malformed(BAD_KEY)
+            raise _malformed(BAD_KEY, key)
         self.operator, self.key, self.values = operator, general.lower() + slash + tag, values
         quantifier, colon, plain = operator.rpartition(":")
         if colon and quantifier not in ("ForAllValues", "ForAnyValue"):
@@ -67,7 +67,7 @@ class Condition:
         self._null: bool | None = None
         if plain == "Null":
             if colon or not set(values) <= {"true", "false"} or len(values) != 1:
-                raise _malformed(BAD_VALUE)
+                raise _malformed(BAD_VALUE, key)
             self._null = values[0] == "true"
             self._negated = self._absent = False
             self._fits: Sequence[Callable[[str], bool]] = ()
@@ -79,7 +79,7 @@ class Condition:
         try:
             self._fits = [make(value) for value in values]
         except ValueError:
-            raise _malformed(BAD_VALUE) from None
+            raise _malformed(BAD_VALUE, key) from None
         # What a request does not say is no match; so a negation holds, and what may be absent.
         self._absent = self._every or if_exists or (self._negated and not colon)
 
@@ -102,12 +102,12 @@ class Condition:
         return all(verdicts) if self._every else any(verdicts)
 
 
-def _malformed(message: str) -> S3Error:
-    return S3Error("MalformedPolicy", message)
+def _malformed(message: str, detail: str) -> S3Error:
+    return S3Error("MalformedPolicy", message, Detail=detail)
 
 
 def _unknown(operator: str) -> S3Error:
-    return _malformed(f"Invalid Condition type : {operator}")
+    return _malformed(f"Invalid Condition type : {operator}", operator)
 
 
 # -- operators: from a policy's value to what a request's value has to pass ------------------------

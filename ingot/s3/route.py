@@ -41,6 +41,7 @@ def _resources(level: str) -> tuple[bytes, ...]:
 _BUCKET_RESOURCES: Final = _resources(BUCKET)
 _OBJECT_RESOURCES: Final = _resources(OBJECT)
 _RESOURCE_TYPES: Final = {b"policy": "BUCKETPOLICY", b"uploadId": "UPLOAD"}
+PART_OF_NOTHING: Final = "A part needs its upload: partNumber goes with uploadId"
 _METHODS: Final = ("GET", "HEAD", "PUT", "POST", "DELETE")
 # Parameters that are not sub-resources although clients send some of them without a value.
 _PARAMETERS: Final = frozenset(
@@ -180,7 +181,7 @@ def _spell_object(method: str, resource: bytes, names: frozenset[bytes], copies:
     if resource == b"uploadId" and b"partNumber" not in names:
         raise method_not_allowed(method, OBJECT, resource)
     if not resource and b"partNumber" in names:
-        raise S3Error("InvalidArgument", ArgumentName="partNumber")
+        raise S3Error("InvalidArgument", PART_OF_NOTHING, ArgumentName="partNumber")
     if not copies:
         return resource
     return resource + b"+" + _HEADER if resource == b"uploadId" else resource or _HEADER

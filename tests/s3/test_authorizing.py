@@ -173,6 +173,9 @@ def test_one_that_fails_decides_nothing(driver, host, answer, caplog):
         assert (refused.status, refused.code) == (500, "InternalError")
         assert b"broken" not in refused.body
     assert "the authorizer" in caplog.text and "s3:GetObject" in caplog.text
+    assert "Traceback" not in caplog.text
+    if isinstance(answer, Exception):
+        assert f"raised {type(answer).__name__}: {answer}, at " in caplog.text
 
 
 def test_failures_of_ours_are_not_taken_for_answers(driver, host):

@@ -13,7 +13,15 @@ from ingot.bucket.model import (
     NoSuchBucket,
     PreconditionFailed,
 )
-from ingot.errors import Corruption, LeaseLost, NotFound, RequestError, Unavailable, Unserved
+from ingot.errors import (
+    AccountsFailed,
+    Corruption,
+    LeaseLost,
+    NotFound,
+    RequestError,
+    Unavailable,
+    Unserved,
+)
 from ingot.s3.errors import ERRORS, S3Error, translate
 from ingot.s3.xml import error_document
 
@@ -113,6 +121,7 @@ class BodyError(RequestError):
         (Unavailable("full", 7), 503, "SlowDown", {}),
         (LeaseLost(), 503, "ServiceUnavailable", {}),
         (Unserved("lost"), 503, "ServiceUnavailable", {}),
+        (AccountsFailed("down"), 503, "ServiceUnavailable", {}),
         (Corruption("x", 1, 2), 500, "InternalError", {}),
         (RuntimeError("bug"), 500, "InternalError", {}),
         (BodyError("RequestTimeout"), 400, "RequestTimeout", {}),

@@ -179,6 +179,24 @@ def test_pol_1_malformed_statements(driver, fields, text):
     assert text in answer.xml.findtext("Message")
 
 
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"Principal": {"AWS": ["*", "AKIANOBODY"]}}, "AKIANOBODY"),
+        ({"Principal": {"Service": "s3.amazonaws.com"}}, '{"Service": "s3.amazonaws.com"}'),
+        ({"Resource": ["arn:aws:s3:::bucket/*", "arn:aws:s3:::other"]}, "arn:aws:s3:::other"),
+        ({"Action": ["s3:GetObject", "s3:GetNothing"]}, "s3:getnothing"),
+        ({"Action": ["s3:GetObject", "ec2:Run"]}, "ec2:Run"),
+        ({"Condition": {"StringEquals": {"aws:SourceVpc": "a"}}}, "aws:SourceVpc"),
+        ({"Condition": {"IpAddress": {"aws:SourceIp": "here"}}}, "aws:SourceIp"),
+    ],
+)
+def test_pol_1_what_is_malformed_is_named(driver, fields, detail):
+    answer = put(driver, "policy", policy(ALL | fields))
+    assert answer.code == "MalformedPolicy"
+    assert answer.xml.findtext("Detail") == detail
+
+
 def test_pol_1_size(driver):
     body = policy(ALL)
     largest = body + b" " * (POLICY_BYTES_MAX - len(body))

@@ -385,3 +385,12 @@ def test_tag_1_and_3_tags_in_headers(driver: StoreDriver) -> None:
         headers = {"x-amz-tagging": value}
         assert driver.ask("PUT", "/bucket/k", headers=headers, body=b"y").code == code
     assert driver.ask("GET", "/bucket/k").body == b"x"
+
+
+def test_a_bucket_with_versions_alone_says_what_keeps_it(driver: StoreDriver) -> None:
+    enable(driver)
+    driver.put("k", b"x")
+    assert driver.ask("DELETE", "/bucket/k").status == 204
+    answer = driver.ask("DELETE", "/bucket")
+    assert (answer.status, answer.code) == (409, "BucketNotEmpty")
+    assert "You must delete all versions in the bucket." in (answer.xml.findtext("Message") or "")
