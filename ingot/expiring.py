@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os.path
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -36,6 +36,7 @@ from ingot.ports import Clock, Registry
 from ingot.s3 import lifecycle
 from ingot.s3.configuration import LIFECYCLE
 from ingot.s3.lifecycle import Rule
+from ingot.s3.lifecycle_index import RuleIndex
 
 DAY_S = 86400.0
 NEVER_MS = 1 << 63
@@ -148,6 +149,7 @@ class Expiring:
 
     async def _uploads(self, bucket: Bucket, rules: Sequence[Rule], done: Round) -> None:
         after, more, now_ms = (b"", ""), True, self._now_ms
+        index, turns = RuleIndex(rules), _Turns()
         while more:
             newest = self._store.newest(bucket)
             if not _same_rules(newest, bucket):
@@ -159,11 +161,13 @@ class Expiring:
             for key, upload in page.items:
                 assert upload is not None, "without a delimiter there are no groups"
                 after = key, upload.id
+                about = index.plain(key)
+                await turns.spend(len(about))
                 if any(
                     rule.filter.fits(key, 0, {})
                     and lifecycle.due(upload.created_ms, rule.abort_days or 0, self._day_ms)
                     <= now_ms
-                    for rule in rules
+                    for rule in about
                 ):
                     try:
                         await self._store.uploads.abort(newest, upload, _standing(bucket))
@@ -199,6 +203,19 @@ def _prefix(rules: Sequence[Rule]) -> bytes:
     return os.path.commonprefix([rule.filter.prefix or "" for rule in rules]).encode()
 
 
+class _Turns:
+    """Gives others their turn after so many rules that were looked at."""
+
+    def __init__(self) -> None:
+        self._left = limits.LIFECYCLE_STEPS_PER_TURN
+
+    async def spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left <= 0:
+            self._left = limits.LIFECYCLE_STEPS_PER_TURN
+            await asyncio.sleep(0)
+
+
 class _Walk:
     """One walk over the versions of a bucket, each key's newest first."""
 
@@ -213,7 +230,9 @@ class _Walk:
     ) -> None:
         self._store = store
         self._bucket = bucket
-        self._rules = rules
+        self._rules = RuleIndex(rules)
+        self._prefix = _prefix(rules)
+        self._turns = _Turns()
         self._check = _standing(bucket)
         self._now_ms = now_ms
         self._day_ms = day_ms
@@ -232,7 +251,7 @@ class _Walk:
             if not _same_rules(bucket, self._bucket):
                 return  # the next round looks at the new ones
             page = await self._store.versions(
-                bucket, _prefix(self._rules), b"", after, limits.LIFECYCLE_PAGE
+                bucket, self._prefix, b"", after, limits.LIFECYCLE_PAGE
             )
             items = [item for item in page.items if isinstance(item, Listed)]
             more, after = page.truncated, (page.key, page.version)
@@ -252,20 +271,37 @@ class _Walk:
             self._noncurrent = 0
         since_ms, self._newer_ms = self._newer_ms, record.created_ms
         version = None if item.latest and not record.delete_marker else item.version
-        for rule in self._rules:
-            if not rule.filter.fits(item.key, record.body.size, dict(rule.filter.tags)):
-                continue  # whatever its tags are
-            if not self._is_due(rule, item, record, alone, since_ms):
-                continue
-            if await self._has_tags(bucket, item, rule):
-                named = (item.key, item.version, item.record, item.latest, version)
-                expiry = Expiry(*named, self._now_ms, rule.filter.tags, self._check)
-                self._due.append(expiry)
-                break
+        judged = (item, record, alone, since_ms)
+        rule = await self._first_due(self._rules.plain(item.key), {}, *judged)
+        # An object without tags, as most are, has no state that would have to be read for them.
+        if rule is None and item.state is not None and self._rules.asks_tags(item.key):
+            if await self._first_due(self._rules.soonest_tagged, {}, *judged):
+                found = await self._store.look(bucket, item.key, item.version)
+                tags = {} if found is None else found.state.tags
+                rule = await self._first_due(self._rules.tagged(item.key, tags), tags, *judged)
+        if rule is not None:
+            named = (item.key, item.version, item.record, item.latest, version)
+            self._due.append(Expiry(*named, self._now_ms, rule.filter.tags, self._check))
         if not item.latest:
             self._noncurrent += 1
         if len(self._due) >= limits.LIFECYCLE_BATCH:
             await self._remove()
+
+    async def _first_due(
+        self,
+        rules: Sequence[Rule],
+        tags: Mapping[str, str],
+        item: Listed,
+        record: Record,
+        alone: bool,
+        since_ms: int,
+    ) -> Rule | None:
+        await self._turns.spend(len(rules) + 1)
+        for rule in rules:
+            fits = rule.filter.fits(item.key, record.body.size, tags)
+            if fits and self._is_due(rule, item, record, alone, since_ms):
+                return rule
+        return None
 
     def _is_due(self, rule: Rule, item: Listed, record: Record, alone: bool, since_ms: int) -> bool:
         """``since_ms``: when a noncurrent version was replaced."""
@@ -287,13 +323,6 @@ class _Walk:
             return at_ms is not None
         self.next_ms = min(self.next_ms, at_ms)
         return False
-
-    async def _has_tags(self, bucket: Bucket, item: Listed, rule: Rule) -> bool:
-        if not rule.filter.tags:
-            return True
-        found = await self._store.look(bucket, item.key, item.version)
-        tags = {} if found is None else found.state.tags or {}
-        return all(tags.get(name) == value for name, value in rule.filter.tags)
 
     async def _remove(self) -> None:
         due, self._due = self._due, []

@@ -175,6 +175,7 @@ AUTHORIZATIONS_MAX: Final = 1024  # parsed forms of Authorization values held, o
 LIFECYCLE_FIRST_S: Final = 600.0  # after a start, or a tenth of a day where days are shorter
 LIFECYCLE_ROUNDS_A_DAY: Final = 4  # each reads every record of the buckets with rules
 LIFECYCLE_PAGE: Final = 500  # versions that are looked at between two looks at the newest head
+LIFECYCLE_STEPS_PER_TURN: Final = 1000  # rules looked at before others' turn: 2 ms
 LIFECYCLE_BATCH: Final = 100  # removals in one mutation: requests have their place in its batch
 LIFECYCLE_SKEW_MS: Final = 3_600_000  # between clocks; over it nothing goes
 ACL_GRANTS_MAX: Final = 100  # of one access control list, S3's own rule

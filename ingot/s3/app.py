@@ -31,6 +31,7 @@ from ingot.s3.copying import CopyOperations
 from ingot.s3.cross_origin import CrossOrigin
 from ingot.s3.deleting import DeleteOperations
 from ingot.s3.errors import ERRORS, S3Error
+from ingot.s3.expiration import Expirations
 from ingot.s3.express import ExpressLane
 from ingot.s3.fixed import FixedOperations
 from ingot.s3.listing import ListOperations
@@ -107,7 +108,8 @@ class App:
             self._access = AuthorizedAccess(named, authorizer)
         self._cross_origin = CrossOrigin(store)
         self._handlers: dict[str, Handler] = {}
-        objects = ObjectOperations(store, clock)
+        expirations = Expirations(store)
+        objects = ObjectOperations(store, clock, expirations)
         for group in (
             objects,
             PostOperations(store, self._authenticator, objects.put),
@@ -121,10 +123,10 @@ class App:
             AttributeOperations(store),
             ListOperations(store),
             DeleteOperations(store),
-            CopyOperations(store, clock),
-            MultipartOperations(store, clock),
-            CompleteOperations(store, clock),
-            UploadListOperations(store),
+            CopyOperations(store, clock, expirations),
+            MultipartOperations(store, clock, expirations),
+            CompleteOperations(store, clock, expirations),
+            UploadListOperations(store, expirations),
             FixedOperations(store),
         ):
             self._handlers |= group.handlers()

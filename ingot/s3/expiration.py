@@ -5,7 +5,8 @@ Called by the operations on objects, where the bucket has rules (``LIFECYCLE``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.bucket.model import Bucket
 from ingot.bucket.part import Upload
@@ -13,6 +14,7 @@ from ingot.bucket.record import Record
 from ingot.messages import Header
 from ingot.s3 import lifecycle
 from ingot.s3.configuration import LIFECYCLE, Parsed
+from ingot.s3.lifecycle_index import RuleIndex
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -20,19 +22,35 @@ if TYPE_CHECKING:
 _NAME: Final = b"x-amz-expiration"
 
 
+class Rules(NamedTuple):
+    """A bucket's rules: those by which objects expire, and those that abort uploads."""
+
+    expiring: RuleIndex
+    aborting: RuleIndex
+
+
+def _read(document: bytes) -> Rules:
+    rules = lifecycle.read(document)
+    return Rules(
+        RuleIndex(rule for rule in rules if rule.days is not None or rule.date_ms is not None),
+        RuleIndex(rule for rule in rules if rule.abort_days is not None),
+    )
+
+
 class Expirations:
     """The rules of all buckets. Belongs to one server."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._read = Parsed(lifecycle.read)
+        self._read = Parsed(_read)
 
     def abort_headers(self, bucket: Bucket, upload: Upload) -> list[Header]:
         """Of an open upload; none where no rule aborts it."""
         document = bucket.config.documents.get(LIFECYCLE)
         if document is None:
             return []
-        return lifecycle.abort_headers(self._read(document), upload.key, upload.created_ms)
+        rules = self._read(document).aborting.plain(upload.key)
+        return lifecycle.abort_headers(rules, upload.key, upload.created_ms)
 
     async def headers(self, bucket: Bucket, record: Record) -> list[Header]:
         """Of a current version; none where no rule is about it. Its tags are looked up where a rule
@@ -40,11 +58,12 @@ class Expirations:
         document = bucket.config.documents.get(LIFECYCLE)
         if document is None:
             return []
-        rules = [rule for rule in self._read(document) if rule.enabled]
-        tags: dict[str, str] = {}
-        if any(rule.filter.tags for rule in rules):
+        index = self._read(document).expiring
+        tags: Mapping[str, str] = {}
+        if index.asks_tags(record.key):
             found = await self._store.look(self._store.bucket(bucket.name), record.key)
             tags = {} if found is None else found.state.tags
+        rules = index.about(record.key, tags)
         value = lifecycle.expiration_header(
             rules, record.key, record.body.size, record.created_ms, tags
         )

@@ -66,10 +66,10 @@ _RANGE: Final = re.compile(rb"bytes=([0-9]{1,19})-([0-9]{1,19})")
 class MultipartOperations:
     """Operations on an open upload and one part of it."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, expirations: Expirations) -> None:
         self._store = store
         self._clock = clock
-        self._expirations = Expirations(store)
+        self._expirations = expirations
 
     def handlers(self) -> dict[str, Handler]:
         return {

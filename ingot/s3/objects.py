@@ -58,10 +58,10 @@ READ_CONDITIONS = frozenset(
 class ObjectOperations:
     """Operations on one object."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, expirations: Expirations) -> None:
         self._store = store
         self._clock = clock
-        self._expirations = Expirations(store)
+        self._expirations = expirations
 
     def handlers(self) -> dict[str, Handler]:
         return {

@@ -33,9 +33,9 @@ PARTS_SHOWN_MAX: Final = 1000
 class UploadListOperations:
     """The two listings of uploads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, expirations: Expirations) -> None:
         self._store = store
-        self._expirations = Expirations(store)
+        self._expirations = expirations
 
     def handlers(self) -> dict[str, Handler]:
         return {"ListMultipartUploads": self.list_uploads, "ListParts": self.list_parts}

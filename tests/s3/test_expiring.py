@@ -144,6 +144,60 @@ async def test_sizes_and_tags(case: Case) -> None:
     assert await case.keys() == ["half", "other", "small"]
 
 
+async def test_of_many_rules_few_are_looked_at(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand rules with tags of their own: each object's tags are read once, and only where
+    they may make it go."""
+    await case.rules(
+        *(Rule(f"{n}", True, Filter(tags=((f"t{n}", "x"),)), days=2) for n in range(998)),
+        Rule(
+            "date", True, Filter("old", (("old", "x"),), form="And"), date_ms=MIDNIGHT + 9 * DAY_MS
+        ),
+        Rule("uploads", True, Filter("a"), abort_days=1),
+    )
+    await case.put("due", 5, tags={"t7": "x", "t8": "y", "t9": "z"})
+    await case.put("plain", 5)
+    for n in range(8):
+        await case.put(f"{n}", 5, tags={"t7": "y", "more": "x"})
+        await case.put(f"young{n}", 1, tags={"t7": "x"})
+    looks, fits = [], []
+    look, filter_fits = case.store.look, Filter.fits
+
+    def counted(*args: Any) -> Any:
+        looks.append(args[1])
+        return look(*args)
+
+    def count_fits(about: Filter, *args: Any) -> bool:
+        fits.append(about)
+        return filter_fits(about, *args)
+
+    monkeypatch.setattr(case.store, "look", counted)
+    monkeypatch.setattr(Filter, "fits", count_fits)
+    assert await case.expiring.round() == Round(expired=1)
+    assert sorted(looks) == sorted([b"due", *(b"%d" % n for n in range(8))])
+    assert len(fits) <= 3 * 18
+    case.clock.ms += DAY_MS
+    assert await case.expiring.round() == Round(expired=8)
+
+
+async def test_many_rules_leave_others_their_turn(case: Case) -> None:
+    rules, objects = 1000, 20
+    await case.rules(*(Rule(f"{n}", True, Filter(), days=100) for n in range(rules)))
+    for n in range(objects):
+        await case.put(f"{n}", 5)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    assert await case.expiring.round() == Round()
+    task.cancel()
+    assert turns >= rules * objects // limits.LIFECYCLE_STEPS_PER_TURN
+
+
 async def test_uploads(case: Case) -> None:
     await case.rules(Rule("r", True, Filter("a"), abort_days=3))
     for key, age in (("a/old", 3), ("a/young", 2.9), ("b/old", 9)):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ingot.s3 import lifecycle
 from ingot.s3.errors import S3Error
 from ingot.s3.lifecycle import DAY_MS, Filter, Rule
+from ingot.s3.lifecycle_index import RuleIndex
 from tests.s3.driver import Driver
 from tests.s3.test_configuration import put
 
@@ -271,3 +272,43 @@ def test_life_3_the_header_names_the_first_to_come():
     assert 3 * 86400 <= at.timestamp() - created / 1000 < 4 * 86400
     assert b"tagged" in lifecycle.expiration_header(rules, b"a", 1, created, {"k": "v"})
     assert lifecycle.expiration_header(rules[:1], b"a", 1, created, {}) is None
+
+
+# -- found by what they are about ------------------------------------------------------------------
+
+GIVEN = st.dictionaries(st.sampled_from("kl"), st.sampled_from("vw"), max_size=2)
+ABOUT = st.builds(
+    lambda prefix, tags, larger: Filter(prefix, tuple(tags.items()), larger),
+    st.none() | st.text("ab", max_size=3),
+    GIVEN,
+    st.none() | st.integers(0, 2),
+)
+
+
+@given(
+    st.lists(st.tuples(ABOUT, st.booleans()), max_size=8),
+    st.text("ab", max_size=4),
+    st.integers(0, 3),
+    GIVEN,
+)
+def test_an_index_finds_the_rules_that_fit_in_their_order(filters, key, size, tags):
+    rules = [Rule(str(n), on, about, days=1) for n, (about, on) in enumerate(filters)]
+    index, name = RuleIndex(rules), key.encode()
+
+    def fitting(found):
+        return [rule for rule in found if rule.enabled and rule.filter.fits(name, size, tags)]
+
+    assert fitting(index.about(name, tags)) == fitting(rules)
+    assert fitting(index.plain(name)) == [rule for rule in fitting(rules) if not rule.filter.tags]
+    assert fitting(index.tagged(name, tags)) == [r for r in fitting(rules) if r.filter.tags]
+    assert index.asks_tags(name) or not fitting(index.tagged(name, tags))
+
+
+def test_of_many_rules_few_are_looked_at():
+    """The most rules, each about other objects, by tag and by prefix."""
+    most = lifecycle.RULES_MAX // 2
+    rules = [Rule(f"t{n}", True, Filter(tags=((f"t{n}", "x"),)), days=1) for n in range(most)]
+    rules += [Rule(f"p{n}", True, Filter(f"p{n:03d}/"), days=1) for n in range(most)]
+    index = RuleIndex(rules)
+    assert index.about(b"p007/key", {"t8": "x", "t9": "y"}) == [rules[8], rules[most + 7]]
+    assert index.soonest_tagged == [Rule("", True, Filter(), days=1)]
