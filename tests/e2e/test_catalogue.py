@@ -7,14 +7,17 @@ the reason why ingot has no use for it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import hashlib
 import hmac
 import http.client
 import socket
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
@@ -22,6 +25,7 @@ import pytest
 
 from ingot import AccessQuestion, Account, Decision
 from ingot.errors import LeaseLost
+from ingot.limits import ACCOUNT_LOOKUPS_PEER_MAX
 from ingot.registry.memory import MemoryRegistry
 from ingot.s3.errors import ERRORS
 from ingot.testing import Gateway
@@ -44,13 +48,34 @@ NEVER = {
 
 
 class People:
-    """Accounts of a host; one key of which its store cannot say anything now."""
+    """Accounts of a host."""
 
     async def get(self, access_key: str) -> Account | None:
-        if access_key == "AWAY":
-            raise ConnectionError("the store is away")
         name = {"MINE": "a", "OTHER": "b"}.get(access_key)
         return None if name is None else Account(access_key, SECRET, name * 64, access_key)
+
+
+class Slow:
+    """Accounts of a host that takes its time: ``all_ask`` once as many keys are looked up as one
+    address may have looked up at a time."""
+
+    def __init__(self) -> None:
+        self.all_ask = threading.Event()
+        self.answer: Callable[[], object] = lambda: None
+        self._asking: list[asyncio.Future[None]] = []
+
+    async def get(self, access_key: str) -> Account | None:
+        loop = asyncio.get_running_loop()
+        self._asking.append(loop.create_future())
+        if len(self._asking) == ACCOUNT_LOOKUPS_PEER_MAX:
+            self.answer = lambda: loop.call_soon_threadsafe(self._answer)
+            self.all_ask.set()
+        await self._asking[-1]
+        return None
+
+    def _answer(self) -> None:
+        for each in self._asking:
+            each.set_result(None)
 
 
 class Broken:
@@ -708,7 +733,23 @@ simple("InternalError", "GET", "/bucket/broken")
 
 @case("SlowDown")
 def _(world: World) -> Answer:
-    answer = world.client("AWAY").get("/bucket/k")
+    """New keys are looked up, as many as may be."""
+    accounts = Slow()
+
+    def ask(access_key: str) -> Answer:
+        client = Client(gateway.url, access_key, SECRET)
+        try:
+            return client.get("/bucket/k")
+        finally:
+            client.close()
+
+    keys = [f"NEW{number}" for number in range(ACCOUNT_LOOKUPS_PEER_MAX)]
+    with Gateway(accounts=accounts) as gateway, ThreadPoolExecutor(len(keys)) as threads:
+        asked = [threads.submit(ask, key) for key in keys]
+        assert accounts.all_ask.wait(20)
+        answer = ask("ONE MORE")
+        accounts.answer()
+        assert {each.result().status for each in asked} == {403}
     assert int(answer.headers["retry-after"]) >= 1
     return answer
 
