@@ -26,7 +26,8 @@ NAMES = [made.name for made in (*programs.PROGRAMS, *libraries.LIBRARIES)]
 def install() -> None:
     python = [sys.executable, "-m", "pip", "install", "-q", "-e", f"{ROOT}[clients,embedded,test]"]
     subprocess.run(python, check=True)
-    subprocess.run(["apt-get", "install", "-qy", *PROGRAMS], check=True)
+    for command in (["update", "-q"], ["install", "-qy", *PROGRAMS]):
+        subprocess.run(["apt-get", *command], check=True)
 
 
 class Matrix:

@@ -16,7 +16,7 @@ import pytest
 from tests.clients.certificates import make_certificates
 from tests.clients.libraries import LIBRARIES, Boto3
 from tests.clients.port import Endpoint, S3Client, Unable
-from tests.clients.programs import PROGRAMS
+from tests.clients.programs import PROGRAMS, AwsCli
 from tests.support.client import Client
 from tests.support.process import ACCESS_KEY, SECRET_KEY, Gateway
 
@@ -24,12 +24,18 @@ CLIENTS: dict[str, type[S3Client]] = {made.name: made for made in (*PROGRAMS, *L
 HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = any(HERE.name in Path(argument.split("::")[0]).parts for argument in config.args)
     for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.slow)
-            # What clients' own code warns of is not ours to mend.
-            item.add_marker(pytest.mark.filterwarnings("ignore"))
+        if not item.path.is_relative_to(HERE):
+            continue
+        item.add_marker(pytest.mark.slow)
+        # What clients' own code warns of is not ours to mend.
+        item.add_marker(pytest.mark.filterwarnings("ignore"))
+        if not asked and f"[{AwsCli.name}]" in item.name:
+            # A minute of the whole suite's, which has ``tests/e2e/test_awscli.py``.
+            reason = f"{AwsCli.name} is slow to start: python -m tests.clients"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
