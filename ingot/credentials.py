@@ -33,6 +33,7 @@ from typing import Final
 
 from ingot.errors import ConfigError
 
+OWNERS_SAID_MAX: Final = 10  # of those whom no account is, in the log of a start
 FILE_NAME = "credentials.toml"
 FILE_BYTES_MAX = 4 * 1024 * 1024
 _KNOWN = ("access_key", "secret_key", "display_name", "id")
@@ -96,6 +97,22 @@ class CredentialStore:
     def by_id(self, id: str) -> Account | None:
         """The first account with a canonical id."""
         return self._by_id.get(id)
+
+    def check_owners(self, owners: Iterable[tuple[str, str]], logger: logging.Logger) -> None:
+        """Say which buckets no account owns; ``owners`` are names of buckets and canonical ids."""
+        lost: dict[str, list[str]] = {}
+        for bucket, id in owners:
+            if id and id not in self._by_id:
+                lost.setdefault(id, []).append(bucket)
+        for id, buckets in list(lost.items())[:OWNERS_SAID_MAX]:
+            logger.warning(
+                "no account has the canonical id %s, which owns %d bucket(s), %s among them: "
+                'an [[account]] table with id = "%s" gives access to them',
+                id,
+                len(buckets),
+                buckets[0],
+                id,
+            )
 
     @classmethod
     def load(

@@ -183,6 +183,9 @@ class Server:
         self, store: Store, accounts: Accounts, stack: contextlib.AsyncExitStack
     ) -> None:
         config = self.config
+        if isinstance(accounts, CredentialStore):
+            owned = ((bucket.name, bucket.config.owner) for bucket in store.buckets())
+            accounts.check_owners(owned, self.log)
         app = App(
             store,
             accounts,

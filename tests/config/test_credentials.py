@@ -141,6 +141,20 @@ def test_accounts_of_a_file_are_who_the_file_says(
     assert KEPT in caplog.text and "no account" in caplog.text
 
 
+def test_buckets_of_nobody_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = CredentialStore.load(str(tmp_path), write(tmp_path / "f", GOOD), {})
+    log = logging.getLogger("ingot.test")
+    store.check_owners([("mine", canonical_id("AKIAONE")), ("damaged", "")], log)
+    assert not caplog.text
+    lost = [(f"b{number}", canonical_id("AKIAGONE")) for number in range(3)]
+    store.check_owners([*lost, ("mine", canonical_id("AKIAONE"))], log)
+    [said] = caplog.messages
+    assert canonical_id("AKIAGONE") in said and "3 bucket(s), b0" in said
+    caplog.clear()
+    store.check_owners([(f"b{number}", f"{number:064x}") for number in range(99)], log)
+    assert len(caplog.messages) == 10
+
+
 def test_the_canonical_id_never_changes() -> None:
     """Buckets are owned by it: another derivation would orphan them."""
     assert canonical_id("AKIAROOT") == (
