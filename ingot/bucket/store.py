@@ -155,6 +155,10 @@ class Store:
                 raise _away(bucket)
         return found
 
+    def count_of(self, owner: str) -> int:
+        """How many buckets an owner has, of those whose configuration is there."""
+        return sum(bucket.config.owner == owner for bucket in self.tips.values())
+
     async def fetch_away(self) -> None:
         """Read what could not be read at the start: configurations, while the network was away.
         What it still cannot give is tried again by the next call."""

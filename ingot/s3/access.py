@@ -52,7 +52,7 @@ class Access:
         self.acls = Acls(accounts if isinstance(accounts, People) else None)
         self._accounts = accounts
         self._policies: Parsed[tuple[bytes, str], Policy] = Parsed(
-            lambda of: read(of[0], of[1], self.who)
+            lambda of: read(of[0], of[1], self.who), factor=72
         )
 
     def allows(

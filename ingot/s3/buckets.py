@@ -15,8 +15,9 @@ from ingot.bucket.model import (
     BucketConfig,
     BucketExists,
     BucketNotEmpty,
+    NoSuchBucket,
 )
-from ingot.limits import KIB
+from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, KIB
 from ingot.messages import Header, Response
 from ingot.s3 import acl, bucket_tagging, ownership
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
@@ -112,6 +113,7 @@ class BucketOperations:
             documents=documents,
         )
         try:
+            self._check_count(call)
             await self._store.create_bucket(call.bucket, config)
         except BucketExists as error:
             if error.owner != call.account.id:
@@ -120,6 +122,16 @@ class BucketOperations:
         location = b"/" + call.bucket.encode()
         arn = b"arn:aws:s3:::" + call.bucket.encode()
         return Response(200, [(b"Location", location), (b"x-amz-bucket-arn", arn)])
+
+    def _check_count(self, call: Call) -> None:
+        """TooManyBuckets; BucketExists comes first. Creations under way are not counted yet."""
+        if self._store.count_of(call.account.id) < BUCKETS_OF_ACCOUNT_MAX:
+            return
+        try:
+            standing = self._store.bucket(call.bucket)
+        except NoSuchBucket:
+            raise S3Error("TooManyBuckets") from None
+        raise BucketExists(standing.config.owner)
 
     def _check_again(self, call: Call, documents: dict[str, bytes]) -> None:
         """Raise unless creating a bucket again, by its owner, is to succeed. ``documents`` are what

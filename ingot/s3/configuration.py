@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ingot.bucket.model import Bucket, BucketConfig
-from ingot.limits import KIB, PARSED_DOCUMENTS_MAX
+from ingot.limits import KIB, PARSED_BYTES_MAX, PARSED_DOCUMENTS_MAX
 from ingot.messages import Header, Response
 from ingot.s3 import (
     acl,
@@ -186,20 +186,31 @@ class ConfigurationOperations:
 
 class Parsed(Generic[K, T]):
     """What documents say, by their bytes: read once, and not with every request. Belongs to one
-    server."""
+    server. ``factor``: bytes of memory at worst for a byte of a document, as measured; what is held
+    is bounded by these."""
 
-    def __init__(self, read: Callable[[K], T]) -> None:
+    def __init__(self, read: Callable[[K], T], factor: int = 6) -> None:
         self._read = read
+        self._factor = factor
         self._held: dict[K, T] = {}
+        self._left = PARSED_BYTES_MAX
 
     def __call__(self, document: K) -> T:
         found = self._held.get(document)
         if found is None:
             found = self._read(document)
-            if len(self._held) >= PARSED_DOCUMENTS_MAX:
-                del self._held[next(iter(self._held))]
+            self._left -= self._weight(document)
+            while self._held and (self._left < 0 or len(self._held) >= PARSED_DOCUMENTS_MAX):
+                oldest = next(iter(self._held))
+                self._left += self._weight(oldest)
+                del self._held[oldest]
             self._held[document] = found
         return found
+
+    def _weight(self, document: K) -> int:
+        own = document[0] if isinstance(document, tuple) else document
+        assert isinstance(own, bytes)
+        return self._factor * len(own)
 
 
 def document_of(bucket: Bucket, subject: Subject) -> bytes:

@@ -260,6 +260,7 @@ ERRORS: Mapping[str, tuple[int, str]] = MappingProxyType(
             "Check your key and signing method.",
         ),
         "SlowDown": (503, "Please reduce your request rate."),
+        "TooManyBuckets": (400, "You have attempted to create more buckets than allowed."),
         "UnexpectedContent": (400, "This request does not support content"),
         "UnresolvableGrantByEmailAddress": (
             400,

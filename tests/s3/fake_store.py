@@ -127,6 +127,9 @@ class FakeStore:
         self._fail()
         return [bucket for _, bucket in sorted(self.rows.items())]
 
+    def count_of(self, owner: str) -> int:
+        return sum(bucket.config.owner == owner for bucket in self.rows.values())
+
     async def create_bucket(self, name: str, config: BucketConfig) -> Bucket:
         self._fail()
         if name in self.rows:

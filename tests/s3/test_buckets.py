@@ -259,3 +259,17 @@ def test_a_bucket_whose_configuration_is_lost_says_so_to_its_owner(driver):
     assert head.status == 500 and "x-amz-bucket-region" not in head.headers
     assert driver.ask("PUT", "/bucket").code == "BucketAlreadyExists"
     assert driver.ask("GET", "/").texts("Buckets/Bucket/Name") == ["other"]
+
+
+def test_an_account_has_so_many_buckets(driver, monkeypatch):
+    monkeypatch.setattr("ingot.s3.buckets.BUCKETS_OF_ACCOUNT_MAX", 2)
+    driver.bucket("theirs", OTHER)
+    for name in ("one", "two"):
+        driver.bucket(name)
+    answer = driver.ask("PUT", "/three")
+    assert (answer.status, answer.code) == (400, "TooManyBuckets")
+    assert driver.ask("PUT", "/two").code == "BucketAlreadyOwnedByYou"
+    assert driver.ask("PUT", "/theirs").code == "BucketAlreadyExists"
+    driver.bucket("others", OTHER)
+    assert driver.ask("DELETE", "/one").status == 204
+    driver.bucket("three")

@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingot.limits import PARSED_BYTES_MAX
 from ingot.s3 import cors
 from ingot.s3.configuration import SUBJECTS, Parsed
 from ingot.s3.errors import S3Error
@@ -380,6 +381,22 @@ def test_documents_are_read_once(monkeypatch):
     for document in (b"a", b"a", b"b", b"a", b"c", b"a"):
         assert parsed(document) == document.upper()
     assert reads == [b"a", b"b", b"c", b"a"], "and a bounded number is held"
+
+
+def test_what_is_read_of_documents_is_bounded_in_bytes():
+    reads = []
+    parsed = Parsed(lambda of: reads.append(of) or of, factor=100)
+    large = PARSED_BYTES_MAX // 100
+    documents = [(b"a" * (large // 2), "a"), (b"b" * (large // 2), "b"), (b"c", "c")]
+    for document in (*documents, documents[1], documents[0], documents[2]):
+        parsed(document)
+    a, b, c = documents
+    assert reads == [a, b, c, a], "the oldest made room"
+    for _ in range(2):
+        parsed((b"d" * (2 * large), "d"))
+    assert len(reads) == 5, "and one by itself is held, whatever it weighs"
+    parsed(c)
+    assert len(reads) == 6
 
 
 TOKENS = st.text("abcXYZ-_019", min_size=1, max_size=8)
