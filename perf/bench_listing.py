@@ -37,6 +37,7 @@ from ingot.credentials import Account
 from ingot.http.body import NO_BODY
 from ingot.messages import Request, Response
 from ingot.registry.memory import MemoryRegistry
+from ingot.s3.access import Access
 from ingot.s3.call import Call
 from ingot.s3.listing import ListOperations
 from ingot.server import loop_factory
@@ -44,6 +45,7 @@ from ingot.testing import Gateway
 
 BUCKET = "perf"
 OWNER = Account("PERF", "secret", "0" * 64, "perf")
+NOBODY_ELSE = Access({})
 FOLDERS = 256
 WRITERS = 64
 
@@ -103,7 +105,7 @@ class Lister:
 
     def ask(self, name: str, **parameters: str) -> Coroutine[Any, Any, Response]:
         call = Call(Request("GET", b"/", [], {}, NO_BODY, "-", False), b"0", 0)
-        call.bucket, call.account = BUCKET, OWNER
+        call.bucket, call.account, call.access = BUCKET, OWNER, NOBODY_ELSE
         call.query = [(k.replace("_", "-").encode(), v.encode()) for k, v in parameters.items()]
         if name == "ListObjectsV2":
             call.query.append((b"list-type", b"2"))
