@@ -28,10 +28,11 @@ from ingot.bucket.model import (
     PreconditionFailed,
 )
 from ingot.bucket.mutation import Removal
-from ingot.bucket.reading import Found, Listed
+from ingot.bucket.reading import GROUPS_PER_TURN, Found, Listed
 from ingot.bucket.record import Record, decode_record
 from ingot.bucket.versions import NewState
 from ingot.errors import NotFound
+from ingot.limits import READ_MANY_BLOCKS
 from ingot.messages import Body
 from tests.support.world import CONFIG, World
 
@@ -507,3 +508,26 @@ async def test_a_bucket_without_versions_writes_no_leaf(world: World) -> None:
     made = list(world.log.blocks.values())[before:]
     assert not any(b"ingot/leaf@1" in block for block in made)
     assert BucketConfig("o", "O", 1, "r").versioning is None and CONFIG.versioning is None
+
+
+@pytest.mark.parametrize("delimiter", [b"", b"/"], ids=["keys", "groups"])
+async def test_a_listing_over_many_markers_leaves_others_their_turn(
+    world: World, delimiter: bytes
+) -> None:
+    await versioning(world, ENABLED)
+    bucket = world.store.bucket("b")
+    markers = [Removal(b"%04d/key" % n, None, NOW) for n in range(1000)]
+    await world.store.remove(bucket, markers)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    page = await world.store.page(world.store.bucket("b"), b"", delimiter, None, 10)
+    task.cancel()
+    assert not page.items and not page.truncated
+    assert turns >= 500 // (GROUPS_PER_TURN if delimiter else READ_MANY_BLOCKS)
