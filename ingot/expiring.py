@@ -35,6 +35,7 @@ from ingot.messages import Head
 from ingot.ports import Clock, Registry
 from ingot.s3 import lifecycle
 from ingot.s3.configuration import LIFECYCLE
+from ingot.s3.documents import in_turns
 from ingot.s3.lifecycle import Rule
 from ingot.s3.lifecycle_index import RuleIndex
 
@@ -134,7 +135,8 @@ class Expiring:
         if bucket.read_only:
             return
         document = bucket.config.documents[LIFECYCLE]
-        rules = [rule for rule in lifecycle.read(document) if rule.enabled]
+        read = await in_turns(lifecycle.read_in_steps(document))
+        rules = [rule for rule in read if rule.enabled]
         aborting = [rule for rule in rules if rule.abort_days is not None]
         others = [rule for rule in rules if _of_versions(rule)]
         if aborting:

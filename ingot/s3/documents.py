@@ -8,6 +8,8 @@ Called by the operations that take XML.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from typing import TypeVar, cast
 
 from ingot._speedups import digest
 from ingot.body.checksums import SIZES, one_shot
@@ -17,6 +19,8 @@ from ingot.s3.call import Call
 from ingot.s3.errors import S3Error
 from ingot.s3.payload import VerifiedBody
 from ingot.s3.xml import ELEMENTS_MAX, Element, parse_in_steps
+
+T = TypeVar("T")
 
 
 async def read_document(
@@ -36,15 +40,17 @@ async def read_document(
 
 
 async def parse_in_turns(body: bytes, root: str, elements_max: int = ELEMENTS_MAX) -> Element:
-    """As ``xml.parse``, for documents that may be long: others have their turn meanwhile."""
-    steps = parse_in_steps(body, root, elements_max)
+    """As ``xml.parse``, for documents that may be long."""
+    return await in_turns(parse_in_steps(body, root, elements_max))
+
+
+async def in_turns(steps: Generator[None, None, T]) -> T:
+    """What comes of steps between which others have their turn."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found = end.value
-            assert isinstance(found, Element)
-            return found
+            return cast("T", end.value)
         await asyncio.sleep(0)
 
 

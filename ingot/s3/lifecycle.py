@@ -11,7 +11,7 @@ A day ends at midnight UTC: what is to go after so many days goes at the first m
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -19,10 +19,11 @@ from urllib.parse import quote
 from ingot.s3.dates import http_date, iso, parse_date
 from ingot.s3.errors import S3Error
 from ingot.s3.tags import check_tags, tag_pairs
-from ingot.s3.xml import Element, boolean, document, element, malformed, parse
+from ingot.s3.xml import Element, at_once, boolean, document, element, malformed, parse_in_steps
 
 DAY_MS: Final = 86_400_000
 RULES_MAX: Final = 1000
+RULES_A_STEP: Final = 100
 ID_CHARS_MAX: Final = 255
 TAGS_MAX: Final = 10
 NEWER_MAX: Final = 100
@@ -92,14 +93,23 @@ def canonical(body: bytes) -> bytes:
 
 
 def read(body: bytes) -> tuple[Rule, ...]:
-    root = parse(body, _ROOT)
+    return at_once(read_in_steps(body))
+
+
+def read_in_steps(body: bytes) -> Generator[None, None, tuple[Rule, ...]]:
+    """As ``read``, which takes a thousand rules 60 ms; each step is some of them."""
+    root = yield from parse_in_steps(body, _ROOT)
     root.only(("Rule",))
     if not 1 <= len(root.children) <= RULES_MAX:
         raise malformed()
-    rules = tuple(map(_rule, root.children))
+    rules = []
+    for node in root.children:
+        rules.append(_rule(node))
+        if len(rules) % RULES_A_STEP == 0:
+            yield
     if len({rule.id for rule in rules}) != len(rules):
         raise _argument("Rule ID must be unique. Found same ID for more than one rule", "ID")
-    return rules
+    return tuple(rules)
 
 
 def _rule(node: Element) -> Rule:

@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar, cast
 from urllib.parse import quote_from_bytes
 from xml.parsers import expat
 
 from ingot.limits import ECHOED_CHARS_MAX, XML_DEPTH_MAX, XML_STEP_BYTES, XML_TAG_BYTES_MAX
 from ingot.s3.errors import S3Error
+
+T = TypeVar("T")
 
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 NAMESPACE: Final = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
@@ -114,7 +116,7 @@ class Element:
 
     def child(self, name: str) -> Element | None:
         """The only child of that name; MalformedXML when there are several."""
-        found = list(self.all(name))
+        found = [child for child in self.children if child.name == name]
         if len(found) > 1:
             raise malformed()
         return found[0] if found else None
@@ -126,8 +128,7 @@ class Element:
 
     def only(self, names: Iterable[str]) -> None:
         """MalformedXML when a child has another name."""
-        allowed = frozenset(names)
-        if any(child.name not in allowed for child in self.children):
+        if not {child.name for child in self.children}.issubset(names):
             raise malformed()
 
 
@@ -148,7 +149,9 @@ class _Builder:
         self.left -= 1
         if len(self.stack) >= XML_DEPTH_MAX or self.left < 0:
             raise malformed()
-        node = Element(_local(name), {_local(k): v for k, v in attributes.items()})
+        if attributes:
+            attributes = {_local(k): v for k, v in attributes.items()}
+        node = Element(_local(name), attributes)
         if self.stack:
             self.stack[-1].children.append(node)
         else:
@@ -176,14 +179,16 @@ def _local(name: str) -> str:
 
 def parse(body: bytes, root: str, elements_max: int = ELEMENTS_MAX) -> Element:
     """The document's root element, which must be called ``root``; MalformedXML otherwise."""
-    steps = parse_in_steps(body, root, elements_max)
+    return at_once(parse_in_steps(body, root, elements_max))
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """What comes of steps that are taken without a pause."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found = end.value
-            assert isinstance(found, Element)
-            return found
+            return cast("T", end.value)
 
 
 def parse_in_steps(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingot.limits import XML_STEP_BYTES
 from ingot.s3 import lifecycle
 from ingot.s3.errors import S3Error
 from ingot.s3.lifecycle import DAY_MS, Filter, Rule
@@ -312,3 +313,18 @@ def test_of_many_rules_few_are_looked_at():
     index = RuleIndex(rules)
     assert index.about(b"p007/key", {"t8": "x", "t9": "y"}) == [rules[8], rules[most + 7]]
     assert index.soonest_tagged == [Rule("", True, Filter(), days=1)]
+
+
+def test_a_document_of_many_rules_is_read_in_steps():
+    rules = [Rule(f"{n}", True, Filter(f"{n}/"), days=1) for n in range(lifecycle.RULES_MAX)]
+    document = lifecycle.write(rules)
+    steps = lifecycle.read_in_steps(document)
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            assert list(end.value) == rules
+            break
+        count += 1
+    assert count >= len(document) // XML_STEP_BYTES + len(rules) // lifecycle.RULES_A_STEP
