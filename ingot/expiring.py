@@ -30,6 +30,7 @@ from ingot.bucket.part import NoSuchUpload
 from ingot.bucket.reading import Listed
 from ingot.bucket.record import Record, decode_record
 from ingot.bucket.store import Store
+from ingot.bucket.watch import Watch
 from ingot.errors import IngotError
 from ingot.messages import Head
 from ingot.ports import Clock, Registry
@@ -71,7 +72,7 @@ class Expiring:
         self._first_s = min(limits.LIFECYCLE_FIRST_S, day_s / 10)
         self._every_s = day_s / limits.LIFECYCLE_ROUNDS_A_DAY
         self._log = log or logging.getLogger("ingot.lifecycle")
-        self._began = clock.now_ms(), clock.boottime()
+        self._watch = Watch(clock)
         self._now_ms = 0  # of the round that is made
         self._quiet: dict[bytes, tuple[Head, int]] = {}  # until when, if the head is still this one
 
@@ -120,9 +121,8 @@ class Expiring:
                 apart_ms // 1000,
             )
             return False
-        began_ms, began = self._began
-        moved_ms = self._now_ms - began_ms - round((self._clock.boottime() - began) * 1000)
-        if abs(moved_ms) > limits.LIFECYCLE_SKEW_MS:
+        moved_ms = self._watch.moved_ms(self._now_ms)
+        if abs(moved_ms) > limits.CLOCK_MOVED_MS_MAX:
             self._log.error(
                 "nothing is expired: the clock of this machine was moved by %d s since the gateway "
                 "started; if it is right now, start the gateway again",

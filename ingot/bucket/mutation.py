@@ -117,9 +117,10 @@ class StatedPut(Change):
 
 class Removal(Change):
     """A deletion at ``now_ms``: of the object, or of one version of it for good. ``bypass``: also
-    of one that governance retains. ``state`` is that of the delete marker, where one is made."""
+    of one that governance retains. ``state`` is that of the delete marker, where one is made.
+    ``locks_ms``: the time by which locks are judged."""
 
-    __slots__ = ("bypass", "now_ms", "plain", "state", "version")
+    __slots__ = ("bypass", "locks_ms", "now_ms", "plain", "state", "version")
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class Removal(Change):
         state: State | None = None,
     ) -> None:
         super().__init__(key, None, None, condition)
-        self.now_ms = now_ms
+        self.now_ms = self.locks_ms = now_ms
         self.version = version
         self.bypass = bypass
         self.state = state or State()
@@ -140,7 +141,7 @@ class Removal(Change):
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         if self.version is None:
             return histories.delete(self.key, self.now_ms, versioning, self.state)
-        return histories.remove(self.key, self.version, self.now_ms, self.bypass)
+        return histories.remove(self.key, self.version, self.locks_ms, self.bypass)
 
 
 class Expiry(Removal):

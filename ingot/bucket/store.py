@@ -57,6 +57,7 @@ from ingot.bucket.record import Record, cid_of, decode_record, encode_record
 from ingot.bucket.slices import StoredBody, Unwritten, parts_of, whole_chunks
 from ingot.bucket.uploads import Uploads
 from ingot.bucket.versions import NewState
+from ingot.bucket.watch import Watch
 from ingot.errors import Corruption, FormatError, IngotError, Missing, Unavailable, Unserved
 from ingot.messages import Body, BodyPosition, BodyStream, Cid
 from ingot.ports import Clock
@@ -117,6 +118,7 @@ class Store:
         self._ingest = ingest
         self._pins = pins
         self._clock = clock
+        self._watch = Watch(clock)
         self._read_pool = Pool(limits.READ_POOL_BUFFERS, limits.CHUNK_BYTES)
         self.uploads = Uploads(nodes, pipeline, pins, self._writable, self._all_there)
 
@@ -417,6 +419,8 @@ class Store:
     async def remove(self, bucket: Bucket, removals: Sequence[Removal]) -> list[Answer]:
         """Remove keys, or versions of them, in one commit. One answer each, in order."""
         self._writable(bucket)
+        for removal in removals:
+            removal.locks_ms = self._watch.past_ms(removal.now_ms)
         waiter = self._waiter()
         deadline = self.pipeline.deadline()
         self.pipeline.submit(Write(bucket.id, waiter, deadline, list(removals), []))
@@ -432,7 +436,7 @@ class Store:
         IsDeleteMarker, Locked, AclChanged."""
         self._writable(bucket)
         waiter = self._waiter()
-        changes: list[Change] = [Restating(key, version, new, now_ms)]
+        changes: list[Change] = [Restating(key, version, new, self._watch.past_ms(now_ms))]
         self.pipeline.submit(Write(bucket.id, waiter, self.pipeline.deadline(), changes, []))
         return _answer(await waiter)
 

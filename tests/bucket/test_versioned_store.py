@@ -31,6 +31,7 @@ from ingot.bucket.mutation import Removal
 from ingot.bucket.reading import GROUPS_PER_TURN, Found, Listed
 from ingot.bucket.record import Record, decode_record
 from ingot.bucket.versions import NewState
+from ingot.clock import SystemClock
 from ingot.errors import NotFound
 from ingot.limits import READ_MANY_BLOCKS
 from ingot.messages import Body
@@ -39,9 +40,16 @@ from tests.support.world import CONFIG, World
 NOW = 1_800_000_000_000
 
 
+class Then(SystemClock):
+    """Stands at the time that the tests speak of: retention does not end by a clock that jumps."""
+
+    def now_ms(self) -> int:
+        return NOW
+
+
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    made = await World().start()
+    made = await World(Then()).start()
     yield made
     await made.stop()
 

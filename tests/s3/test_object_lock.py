@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ingot.bucket.model import Locked, Outcome
+from ingot.bucket.mutation import Removal
+from ingot.bucket.versions import NewState
 from ingot.messages import Response
 from ingot.s3.dates import iso
 from tests.s3.driver import Answer
@@ -284,3 +287,27 @@ def test_lock_5_dates_in_other_forms(driver: StoreDriver) -> None:
         driver.put("k", b"x", **own)
         found = driver.ask("GET", "/bucket/k", "retention")
         assert found.text("RetainUntilDate") == "2090-01-01T00:00:00.000Z"
+
+
+def test_a_clock_that_is_moved_ends_no_retention(driver: StoreDriver) -> None:
+    """Only time that has passed: the wall clock is whose the machine is, or who sets its time."""
+    until = driver.clock.ms + 9 * DAY_MS
+    headers = {"x_amz_object_lock_mode": "COMPLIANCE"}
+    headers["x_amz_object_lock_retain_until_date"] = iso(until)
+    version = driver.put("kept", **headers).headers["x-amz-version-id"]
+    store = driver.world.store
+
+    def removed() -> object:
+        removal = Removal(b"kept", None, until + 1000, version)
+        return driver.run(store.remove(store.bucket("bucket"), [removal]))[0]
+
+    def unlocked() -> None:
+        new = NewState(retention=None)
+        driver.run(store.set_state(store.bucket("bucket"), b"kept", version, new, until + 1000))
+
+    assert isinstance(removed(), Locked)
+    with pytest.raises(Locked):
+        unlocked()
+    driver.clock.ms += 9 * DAY_MS + 1000
+    unlocked()
+    assert isinstance(removed(), Outcome)
