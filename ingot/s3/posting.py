@@ -11,7 +11,7 @@ them. A form without a signature is anybody's, and needs a bucket whose policy l
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_from_bytes, urlencode, urlsplit
 
 from ingot.accounts import judged
 from ingot.bucket.model import NoSuchBucket
@@ -26,7 +26,7 @@ from ingot.s3.headers import Index
 from ingot.s3.names import check_key
 from ingot.s3.sigv4 import CONTROLS, TOKEN, text
 from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT, read_tagging
-from ingot.s3.xml import DECLARATION, element, url_encode
+from ingot.s3.xml import DECLARATION, element
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -177,7 +177,9 @@ def _answer(call: Call, form: Form, stored: Response) -> Response:
             return Response(303, [(b"Location", location), *headers])
     host = request.index.get(b"host", b"").decode("latin-1")
     scheme = "https" if request.secure else "http"
-    location = f"{scheme}://{host}/{call.bucket}/{url_encode(call.key)}".encode("latin-1")
+    # Escaped in whole, slashes too, as S3 does here; it is the same place.
+    key = quote_from_bytes(call.key, "")
+    location = f"{scheme}://{host}/{call.bucket}/{key}".encode("latin-1")
     shown: list[Header] = [(b"Location", location), *headers]
     status = _STATUSES.get(form.fields.get("success_action_status", b""), 204)
     if status != 201:

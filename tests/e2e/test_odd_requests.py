@@ -43,7 +43,8 @@ def test_listings(raw, client, bucket, name, value):
         query = f"{kind}encoding-type=url&{name}={value}"
         answer = checked(raw.get(f"/{bucket}", query))
         assert answer.status == 200, answer
-        assert checked(raw.get(f"/{bucket}", f"{query}&delimiter=%2F&max-keys=1")).status == 200
+        more = "max-keys=1" if name == "delimiter" else "delimiter=%2F&max-keys=1"
+        assert checked(raw.get(f"/{bucket}", f"{query}&{more}")).status == 200
 
 
 def test_continuation_tokens_that_we_never_issued(raw, bucket, client):
