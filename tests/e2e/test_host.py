@@ -107,9 +107,9 @@ def test_a_revoked_key_and_a_store_that_is_away(gateway, people, monkeypatch):
 
     read()
     people.fails = True
-    assert refusal() == "SlowDown"
+    assert refusal() == "ServiceUnavailable"
     answer = raw.get("/mine/k")
-    assert (answer.status, answer.code) == (503, "SlowDown")
+    assert (answer.status, answer.code) == (503, "ServiceUnavailable")
     assert int(answer.headers["retry-after"]) >= 1
     people.fails = False
     read()
