@@ -84,6 +84,7 @@ def test_accounts_of_the_host(gateway, people, monkeypatch):
 
 
 def test_a_revoked_key_and_a_store_that_is_away(gateway, people, monkeypatch):
+    monkeypatch.setattr(accounts, "ACCOUNT_REFRESH_S", 0.0)  # nor asked about before its end
     monkeypatch.setattr(accounts, "ACCOUNT_LIFETIME_S", 0.0)  # over as soon as it was asked about
     raw = Client(gateway.url, ACCESS_KEY, SECRET_KEY)
     assert raw.get("/").status == 503, "what has run out is never believed"
