@@ -196,9 +196,15 @@ class Parsed(Generic[K, T]):
         self._left = PARSED_BYTES_MAX
 
     def __call__(self, document: K) -> T:
-        found = self._held.get(document)
-        if found is None:
-            found = self._read(document)
+        found = self.held(document)
+        return self.hold(document, self._read(document)) if found is None else found
+
+    def held(self, document: K) -> T | None:
+        return self._held.get(document)
+
+    def hold(self, document: K, found: T) -> T:
+        """Keep what was read of a document."""
+        if document not in self._held:
             self._left -= self._weight(document)
             while self._held and (self._left < 0 or len(self._held) >= PARSED_DOCUMENTS_MAX):
                 oldest = next(iter(self._held))

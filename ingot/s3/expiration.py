@@ -5,7 +5,7 @@ Called by the operations on objects, where the bucket has rules (``LIFECYCLE``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.bucket.model import Bucket
@@ -14,7 +14,9 @@ from ingot.bucket.record import Record
 from ingot.messages import Header
 from ingot.s3 import lifecycle
 from ingot.s3.configuration import LIFECYCLE, Parsed
+from ingot.s3.documents import in_turns
 from ingot.s3.lifecycle_index import RuleIndex
+from ingot.s3.xml import at_once
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -29,8 +31,8 @@ class Rules(NamedTuple):
     aborting: RuleIndex
 
 
-def _read(document: bytes) -> Rules:
-    rules = lifecycle.read(document)
+def _read_in_steps(document: bytes) -> Generator[None, None, Rules]:
+    rules = yield from lifecycle.read_in_steps(document)
     return Rules(
         RuleIndex(rule for rule in rules if rule.days is not None or rule.date_ms is not None),
         RuleIndex(rule for rule in rules if rule.abort_days is not None),
@@ -42,29 +44,45 @@ class Expirations:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._read = Parsed(_read)
+        self._parsed: Parsed[bytes, Rules] = Parsed(
+            lambda document: at_once(_read_in_steps(document))
+        )
 
-    def abort_headers(self, bucket: Bucket, upload: Upload) -> list[Header]:
-        """Of an open upload; none where no rule aborts it."""
+    async def rules(self, bucket: Bucket) -> Rules | None:
+        """The bucket's, None where it has none. Many take 60 ms to read, in which others have their
+        turn: so they are asked for before an object is looked at that has to stay."""
         document = bucket.config.documents.get(LIFECYCLE)
         if document is None:
+            return None
+        found = self._parsed.held(document)
+        if found is None:
+            found = self._parsed.hold(document, await in_turns(_read_in_steps(document)))
+        return found
+
+    async def abort_headers(self, bucket: Bucket, upload: Upload) -> list[Header]:
+        """Of an open upload; none where no rule aborts it."""
+        rules = await self.rules(bucket)
+        if rules is None:
             return []
-        rules = self._read(document).aborting.plain(upload.key)
-        return lifecycle.abort_headers(rules, upload.key, upload.created_ms)
+        about = rules.aborting.plain(upload.key)
+        return lifecycle.abort_headers(about, upload.key, upload.created_ms)
 
     async def headers(self, bucket: Bucket, record: Record) -> list[Header]:
         """Of a current version; none where no rule is about it. Its tags are looked up where a rule
         asks for them."""
-        document = bucket.config.documents.get(LIFECYCLE)
-        if document is None:
+        rules = await self.rules(bucket)
+        if rules is None:
             return []
-        index = self._read(document).expiring
         tags: Mapping[str, str] = {}
-        if index.asks_tags(record.key):
+        if rules.expiring.asks_tags(record.key):
             found = await self._store.look(self._store.bucket(bucket.name), record.key)
             tags = {} if found is None else found.state.tags
-        rules = index.about(record.key, tags)
-        value = lifecycle.expiration_header(
-            rules, record.key, record.body.size, record.created_ms, tags
-        )
-        return [] if value is None else [(_NAME, value)]
+        return expiration_headers(rules, record, tags)
+
+
+def expiration_headers(rules: Rules, record: Record, tags: Mapping[str, str]) -> list[Header]:
+    """As ``Expirations.headers``, of a version whose tags are known."""
+    about = rules.expiring.about(record.key, tags)
+    size, created_ms = record.body.size, record.created_ms
+    value = lifecycle.expiration_header(about, record.key, size, created_ms, tags)
+    return [] if value is None else [(_NAME, value)]

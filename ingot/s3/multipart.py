@@ -107,7 +107,7 @@ class MultipartOperations:
             response.headers.append((b"x-amz-checksum-algorithm", algorithm.upper().encode()))
             response.headers.append((CHECKSUM_TYPE, kind.encode()))
         response.headers += encryption_headers(upload.headers)
-        response.headers += self._expirations.abort_headers(bucket, upload)
+        response.headers += await self._expirations.abort_headers(bucket, upload)
         return response
 
     async def upload_part(self, call: Call) -> Response:

@@ -27,7 +27,7 @@ from ingot.s3.call import (
 )
 from ingot.s3.deleting import why_refused
 from ingot.s3.errors import S3Error
-from ingot.s3.expiration import Expirations
+from ingot.s3.expiration import Expirations, expiration_headers
 from ingot.s3.headers import (
     WriteHeaders,
     check_overrides,
@@ -118,6 +118,9 @@ class ObjectOperations:
         if call.query and call.account is ANONYMOUS:
             check_overrides(call.query)
         bucket = open_bucket(self._store, call)
+        rules = None
+        if not bucket.config.plain and call.parameter(b"versionId") is None:
+            rules = await self._expirations.rules(bucket)
         found = await find_object(self._store, bucket, call)
         record = found.record
         versions = version_headers(bucket, found.version)
@@ -128,8 +131,8 @@ class ObjectOperations:
         headers = object_headers(record) + versions
         if found.state:
             headers += state_headers(visible(call, bucket, found.state))
-        if not bucket.config.plain and call.parameter(b"versionId") is None:
-            headers += await self._expirations.headers(bucket, record)
+        if rules is not None:
+            headers += expiration_headers(rules, record, found.state.tags)
         if call.query:
             headers = override_headers(headers, call.query)
         status, start, stop = _selection(call, record)

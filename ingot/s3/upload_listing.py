@@ -103,7 +103,7 @@ class UploadListOperations:
                 + "".join([_part_entry(upload, number, part) for number, part in parts]),
             )
         )
-        response.headers += self._expirations.abort_headers(bucket, upload)
+        response.headers += await self._expirations.abort_headers(bucket, upload)
         return response
 
 

@@ -648,3 +648,32 @@ def test_life_3_clients_are_told() -> None:
             driver.world.store.set_state(driver.world.store.bucket("bucket"), b"a", None, tags, 0)
         )
         assert 'rule-id="tagged"' in driver.ask("GET", "/bucket/a").headers["x-amz-expiration"]
+
+
+def test_life_3_a_get_among_many_rules_looks_at_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And reads neither the rules nor the object's tags again."""
+    tagged = [Rule(f"{n}", True, Filter(tags=((f"t{n}", "x"),)), days=5) for n in range(999)]
+    document = lifecycle.write([*tagged, Rule("all", True, Filter("a"), days=9)]).decode()
+    fits, reads = [], []
+    filter_fits, read = Filter.fits, lifecycle.read_in_steps
+
+    def count_fits(about: Filter, *args: Any) -> bool:
+        fits.append(about)
+        return filter_fits(about, *args)
+
+    def count_reads(document: bytes) -> Any:
+        reads.append(document)
+        return read(document)
+
+    with StoreDriver() as driver:
+        driver.bucket()
+        assert put(driver, "lifecycle", document).status == 200
+        monkeypatch.setattr(Filter, "fits", count_fits)
+        monkeypatch.setattr(lifecycle, "read_in_steps", count_reads)
+        tags = {"x-amz-tagging": "t7=x&t8=y"}
+        assert driver.ask("PUT", "/bucket/a", headers=tags, body=b"1").status == 200
+        del fits[:]
+        for _ in range(3):
+            answer = driver.ask("GET", "/bucket/a")
+            assert 'rule-id="7"' in answer.headers["x-amz-expiration"]
+        assert len(fits) == 3 * 2 and len(reads) == 1
