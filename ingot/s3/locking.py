@@ -163,14 +163,16 @@ def judge_of_write(
     """What gives ``state`` the default retention that the bucket has at the commit, where it has no
     other, and refuses a public ACL that the bucket wants none of by then. None where it could do
     neither: a bucket without versions has no retention."""
-    given = state or State()
-    public = given.acl is not None and acl.is_public(given.acl.grants)
-    if bucket.config.versioning is None and not public:
+    grants = None if state is None or state.acl is None else state.acl.grants
+    if grants is not None and not acl.is_public(grants):
+        grants = None
+    if grants is None and bucket.config.versioning is None:
         return None
+    given = state or State()
 
     def judge(config: BucketConfig) -> State:
-        if public and given.acl is not None:
-            call.access.acls.check_public(config, given.acl.grants)
+        if grants is not None:
+            call.access.acls.check_public(config, grants)
         document = config.documents.get(OBJECT_LOCK)
         if document is None or given.retention is not None:
             return given
