@@ -184,7 +184,9 @@ class Server:
     ) -> None:
         config = self.config
         if isinstance(accounts, CredentialStore):
-            owned = ((bucket.name, bucket.config.owner) for bucket in store.buckets())
+            # Whose a bucket is, whose configuration is in the network, may not be known yet.
+            known = [bucket for _, bucket in sorted(store.tips.items()) if not bucket.away]
+            owned = [(bucket.name, bucket.config.owner) for bucket in known]
             accounts.check_owners(owned, self.log)
         app = App(
             store,

@@ -284,6 +284,13 @@ def _(world: World) -> Answer:
     return world.ask("GET", "/", "max-buckets=0")
 
 
+@case("TooManyBuckets")
+def _(world: World) -> Answer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingot.s3.buckets.BUCKETS_OF_ACCOUNT_MAX", 1)
+        return world.ask("PUT", "/one-more")
+
+
 @case("InvalidURI")
 def _(world: World) -> Answer:
     return world.raw(b"GET /bucket/%zz HTTP/1.1\r\nHost: x\r\n\r\n")
