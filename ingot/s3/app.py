@@ -108,7 +108,7 @@ class App:
             self._access = AuthorizedAccess(named, authorizer)
         self._cross_origin = CrossOrigin(store)
         self._handlers: dict[str, Handler] = {}
-        expirations = Expirations(store)
+        expirations = Expirations()
         objects = ObjectOperations(store, clock, expirations)
         for group in (
             objects,

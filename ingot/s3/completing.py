@@ -143,7 +143,7 @@ class CompleteOperations:
             response = _answer(call, done)
             response.headers += outcome_headers(outcome) + encryption_headers(record.headers)
             if not bucket.config.plain:
-                response.headers += await self._expirations.headers(bucket, record)
+                response.headers += await self._expirations.headers(bucket, record, state)
             return response
         raise Unavailable("the parts of the upload are being replaced again and again")
 
@@ -157,7 +157,7 @@ class CompleteOperations:
             return []
         headers = version_headers(bucket, found.version)
         headers += encryption_headers(found.record.headers)
-        return headers + await self._expirations.headers(bucket, found.record)
+        return headers + await self._expirations.headers(bucket, found.record, found.state)
 
     async def _choose(
         self, bucket: Bucket, upload: Upload, wanted: Sequence[Wanted]

@@ -137,7 +137,7 @@ class CopyOperations:
         response.headers += source_headers(source_bucket, of_source)
         response.headers += encryption_headers(record.headers)
         if not bucket.config.plain:
-            response.headers += await self._expirations.headers(bucket, record)
+            response.headers += await self._expirations.headers(bucket, record, state)
         return response
 
     def _record(self, call: Call, found: Record, written: WriteHeaders, replaces: bool) -> Record:

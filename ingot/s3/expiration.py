@@ -6,8 +6,9 @@ Called by the operations on objects, where the bucket has rules (``LIFECYCLE``).
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from ingot.bucket.leaf import State
 from ingot.bucket.model import Bucket
 from ingot.bucket.part import Upload
 from ingot.bucket.record import Record
@@ -17,9 +18,6 @@ from ingot.s3.configuration import LIFECYCLE, Parsed
 from ingot.s3.documents import in_turns
 from ingot.s3.lifecycle_index import RuleIndex
 from ingot.s3.xml import at_once
-
-if TYPE_CHECKING:
-    from ingot.bucket.store import Store
 
 _NAME: Final = b"x-amz-expiration"
 
@@ -42,8 +40,7 @@ def _read_in_steps(document: bytes) -> Generator[None, None, Rules]:
 class Expirations:
     """The rules of all buckets. Belongs to one server."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._parsed: Parsed[bytes, Rules] = Parsed(
             lambda document: at_once(_read_in_steps(document))
         )
@@ -67,17 +64,13 @@ class Expirations:
         about = rules.aborting.plain(upload.key)
         return lifecycle.abort_headers(about, upload.key, upload.created_ms)
 
-    async def headers(self, bucket: Bucket, record: Record) -> list[Header]:
-        """Of a current version; none where no rule is about it. Its tags are looked up where a rule
-        asks for them."""
+    async def headers(self, bucket: Bucket, record: Record, state: State | None) -> list[Header]:
+        """Of a version that became the current one with that state; none where no rule is about
+        it."""
         rules = await self.rules(bucket)
         if rules is None:
             return []
-        tags: Mapping[str, str] = {}
-        if rules.expiring.asks_tags(record.key):
-            found = await self._store.look(self._store.bucket(bucket.name), record.key)
-            tags = {} if found is None else found.state.tags
-        return expiration_headers(rules, record, tags)
+        return expiration_headers(rules, record, {} if state is None else state.tags)
 
 
 def expiration_headers(rules: Rules, record: Record, tags: Mapping[str, str]) -> list[Header]:

@@ -108,7 +108,7 @@ class ObjectOperations:
             headers += outcome_headers(outcome)
         headers += encryption_headers(record.headers)
         if not bucket.config.plain:
-            headers += await self._expirations.headers(bucket, record)
+            headers += await self._expirations.headers(bucket, record, state)
         return Response(200, headers)
 
     async def get(self, call: Call) -> Response:

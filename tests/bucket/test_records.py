@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -11,6 +10,7 @@ import pytest
 from ingot.bucket.record import Record, decode_record
 from ingot.errors import Corruption
 from ingot.messages import Body, Cid
+from tests.support.turns import counted_turns
 from tests.support.world import NODE_CACHE_BYTES, World
 
 COUNT = 10  # the log in memory reads three together
@@ -69,20 +69,11 @@ async def test_nodes_that_must_be_waited_for_are_announced_together(world: World
 
 async def test_others_get_their_turn(world: World) -> None:
     cids = await page(world)
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(other())
     seen = []
-    async for blocks in world.store.records(cids):
-        assert len(blocks) < COUNT
-        seen.append(turns)
-    task.cancel()
+    async with counted_turns() as turns:
+        async for blocks in world.store.records(cids):
+            assert len(blocks) < COUNT
+            seen.append(turns.count)
     assert seen == sorted(set(seen)), "a turn between any two parts"
 
 

@@ -35,6 +35,7 @@ from ingot.clock import SystemClock
 from ingot.errors import NotFound
 from ingot.limits import READ_MANY_BLOCKS
 from ingot.messages import Body
+from tests.support.turns import counted_turns
 from tests.support.world import CONFIG, World
 
 NOW = 1_800_000_000_000
@@ -526,16 +527,7 @@ async def test_a_listing_over_many_markers_leaves_others_their_turn(
     bucket = world.store.bucket("b")
     markers = [Removal(b"%04d/key" % n, None, NOW) for n in range(1000)]
     await world.store.remove(bucket, markers)
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    page = await world.store.page(world.store.bucket("b"), b"", delimiter, None, 10)
-    task.cancel()
+    async with counted_turns() as turns:
+        page = await world.store.page(world.store.bucket("b"), b"", delimiter, None, 10)
     assert not page.items and not page.truncated
-    assert turns >= 500 // (GROUPS_PER_TURN if delimiter else READ_MANY_BLOCKS)
+    assert turns.count >= 500 // (GROUPS_PER_TURN if delimiter else READ_MANY_BLOCKS)

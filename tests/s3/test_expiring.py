@@ -31,6 +31,7 @@ from ingot.testing import Gateway
 from tests.e2e.conftest import make_client
 from tests.s3.store_driver import StoreDriver
 from tests.s3.test_configuration import put
+from tests.support.turns import counted_turns
 from tests.support.world import CONFIG, World
 
 MIDNIGHT = 1_800_057_600_000  # and a midnight it is
@@ -184,18 +185,9 @@ async def test_many_rules_leave_others_their_turn(case: Case) -> None:
     await case.rules(*(Rule(f"{n}", True, Filter(), days=100) for n in range(rules)))
     for n in range(objects):
         await case.put(f"{n}", 5)
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    assert await case.expiring.round() == Round()
-    task.cancel()
-    assert turns >= rules * objects // limits.LIFECYCLE_STEPS_PER_TURN
+    async with counted_turns() as turns:
+        assert await case.expiring.round() == Round()
+    assert turns.count >= rules * objects // limits.LIFECYCLE_STEPS_PER_TURN
 
 
 async def test_uploads(case: Case) -> None:
