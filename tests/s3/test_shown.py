@@ -134,3 +134,13 @@ def test_mpu_1_an_upload_says_when_it_is_aborted(driver: StoreDriver) -> None:
         assert answer.headers["x-amz-abort-rule-id"] == "50%25 %C3%A4"
         assert answer.headers["x-amz-abort-date"] == http_date(day * lifecycle.DAY_MS)
     assert "x-amz-abort-date" not in driver.ask("POST", "/bucket/k", "uploads").headers
+
+
+def test_life_3_writes_are_told_by_the_tags_they_stored(driver: StoreDriver) -> None:
+    put_rules(driver, [Rule("tagged", True, Filter(tags=(("k", "v"),)), days=2)])
+    answers = [driver.put("a", x_amz_tagging="k=v")]
+    answers.append(driver.ask("PUT", "/bucket/b", headers={"x-amz-copy-source": "/bucket/a"}))
+    answers += upload(driver, "c", x_amz_tagging="k=v")[2:]
+    for answer in answers:
+        assert 'rule-id="tagged"' in answer.headers[EXPIRATION]
+    assert EXPIRATION not in driver.put("a", x_amz_tagging="k=w").headers
