@@ -448,7 +448,10 @@ class Connection(Answering):
 
     async def _refuse(self, kind: str, detail: str) -> None:
         self._shared.counters.bad_requests += 1
-        await self._send_last(self._refusal(self._shared.bad_request(kind, detail)))
+        response = self._shared.bad_request(kind, detail)
+        if kind == "SlowDown":
+            response.headers.append((b"Retry-After", b"1"))
+        await self._send_last(self._refusal(response))
 
     async def _send_last(self, answer: bytes) -> None:
         """An answer after which the connection ends, gently."""

@@ -21,6 +21,7 @@ from ingot.s3.xml import error_document
 
 SAY_EVERY_MS: Final = 1000
 HEAD_TOO_LARGE: Final = "RequestHeaderSectionTooLarge"
+ALLOWED: Final[Header] = (b"Allow", b"GET, HEAD, PUT, POST, DELETE, OPTIONS")
 
 
 class AccessEntry(NamedTuple):
@@ -147,11 +148,15 @@ class Answers:
         return Response(error.status, headers, document)
 
     def bad_request(self, kind: str, detail: str) -> Response:
-        """The answer to what is no request: ``kind`` is an error code, ``detail`` says why."""
+        """The answer to what is no request: ``kind`` is an error code, ``detail`` says why. The
+        words of the code are S3's, ours stand beside them."""
         request_id = self.next_id()
-        error = S3Error(kind if kind in ERRORS else "BadRequest", detail or None)
-        if kind == HEAD_TOO_LARGE:  # S3's own words, and ours beside them
-            allowed = str(HEADER_BYTES_MAX)
-            error = S3Error(kind, MaxSizeAllowed=allowed, additionalMessage=detail)
+        elements = {}
+        if kind == HEAD_TOO_LARGE:
+            elements["MaxSizeAllowed"] = str(HEADER_BYTES_MAX)
+        if detail and kind != "InternalError":
+            elements["additionalMessage"] = detail
+        error = S3Error(kind if kind in ERRORS else "BadRequest", headers=(), **elements)
+        headers = [XML, ALLOWED] if error.status == 405 else [XML]
         body = error_document(error, "/", request_id.decode(), self._host_id)
-        return self.complete(Response(error.status, [XML], body, close=True), request_id)
+        return self.complete(Response(error.status, headers, body, close=True), request_id)

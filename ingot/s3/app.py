@@ -40,11 +40,18 @@ from ingot.s3.multipart import MultipartOperations
 from ingot.s3.names import split_query, split_target
 from ingot.s3.object_tagging import ObjectTaggingOperations
 from ingot.s3.objects import ObjectOperations
-from ingot.s3.operations import OPERATIONS, REFUSED, Operation
+from ingot.s3.operations import OPERATIONS, REFUSED, SERVICE, Operation
 from ingot.s3.ownership import ENFORCED
 from ingot.s3.policy_operations import PolicyOperations
 from ingot.s3.posting import PostOperations
-from ingot.s3.route import PLAIN_OBJECT, PREFLIGHT, UNROUTED, not_implemented, resolve
+from ingot.s3.route import (
+    PLAIN_OBJECT,
+    PREFLIGHT,
+    UNROUTED,
+    method_not_allowed,
+    not_implemented,
+    resolve,
+)
 from ingot.s3.upload_listing import UploadListOperations
 from ingot.s3.versioning import VersioningOperations
 
@@ -201,6 +208,8 @@ class App:
         account = passed.account
         if account is None:
             # A request for nothing that could be granted may hear so without a signature.
+            if refused is not None and not call.bucket and call.request.method == "POST":
+                raise method_not_allowed("POST", SERVICE)
             if refused is not None and refused.status == ERRORS["MethodNotAllowed"][0]:
                 raise refused
             if refused is not None or operation.kind == REFUSED or operation.name in OF_ACCOUNTS:

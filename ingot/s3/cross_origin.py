@@ -13,6 +13,7 @@ from ingot.bucket.model import NoSuchBucket
 from ingot.errors import IngotError
 from ingot.messages import Response
 from ingot.s3 import cors
+from ingot.s3.answers import ALLOWED
 from ingot.s3.call import Call
 from ingot.s3.configuration import CORS, Parsed
 from ingot.s3.preflight import Question, answer
@@ -31,6 +32,8 @@ class CrossOrigin:
     async def preflight(self, call: Call) -> Response:
         """Asked without credentials, and answered to anybody: so nobody hears by it whether there
         is such a bucket."""
+        if call.request.target == b"*":  # about the server as a whole; no browser asks this
+            return Response(200, [ALLOWED])
         question = Question(call.request)
         try:
             rules = self._rules(call.bucket)

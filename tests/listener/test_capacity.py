@@ -26,12 +26,14 @@ async def busy(host: Host, server: HttpServer, site: Site, count: int) -> list[C
 
 
 async def test_over_the_cap_the_answer_is_slow_down(host: Host) -> None:
+    """HTTP-7."""
     site = Site()
     server = await host.serve(site, connections_max=3, linger_stall_s=0.1)
     clients = await busy(host, server, site, 3)
     over = await host.connect(server)
     answer = await over.answer()
     assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
+    assert answer.headers[b"retry-after"] == b"1"
     assert await over.ended() == b""
     site.gate.set()
     for client in clients:

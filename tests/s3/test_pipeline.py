@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ingot.errors import Corruption, LeaseLost, RequestError, Unavailable
 from ingot.messages import Request
-from tests.s3.driver import HOST, OTHER, OWNER, Driver
+from ingot.s3.errors import ERRORS
+from tests.s3.driver import HOST, OTHER, OWNER, Answer, Driver
 from tests.s3.fake_store import FakeBody
 
 
@@ -191,14 +192,37 @@ def test_a_flood_of_refusals_is_counted_and_not_told_one_by_one(driver, caplog):
 
 
 def test_what_is_no_request_is_answered_in_xml():
+    """XML-1: in S3's words, with ours beside them."""
     driver = Driver()
-    response = driver.app.bad_request("RequestHeaderSectionTooLarge", "too much")
-    assert response.status == 400 and response.close
-    assert b"<Code>RequestHeaderSectionTooLarge</Code><Message>Your request" in response.body
-    assert b"<additionalMessage>too much</additionalMessage>" in response.body
-    response = driver.app.bad_request("BadRequest", "no header line")
-    assert b"<Code>BadRequest</Code><Message>no header line</Message>" in response.body
-    assert driver.app.bad_request("Nonsense", "").status == 400
+    for kind, message in (
+        ("RequestHeaderSectionTooLarge", ERRORS["RequestHeaderSectionTooLarge"][1]),
+        ("BadRequest", "An error occurred when parsing the HTTP request."),
+        ("MethodNotAllowed", "The specified method is not allowed against this resource."),
+        ("Nonsense", "An error occurred when parsing the HTTP request."),
+    ):
+        response = driver.app.bad_request(kind, "too much")
+        answer = Answer(response)
+        assert response.close and answer.status == (405 if kind == "MethodNotAllowed" else 400)
+        assert ("allow" in answer.headers) == (kind == "MethodNotAllowed")
+        assert answer.code == (kind if kind in ERRORS else "BadRequest")
+        assert answer.xml.findtext("Message") == message
+        assert answer.xml.findtext("additionalMessage") == "too much"
+    failed = Answer(driver.app.bad_request("InternalError", "internal error"))
+    assert failed.xml.find("additionalMessage") is None
+
+
+def test_http_5_options_of_the_server_as_a_whole(driver):
+    request = Request("OPTIONS", b"*", [(b"host", b"s3.test")], {}, FakeBody(b""), "-", False)
+    answer = driver.send(request)
+    assert (answer.status, answer.body) == (200, b"") and "GET" in answer.headers["allow"]
+
+
+def test_a_query_api_is_not_served(driver):
+    """``POST /`` is how IAM and STS are asked."""
+    body, kind = b"Action=ListUsers", {"content-type": "application/x-www-form-urlencoded"}
+    assert driver.ask("POST", "/", headers=kind, body=body).status == 501
+    answer = driver.ask("POST", "/", headers=kind, body=body, account=None)
+    assert (answer.status, answer.code) == (405, "MethodNotAllowed")
 
 
 TARGETS = st.one_of(
