@@ -118,9 +118,10 @@ class StatedPut(Change):
 class Removal(Change):
     """A deletion at ``now_ms``: of the object, or of one version of it for good. ``bypass``: also
     of one that governance retains. ``state`` is that of the delete marker, where one is made.
-    ``locks_ms``: the time by which locks are judged."""
+    ``locks_ms``: the time by which locks are judged. ``condition`` is about what is to go: where
+    that is a version, it is kept as ``of_version``."""
 
-    __slots__ = ("bypass", "locks_ms", "now_ms", "plain", "state", "version")
+    __slots__ = ("bypass", "locks_ms", "now_ms", "of_version", "plain", "state", "version")
 
     def __init__(
         self,
@@ -131,7 +132,8 @@ class Removal(Change):
         bypass: bool = False,
         state: State | None = None,
     ) -> None:
-        super().__init__(key, None, None, condition)
+        super().__init__(key, None, None, condition if version is None else None)
+        self.of_version = None if version is None else condition
         self.now_ms = self.locks_ms = now_ms
         self.version = version
         self.bypass = bypass
@@ -141,7 +143,7 @@ class Removal(Change):
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         if self.version is None:
             return histories.delete(self.key, self.now_ms, versioning, self.state)
-        return histories.remove(self.key, self.version, self.locks_ms, self.bypass)
+        return histories.remove(self.key, self.version, self.locks_ms, self.bypass, self.of_version)
 
 
 class Expiry(Removal):

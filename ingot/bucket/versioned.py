@@ -39,7 +39,7 @@ from ingot.errors import Corruption, Missing, NotFound, Unavailable
 from ingot.messages import Body, Cid
 
 if TYPE_CHECKING:
-    from ingot.bucket.model import Bucket
+    from ingot.bucket.model import Bucket, Condition
     from ingot.bucket.mutation import Change
 
 SCAN_VERSIONS = 8  # of a tree at a time, in search of one that this batch has not removed
@@ -212,10 +212,12 @@ class Histories:
 
     def etag(self, key: bytes) -> str | None:
         """Of the current version of a key that was taken up; None for a delete marker."""
-        current = self._keys[key].current
-        if current is None:
+        return self._etag_of(self._keys[key].current)
+
+    def _etag_of(self, version: Version | None) -> str | None:
+        if version is None:
             return None
-        fact = self.written.fact(current.record)
+        fact = self.written.fact(version.record)
         return None if fact.marker else fact.etag
 
     def close(self) -> list[tuple[bytes, Cid | None]]:
@@ -312,10 +314,15 @@ class Histories:
         if alone and history.older.newest() is not None:
             raise PreconditionFailed("that it is the only version")
 
-    def remove(self, key: bytes, version: str, now_ms: int, bypass: bool) -> Outcome:
-        """Remove one version for good; that it is not there is success. Locked."""
-        id = None if version == NULL_VERSION else version
-        removed = self._keys[key].remove(id, self._judge(now_ms, bypass))
+    def remove(
+        self, key: bytes, version: str, now_ms: int, bypass: bool, condition: Condition | None
+    ) -> Outcome:
+        """Remove one version for good; that it is not there is success, unless the condition wants
+        it. PreconditionFailed, NotFound, Locked."""
+        history, id = self._keys[key], None if version == NULL_VERSION else version
+        if condition is not None:
+            condition.check(self._etag_of(history.find(id)))
+        removed = history.remove(id, self._judge(now_ms, bypass))
         marker = removed is not None and self.written.fact(removed.record).marker
         return Outcome(version, marker)
 

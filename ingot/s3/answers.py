@@ -111,7 +111,7 @@ class Answers:
         bucket = asked.bucket
         if isinstance(error, NoSuchBucket) and error.args:
             bucket = str(error.args[0])  # a copy's source may be another one
-        refused = translate(error, bucket, asked.key.decode("utf-8", "replace"))
+        refused = translate(error, bucket, asked.key.decode("utf-8", "replace"), asked.method)
         if refused.status == 500:
             known = isinstance(error, IngotError)
             self._log.error(

@@ -11,6 +11,7 @@ from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_object, modified, open_bucket, xml_response
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import checksum_texts, checksum_type, part_sums
+from ingot.s3.listing import INTEGER_MAX, parse_limit
 from ingot.s3.versioning import version_headers
 from ingot.s3.xml import boolean, document, element
 
@@ -22,7 +23,6 @@ MAX_PARTS: Final = b"x-amz-max-parts"
 MARKER: Final = b"x-amz-part-number-marker"
 NAMES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 PARTS_A_PAGE: Final = 1000
-_NUMBER_DIGITS_MAX: Final = 9
 
 
 class AttributeOperations:
@@ -37,8 +37,9 @@ class AttributeOperations:
     async def get(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
         wanted = _wanted(call)
-        most = min(_number(call, MAX_PARTS, PARTS_A_PAGE), PARTS_A_PAGE)
-        after = _number(call, MARKER, 0)
+        index = call.request.index
+        most = parse_limit(index.get(MAX_PARTS, b""), "max-parts", PARTS_A_PAGE)
+        after = parse_limit(index.get(MARKER, b"0"), "part-number-marker", INTEGER_MAX)
         found = await find_object(self._store, bucket, call)
         record = found.record
         texts: dict[str, Callable[[], str]] = {
@@ -75,20 +76,6 @@ def _wanted(call: Call) -> set[str]:
     return names
 
 
-def _number(call: Call, name: bytes, default: int) -> int:
-    value = call.request.index.get(name)
-    if value is None:
-        return default
-    if not (value.isdigit() and len(value) <= _NUMBER_DIGITS_MAX):
-        raise S3Error(
-            "InvalidArgument",
-            f"{name.decode()} must be a number that is not negative",
-            ArgumentName=name.decode(),
-            ArgumentValue=value.decode("latin-1"),
-        )
-    return int(value)
-
-
 def _checksum(record: Record) -> str:
     texts = "".join(
         element(f"Checksum{name.upper()}", value) for name, value in checksum_texts(record)
@@ -108,6 +95,7 @@ def _parts(record: Record, most: int, after: int) -> str:
     if not part_sums(record, 0):
         return f"<ObjectParts>{shown}</ObjectParts>"
     last = min(after + most, count)
+    more = most > 0 and last < count
     parts = []
     for index in range(after, last):
         sums = ""
@@ -118,5 +106,5 @@ def _parts(record: Record, most: int, after: int) -> str:
     return (
         f"<ObjectParts>{shown}<PartNumberMarker>{after}</PartNumberMarker>"
         f"<NextPartNumberMarker>{last}</NextPartNumberMarker><MaxParts>{most}</MaxParts>"
-        f"<IsTruncated>{boolean(last < count)}</IsTruncated>{''.join(parts)}</ObjectParts>"
+        f"<IsTruncated>{boolean(more)}</IsTruncated>{''.join(parts)}</ObjectParts>"
     )

@@ -242,7 +242,7 @@ def no_such_version(key: bytes, version: str) -> S3Error:
     if not version_is_well_formed(version):
         return S3Error(
             "InvalidArgument",
-            "Invalid version id specified",
+            "Invalid version id specified" if version else "Version id cannot be the empty string",
             ArgumentName="versionId",
             ArgumentValue=version,
         )

@@ -43,6 +43,7 @@ from ingot.s3.headers import (
     ALGORITHMS,
     OWN_STORED,
     REDIRECT_STORED,
+    STORAGE_CLASS,
     WriteHeaders,
     checksum_texts,
     checksum_type,
@@ -105,7 +106,7 @@ class CopyOperations:
         if found.body.size > PUT_BYTES_MAX:
             raise S3Error("InvalidRequest", TOO_LARGE)
         changes = replaces or retags or written.encrypted or algorithm is not None
-        changes = changes or REDIRECT_STORED in written.headers
+        changes = changes or REDIRECT_STORED in written.headers or STORAGE_CLASS in index
         if not changes and (source.bucket, source.key) == (call.bucket, call.key):
             if source.version is None and bucket.config.versioning is None:
                 raise S3Error("InvalidRequest", TO_ITSELF)

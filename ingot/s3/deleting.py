@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ingot.bucket.model import Bucket, Condition, Outcome, PreconditionFailed
+from ingot.bucket.model import Bucket, Condition, NoSuchVersion, Outcome, PreconditionFailed
 from ingot.bucket.mutation import Removal
 from ingot.errors import IngotError, NotFound, Unavailable
 from ingot.limits import CHECKED_KEYS_PER_TURN, JUDGED_TRIES
@@ -28,6 +28,7 @@ from ingot.s3.names import check_key
 from ingot.s3.xml import Element, document, element, malformed
 
 if TYPE_CHECKING:
+    from ingot.bucket.record import Record
     from ingot.bucket.store import Store
 
 ENTRIES_MAX: Final = 1000
@@ -118,13 +119,20 @@ class DeleteOperations:
         action = "DeleteObject" + ("Version" if entry.version else "")
         await call.access.learn(self._store, call, bucket, key, entry.version, action)
         require(call, bucket, action, key)
-        if entry.version is not None:
-            return None
         asked = conditions.delete_conditions(entry.etag, entry.modified, entry.size)
         if asked is None:
             return None
-        found = await self._store.find(bucket, key) if asked.looks else None
+        looks = asked.looks
+        found = await found_by(self._store, bucket, key, entry.version) if looks else None
         return conditions.for_delete(asked, found)
+
+
+async def found_by(store: Store, bucket: Bucket, key: bytes, version: str | None) -> Record | None:
+    """What a delete would remove: the object, or the version, which may be a delete marker."""
+    if version is None:
+        return await store.find(bucket, key)
+    found = await store.look(bucket, key, version)
+    return None if found is None else found.record
 
 
 async def why_refused(
@@ -132,10 +140,12 @@ async def why_refused(
 ) -> IngotError:
     """What the client hears of a refused delete: a delete marker is no object that If-Match could
     mean, but it is not nothing either."""
-    if removal.condition is not None and type(refusal) is NotFound:
-        found = await store.look(bucket, removal.key)
+    if type(refusal) is NotFound:
+        found = await store.look(bucket, removal.key, removal.version)
         if found is not None and found.record.delete_marker:
             return PreconditionFailed("If-Match")
+        if removal.version is not None:
+            return NoSuchVersion(removal.version)
     return refusal
 
 

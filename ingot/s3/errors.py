@@ -301,8 +301,9 @@ def retry_after(seconds: int) -> Header:
     return (b"Retry-After", b"%d" % max(1, seconds))
 
 
-def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:
-    """What the client is told about ``error``; ``bucket`` and ``key`` fill the elements it names.
+def translate(error: BaseException, bucket: str = "", key: str = "", method: str = "") -> S3Error:
+    """What the client is told about ``error``; the request's ``bucket``, ``key`` and ``method``
+    fill the elements it names.
 
     Anything unknown is InternalError, and so is Corruption: the client learns no more than that,
     and the caller logs the error itself.
@@ -319,7 +320,10 @@ def translate(error: BaseException, bucket: str = "", key: str = "") -> S3Error:
         return S3Error("NoSuchKey", Key=key)
     if isinstance(error, IsDeleteMarker):
         marker = ((b"x-amz-delete-marker", b"true"), (b"x-amz-version-id", error.version.encode()))
-        return S3Error("MethodNotAllowed", headers=marker, ResourceType="DeleteMarker")
+        headers = (*marker, (b"Allow", b"DELETE"))
+        return S3Error(
+            "MethodNotAllowed", headers=headers, Method=method, ResourceType="DeleteMarker"
+        )
     if isinstance(error, Locked):
         return S3Error("AccessDenied", "Access Denied because object protected by object lock.")
     if isinstance(error, PreconditionFailed):

@@ -55,9 +55,11 @@ _SHOWN: Final = {
     REDIRECT_STORED: REDIRECT,
     **{name.decode(): shown for name, shown in _CONTENT.items()},
 }
+STORAGE_CLASS: Final = b"x-amz-storage-class"
 LOCK_MODE: Final = b"x-amz-object-lock-mode"
 LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
 LOCK_HOLD: Final = b"x-amz-object-lock-legal-hold"
+NO_DATE: Final = "The retain until date must be provided in ISO 8601 format"
 NO_LOCK: Final = "Bucket is missing Object Lock Configuration"
 
 
@@ -112,7 +114,7 @@ _CUSTOMER_KEYS: Final = tuple(
     for suffix in (b"algorithm", b"key", b"key-md5")
 )
 _CHECKS: Final[dict[bytes, Callable[[bytes, bytes], None]]] = {
-    b"x-amz-storage-class": _check_storage_class,
+    STORAGE_CLASS: _check_storage_class,
     TAGGING: _pass,
     SSE: _check_sse,
     b"x-amz-server-side-encryption-aws-kms-key-id": _refuse,
@@ -224,6 +226,8 @@ def _read_lock(index: Index, now_ms: int) -> tuple[Retention | None, bool | None
     if mode is not None and mode not in (b"GOVERNANCE", b"COMPLIANCE"):
         raise _bad_lock("Unknown wormMode directive.", LOCK_MODE, mode)
     if date is not None:
+        if not _lock_seconds(date):
+            raise _bad_lock(NO_DATE, LOCK_DATE, date)
         if _lock_seconds(date) * 1000 <= now_ms:
             raise _bad_lock("The retain until date must be in the future!", LOCK_DATE, date)
     if hold is not None and hold not in (b"ON", b"OFF"):
@@ -235,7 +239,7 @@ def _read_lock(index: Index, now_ms: int) -> tuple[Retention | None, bool | None
 
 
 def _lock_seconds(date: bytes) -> int:
-    """Unix seconds of a time in ISO 8601; 0, which is over, for anything else."""
+    """Unix seconds of a time in ISO 8601; 0 for anything else."""
     until = parse_date(date.decode("latin-1")) if date[:4].isdigit() else None
     return until or 0
 

@@ -25,7 +25,7 @@ from ingot.s3.call import (
     open_again,
     open_bucket,
 )
-from ingot.s3.deleting import why_refused
+from ingot.s3.deleting import found_by, why_refused
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations, expiration_headers
 from ingot.s3.headers import (
@@ -138,8 +138,8 @@ class ObjectOperations:
         status, start, stop = _selection(call, record)
         if status == 206:
             headers.append((b"Content-Range", content_range(start, stop, record.body.size)))
-            if record.parts and call.parameter(b"partNumber") is not None:
-                headers.append((b"x-amz-mp-parts-count", b"%d" % len(record.parts)))
+        if call.query and record.parts and call.parameter(b"partNumber") is not None:
+            headers.append((b"x-amz-mp-parts-count", b"%d" % len(record.parts)))
         if index.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED" and b"range" not in index:
             headers += _checksums(call, record, stop - start)
         if request.method == "HEAD":
@@ -167,8 +167,8 @@ class ObjectOperations:
         bucket = open_bucket(self._store, call)
         version = asked_version(call)
         condition: Condition | None = None
-        if asked is not None and version is None:
-            found = await self._store.find(bucket, call.key) if asked.looks else None
+        if asked is not None:
+            found = await found_by(self._store, bucket, call.key, version) if asked.looks else None
             condition = conditions.for_delete(asked, found)
             bucket = await open_again(self._store, call, bucket)
         bypass = version is not None and bypasses(call, bucket, call.key)
@@ -201,7 +201,7 @@ def _selection(call: Call, record: Record) -> tuple[int, int, int]:
                 "InvalidRequest", "Cannot specify both Range header and partNumber query parameter"
             )
         start, stop = part_range(part, size, record.parts)
-        return (206 if size else 200), start, stop
+        return (206 if start < stop else 200), start, stop  # no Content-Range says "no byte"
     if header is not None:
         wanted = parse_range(header, size)
         if wanted is not None:

@@ -276,8 +276,8 @@ class FakeStore:
         held = self.objects[self.newest(bucket).name]
         answers: list[Exception | Outcome | None] = []
         for removal in removals:
-            key, condition = removal.key, removal.condition
-            current = held.get(key)
+            key, condition = removal.key, removal.condition or removal.of_version
+            current = held.get(key) if removal.version in (None, NULL_VERSION) else None
             try:
                 if condition is not None:
                     condition.check(None if current is None else current.etag)

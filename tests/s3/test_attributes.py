@@ -89,7 +89,23 @@ def test_attr_2_parts(driver: StoreDriver) -> None:
     assert [each["PartNumber"] for each in rest["Parts"]] == [3] and not rest["IsTruncated"]
     beyond = client.get_object_attributes(**asked, PartNumberMarker=9)["ObjectParts"]
     assert "Parts" not in beyond and not beyond["IsTruncated"]
-    assert attributes(driver, "ObjectParts", x_amz_max_parts="x").code == "InvalidArgument"
+    none = client.get_object_attributes(**asked, MaxParts=0)["ObjectParts"]
+    assert "Parts" not in none and not none["IsTruncated"], "a client would ask for ever"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("x", "Provided {} not an integer or within integer range"),
+        ("-1", "Argument {} must be an integer between 0 and 2147483647"),
+    ],
+)
+def test_attr_2_bad_numbers(driver: StoreDriver, value: str, text: str) -> None:
+    driver.put("k")
+    for name in ("max-parts", "part-number-marker"):
+        answer = attributes(driver, "ObjectParts", **{f"x-amz-{name}": value})
+        assert answer.code == "InvalidArgument"
+        assert answer.xml.findtext("Message") == text.format(name)
 
 
 @pytest.mark.parametrize("names", [[], ["sha1"]])

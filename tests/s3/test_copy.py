@@ -64,6 +64,8 @@ def test_copy_3_onto_itself(driver):
         {"x_amz_tagging_directive": "REPLACE"},
         {"x_amz_server_side_encryption": "AES256"},
         {"x_amz_checksum_algorithm": "CRC64NVME"},
+        {"x_amz_website_redirect_location": "/elsewhere"},
+        {"x_amz_storage_class": "STANDARD"},  # the one that it has: how "aws s3 cp" renews objects
     ]
     for headers in changes:
         assert copy(driver, target="/bucket/a", **headers).status == 200

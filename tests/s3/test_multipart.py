@@ -1006,6 +1006,18 @@ def test_get_5_reads_of_parts(driver):
     assert "x-amz-mp-parts-count" not in driver.ask("GET", "/bucket/key").headers
 
 
+def test_get_5_an_empty_part_has_no_range(driver):
+    upload = create(driver)
+    for number, data in ((1, PART), (2, b"")):
+        part(driver, upload, number, data)
+    complete(driver, upload, (1, etag(PART)), (2, etag(b"")))
+    for method in ("GET", "HEAD"):
+        answer = driver.ask(method, "/bucket/key", "partNumber=2")
+        assert (answer.status, answer.length) == (200, 0)
+        assert "content-range" not in answer.headers
+        assert answer.headers["x-amz-mp-parts-count"] == "2"
+
+
 def test_get_3_ranges_over_parts(driver):
     upload = create(driver)
     part(driver, upload, 1, PART)

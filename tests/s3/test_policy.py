@@ -867,6 +867,40 @@ def test_pol_3_tags_of_the_object():
         assert answer.texts("Error/Key") == ["b", "none"]
 
 
+def test_vst_5_a_version_that_is_named_needs_another_right():
+    """Each of these with ``versionId``, "null" too, and in an entry of DeleteObjects."""
+    with StoreDriver() as driver:
+        driver.bucket()
+        driver.put("key")
+        attributes = {"x-amz-object-attributes": "ETag"}
+        tagging = b"<Tagging><TagSet></TagSet></Tagging>"
+        asked = (
+            ("GET", "", "GetObject", "GetObjectVersion", {}, b""),
+            ("HEAD", "", "GetObject", "GetObjectVersion", {}, b""),
+            ("GET", "attributes&", *(f"GetObject{v}Attributes" for v in ("", "Version")))
+            + (attributes, b""),
+            ("GET", "acl&", "GetObjectAcl", "GetObjectVersionAcl", {}, b""),
+            ("GET", "tagging&", "GetObjectTagging", "GetObjectVersionTagging", {}, b""),
+            ("PUT", "tagging&", "PutObjectTagging", "PutObjectVersionTagging", {}, tagging),
+            ("DELETE", "tagging&", "DeleteObjectTagging", "DeleteObjectVersionTagging", {}, b""),
+            ("DELETE", "", "DeleteObject", "DeleteObjectVersion", {}, b""),
+        )
+        for method, query, plain, of_version, headers, body in asked:
+            for granted, named in ((plain, False), (of_version, True)):
+                set_policy(driver, allow(granted))
+                for versioned in (not named, named):
+                    what = query + ("versionId=null" if versioned else "")
+                    answer = driver.ask(
+                        method, "/bucket/key", what.rstrip("&"), headers, body, OTHER
+                    )
+                    assert (answer.status == 403) is (versioned is not named), (granted, what)
+                driver.put("key")
+        set_policy(driver, allow("DeleteObject"))
+        entry = "<Object><Key>key</Key><VersionId>null</VersionId></Object>"
+        answer = put_delete(driver, f"<Delete>{entry}</Delete>", OTHER)
+        assert answer.texts("Error/Code") == ["AccessDenied"]
+
+
 def test_pol_3_the_version_is_the_one_that_is_acted_on():
     """In the query, of a copy's source, or of an entry of DeleteObjects."""
     enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"

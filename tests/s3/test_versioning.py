@@ -149,6 +149,8 @@ def test_get_8_markers_and_absent_versions(driver: StoreDriver) -> None:
     assert driver.ask("GET", "/bucket/k").code == "NoSuchKey"
     assert driver.ask("GET", "/bucket/k", f"versionId={ABSENT}").code == "NoSuchVersion"
     assert driver.ask("GET", "/bucket/k", "versionId=bad_id").code == "InvalidArgument"
+    empty = driver.ask("GET", "/bucket/k", "versionId=")
+    assert empty.xml.findtext("Message") == "Version id cannot be the empty string"
     never = driver.ask("GET", "/bucket/never")
     assert never.headers["x-amz-delete-marker"] == "false"
 
@@ -183,6 +185,51 @@ def test_del_2_only_the_current_version_is_considered(driver: StoreDriver) -> No
     assert driver.ask("DELETE", "/bucket/k", headers={"if-match": "*"}).status == 412, "DEL-2"
     created = driver.ask("PUT", "/bucket/k", headers={"if-none-match": "*"}, body=b"new")
     assert created.status == 200, "PUT-8: a marker counts as absent"
+
+
+@pytest.mark.parametrize("spelling", ["header", "entry"])
+def test_del_2_a_condition_is_about_the_version_that_is_named(
+    driver: StoreDriver, spelling: str
+) -> None:
+    """Of a version that is named it decides, whatever is current."""
+    enable(driver)
+    old, new = put(driver, "k", b"old"), put(driver, "k", b"newer")
+    etags = [driver.ask("GET", "/bucket/k", f"versionId={id}").headers["etag"] for id in (old, new)]
+    marker = driver.ask("DELETE", "/bucket/k").headers["x-amz-version-id"]
+
+    def delete(id: str, etag: str | None = None, size: int | None = None) -> str:
+        """The code of the refusal, "" for success."""
+        if spelling == "header":
+            headers = {} if etag is None else {"if-match": etag}
+            headers |= {} if size is None else {"x-amz-if-match-size": str(size)}
+            answer = driver.ask("DELETE", "/bucket/k", f"versionId={id}", headers)
+            return "" if answer.status == 204 else answer.code
+        entry: dict[str, Any] = {"Key": "k", "VersionId": id}
+        entry |= {} if etag is None else {"ETag": etag}
+        entry |= {} if size is None else {"Size": size}
+        answer = driver.client().delete_objects(Bucket="bucket", Delete={"Objects": [entry]})
+        return str(answer["Errors"][0]["Code"]) if "Errors" in answer else ""
+
+    refused = [
+        *(delete(old, etags[1]), delete(old, size=5), delete(old, etags[0], size=5)),
+        *(delete(marker, "*"), delete(marker, size=0)),
+    ]
+    assert refused == ["PreconditionFailed"] * 5
+    assert delete(ABSENT, etags[0]) == "NoSuchVersion" and delete(ABSENT, size=3) == ""
+    assert [each[2] for each in versions(driver)] == [marker, new, old]
+    assert (delete(old, etags[0], size=3), delete(new, "*")) == ("", "")
+    assert [each[2] for each in versions(driver)] == [marker]
+
+
+def test_del_2_of_the_null_version_is_decided_at_the_commit(driver: StoreDriver) -> None:
+    etag = driver.put("k", b"old").headers["etag"]
+    condition = {"if-match": etag}
+    _, refused = driver.together(
+        lambda: driver.ask("PUT", "/bucket/k", body=b"new"),
+        lambda: driver.ask("DELETE", "/bucket/k", "versionId=null", condition),
+    )
+    assert refused.code == "PreconditionFailed"
+    assert driver.ask("GET", "/bucket/k").body == b"new"
 
 
 def test_del_3_entries_with_versions(driver: StoreDriver) -> None:
@@ -364,6 +411,10 @@ def test_tag_2_each_version_has_its_tags(driver: StoreDriver) -> None:
     with pytest.raises(ClientError) as refused:
         client.put_object_tagging(Tagging=set_, Bucket="bucket", Key="k", VersionId=marker)
     assert refused.value.response["Error"]["Code"] == "MethodNotAllowed"
+    for query in ("tagging", f"tagging&versionId={marker}"):
+        answer = driver.ask("DELETE", "/bucket/k", query)
+        assert (answer.status, answer.headers["allow"]) == (405, "DELETE")
+        assert answer.xml.findtext("Method") == "DELETE"
     assert len(versions(driver)) == 3
 
 
