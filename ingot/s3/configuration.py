@@ -78,7 +78,6 @@ SUBJECTS: Final = {
         "DeleteBucketTagging",
         bucket_tagging.canonical,
         "NoSuchTagSet",
-        checksum_required=True,
         put_status=204,
     ),
     b"cors": Subject(

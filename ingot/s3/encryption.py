@@ -1,7 +1,8 @@
 """A bucket's default encryption: kept, and given back. Pure.
 
 ingot takes AES256, the provider's own keys, as the name for "as stored here", and nothing else: a
-client that asked for keys of a key service must not believe that it got them.
+client that asked for keys of a key service must not believe that it got them. Nor are there keys of
+customers (SSE-C), so a document may block them or not.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 from ingot.s3.errors import S3Error
-from ingot.s3.xml import boolean, document, malformed, parse
+from ingot.s3.xml import Element, boolean, document, malformed, parse
 
 _ROOT: Final = "ServerSideEncryptionConfiguration"
 _DEFAULT: Final = "ApplyServerSideEncryptionByDefault"
+_BLOCKED: Final = "BlockedEncryptionTypes"
 _SERVICE: Final = ("aws:kms", "aws:kms:dsse")
 _NO_KEY: Final = (
     "a KMSMasterKeyID is not applicable if the default sse algorithm is not aws:kms or aws:kms:dsse"
@@ -26,12 +28,23 @@ def canonical(body: bytes) -> bytes:
     rule = root.child("Rule")
     if rule is None:
         raise malformed()
-    if rule.child("BlockedEncryptionTypes") is not None:
-        raise S3Error("NotImplemented", "BlockedEncryptionTypes is not implemented")
-    rule.only((_DEFAULT, "BucketKeyEnabled"))
-    default = rule.child(_DEFAULT)
-    if default is None:
+    rule.only((_DEFAULT, "BucketKeyEnabled", _BLOCKED))
+    default, blocked = rule.child(_DEFAULT), rule.child(_BLOCKED)
+    if default is not None:
+        _check_default(default)
+    elif blocked is None:
         raise malformed()
+    keyed = (rule.value("BucketKeyEnabled") or "false").strip().lower()
+    if keyed not in ("true", "false"):
+        raise malformed()
+    return document(
+        _ROOT,
+        f"<Rule><{_DEFAULT}><SSEAlgorithm>AES256</SSEAlgorithm></{_DEFAULT}>"
+        f"<BucketKeyEnabled>{boolean(keyed == 'true')}</BucketKeyEnabled>{_kept(blocked)}</Rule>",
+    )
+
+
+def _check_default(default: Element) -> None:
     default.only(("SSEAlgorithm", "KMSMasterKeyID"))
     algorithm = (default.value("SSEAlgorithm") or "").strip()
     if algorithm in _SERVICE:
@@ -40,11 +53,14 @@ def canonical(body: bytes) -> bytes:
         raise malformed()
     if default.child("KMSMasterKeyID") is not None:
         raise S3Error("InvalidArgument", _NO_KEY, ArgumentName=_DEFAULT)
-    keyed = (rule.value("BucketKeyEnabled") or "false").strip().lower()
-    if keyed not in ("true", "false"):
+
+
+def _kept(blocked: Element | None) -> str:
+    """``BlockedEncryptionTypes`` as it is given back."""
+    if blocked is None:
+        return ""
+    blocked.only(("EncryptionType",))
+    if [child.text.strip() for child in blocked.children] not in (["NONE"], ["SSE-C"]):
         raise malformed()
-    return document(
-        _ROOT,
-        f"<Rule><{_DEFAULT}><SSEAlgorithm>AES256</SSEAlgorithm></{_DEFAULT}>"
-        f"<BucketKeyEnabled>{boolean(keyed == 'true')}</BucketKeyEnabled></Rule>",
-    )
+    kind = blocked.children[0].text.strip()
+    return f"<{_BLOCKED}><EncryptionType>{kind}</EncryptionType></{_BLOCKED}>"

@@ -139,6 +139,40 @@ def test_buckets_say_their_region(raw: Client, gateway: Gateway, bucket: str) ->
     assert ElementTree.fromstring(answer.body).findtext("Region") == gateway.region
 
 
+SPELLED = {"ETag", "Last-Modified", "Accept-Ranges", "Content-Type", "Content-Length", "Date"}
+SPELLED |= {"Server", "Content-Range", "Cache-Control", "Location", "Allow"}
+
+
+def test_header_names_have_one_spelling(raw: Client, bucket: str) -> None:
+    """HTTP-9: S3's own are in lower case; some clients look for others as they are known."""
+    seen = set()
+    for method, path, query, body, more in (
+        ("PUT", f"/{bucket}/k", "", b"abc", {"x-amz-meta-A": "1", "cache-control": "no-cache"}),
+        ("GET", f"/{bucket}/k", "", b"", {}),
+        ("GET", f"/{bucket}/k", "", b"", {"range": "bytes=0-1"}),
+        ("HEAD", f"/{bucket}/k", "", b"", {"x-amz-checksum-mode": "ENABLED"}),
+        ("HEAD", f"/{bucket}", "", b"", {}),
+        ("GET", f"/{bucket}", "", b"", {}),
+        ("PATCH", f"/{bucket}/k", "", b"", {}),
+        ("DELETE", f"/{bucket}/k", "", b"", {}),
+    ):
+        raw.connection.request(method, path, body, raw.sign(method, path, query, more))
+        response = raw.connection.getresponse()
+        response.read()
+        names = {name for name, _ in response.getheaders()}
+        assert {"x-amz-request-id", "x-amz-id-2", "Date", "Server"} <= names
+        seen |= {name for name in names if not name.startswith("x-amz-")}
+        assert all(name == name.lower() for name in names if name.lower().startswith("x-amz-"))
+    assert "ETag" in seen and seen <= SPELLED
+
+
+def test_http_11_who_pays_is_nobodys_affair(raw: Client, bucket: str) -> None:
+    payer = {"x-amz-request-payer": "requester"}
+    for method, path in (("PUT", f"/{bucket}/k"), ("GET", f"/{bucket}/k"), ("GET", f"/{bucket}")):
+        answer = raw.request(method, path, b"", payer)
+        assert answer.status == 200 and "x-amz-request-charged" not in answer.headers
+
+
 def test_times_have_one_form(raw: Client, client: Any, bucket: str) -> None:
     raw.put(f"/{bucket}/k", b"x")
     shown = texts(raw.get(f"/{bucket}"), "./Contents/LastModified")

@@ -100,6 +100,7 @@ def test_http_10(lines: list[bytes], framing: Framing) -> None:
     ],
 )
 def test_absolute_targets_become_paths(target: bytes, host: bytes, origin: bytes) -> None:
+    """HTTP-5."""
     request, _ = parse(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host))
     assert request.target == origin
 
@@ -179,6 +180,7 @@ def test_methods_this_layer_does_not_know_reach_the_handler() -> None:
     ],
 )
 def test_bad_requests(head: bytes) -> None:
+    """HTTP-4: what two servers could read in two ways, among others."""
     with pytest.raises(HeadError) as caught:
         parse(head)
     assert caught.value.kind == "BadRequest"
@@ -204,6 +206,7 @@ def test_other_codings_are_not_implemented(coding: bytes) -> None:
     ],
 )
 def test_methods_that_nobody_serves(line: bytes) -> None:
+    """HTTP-5."""
     with pytest.raises(HeadError) as caught:
         parse(get(start=line))
     assert caught.value.kind == "MethodNotAllowed"

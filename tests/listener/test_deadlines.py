@@ -1,4 +1,4 @@
-"""Slow peers: every wait ends, with an answer where one is due. Deadlines are shrunken."""
+"""Slow peers (HTTP-6): every wait ends, with an answer where one is due. Deadlines are shrunken."""
 
 from __future__ import annotations
 

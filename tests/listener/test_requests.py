@@ -1,4 +1,5 @@
-"""Requests over real sockets: reuse, pipelining, any split, old clients, and what is no request."""
+"""Requests over real sockets: reuse, pipelining, any split, old clients (HTTP-1), and what is no
+request (HTTP-4)."""
 
 from __future__ import annotations
 
@@ -226,7 +227,8 @@ SMUGGLED = [
 
 @pytest.mark.parametrize("wire", SMUGGLED)
 async def test_nothing_can_be_smuggled(host: Host, wire: bytes) -> None:
-    """One refusal, the connection ends, and the bytes behind are never taken for a request."""
+    """HTTP-4: one refusal, the connection ends, and the bytes behind are never taken for a
+    request."""
     site = Site()
     client = await host.connect(await host.serve(site))
     await client.send(wire + request(b"GET", b"/hello?smuggled"))

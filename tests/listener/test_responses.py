@@ -1,4 +1,5 @@
-"""Responses: framing, streams, back pressure, and what a client sees when something breaks."""
+"""Responses: framing, streams, back pressure, and what a client sees when something breaks
+(HTTP-6)."""
 
 from __future__ import annotations
 

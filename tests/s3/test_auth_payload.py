@@ -9,6 +9,7 @@ import io
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import pytest
@@ -30,6 +31,7 @@ from tests.s3.auth_signing import (
     authenticator,
     checksum,
     frame,
+    presign,
     request,
     run,
     sign_by_hand,
@@ -459,6 +461,55 @@ def test_chk_5_no_trailer_announced_is_legal() -> None:
     body = verified(framed, framed_headers(DATA, framed))
     assert body.algorithms == ("crc64nvme",)
     assert upload(body) == DATA
+
+
+@pytest.mark.parametrize("keyword", [UNSIGNED, SIGNED + b"-TRAILER"])
+@pytest.mark.parametrize("algorithm", sorted(CHECKSUMS))
+def test_chk_8_every_algorithm_comes_in_trailers(algorithm: str, keyword: bytes) -> None:
+    """SDKs differ in which one they take, and whether they sign it."""
+    name = f"x-amz-checksum-{algorithm}".encode()
+    for data, code in ((DATA, ""), (b"other", "BadDigest")):
+        trailers = [(name, checksum(algorithm, data).encode())]
+        try:
+            if keyword == UNSIGNED:
+                framed = frame(chunks_of(DATA), trailers=trailers)
+                headers = framed_headers(DATA, framed, x_amz_trailer=name)
+                headers[SDK] = algorithm.upper().encode()
+                assert upload(verified(framed, headers)) == DATA
+            else:
+                assert signed_upload(DATA, trailers) == DATA
+        except S3Error as error:
+            assert error.code == code
+        else:
+            assert not code
+
+
+# -- presigned URLs -------------------------------------------------------------------------------
+def presigned_upload(query: str, headers: Headers, data: bytes = DATA) -> VerifiedBody:
+    given = presign("PUT", f"http://h.test/b/k{query}")
+    body = MemoryBody([data], len(data) if b"content-length" in headers else None)
+    given = request("PUT", given.target, [*given.headers, *headers.items()], body)
+    return VerifiedBody(given, authenticator().authenticate(given, NOW_MS, streaming=True))
+
+
+LENGTH = {b"content-length": b"%d" % len(DATA)}
+
+
+def test_pre_7_a_presigned_put_has_a_length() -> None:
+    assert upload(presigned_upload("", LENGTH)) == DATA
+    with pytest.raises(S3Error) as error:
+        presigned_upload("", {})
+    assert (error.value.code, error.value.status) == ("MissingContentLength", 411)
+
+
+def test_pre_10_a_checksum_in_the_url_is_one_of_the_body() -> None:
+    """aws-sdk-js signs that of an empty body into the URLs that it makes; S3 refuses it too."""
+    query = "?x-amz-sdk-checksum-algorithm=CRC32&x-amz-checksum-crc32="
+    right = quote(checksum("crc32", DATA), safe="")
+    assert upload(presigned_upload(query + right, LENGTH)) == DATA
+    with pytest.raises(S3Error) as error:
+        upload(presigned_upload(query + "AAAAAA%3D%3D", LENGTH))
+    assert error.value.code == "BadDigest"
 
 
 # -- boto3 as the client --------------------------------------------------------------------------

@@ -184,6 +184,42 @@ def test_can_6_values_are_bytes_as_received_and_the_list_is_taken_verbatim() -> 
         accepted(sign_by_hand("PUT", b"/b/k", headers, b"x-amz-meta-a;" + AMZ + b";host"))
 
 
+@pytest.mark.parametrize("host", [b"127.0.0.1:9000", b"[::1]:80", b"S3.Example.com", b"b.h:443"])
+def test_can_7_the_host_is_signed_as_sent(host: bytes) -> None:
+    headers = [(b"host", host), *base_headers()[1:]]
+    accepted(sign_by_hand("GET", b"/b", headers, b"host;" + AMZ))
+    other = dict(headers) | {b"host": host.lower().rpartition(b":")[0]}
+    with pytest.raises(S3Error) as error:
+        accepted(sign_by_hand("GET", b"/b", headers, b"host;" + AMZ, values=other))
+    assert error.value.code == "SignatureDoesNotMatch"
+
+
+def test_can_8_what_other_sdks_sign_besides() -> None:
+    """aws-sdk-go-v2 signs headers of connections and of its own attempts, over a body that it does
+    not hash (CAN-10)."""
+    more = [
+        (b"accept-encoding", b"identity"),
+        (b"amz-sdk-invocation-id", b"2f1c5ae0-8f8c-4c3f-9f35-6f3a6a1c2b11"),
+        (b"amz-sdk-request", b"attempt=1; max=10"),
+        (b"content-length", b"5"),
+    ]
+    headers = [*base_headers(), *more]
+    names = b";".join(sorted(name for name, _ in headers))
+    found = accepted(sign_by_hand("PUT", b"/b/k?x-id=PutObject", headers, names, query=QUERY_ID))
+    assert found.payload.mode == "unsigned"
+    for name, _ in more:
+        edited = change(
+            sign_by_hand("PUT", b"/b/k?x-id=PutObject", headers, names, query=QUERY_ID),
+            (name, b"6"),
+        )
+        with pytest.raises(S3Error) as error:
+            accepted(edited)
+        assert error.value.code == "SignatureDoesNotMatch"
+
+
+QUERY_ID = b"x-id=PutObject"
+
+
 def test_can_9_trace_and_expect_need_not_be_signed() -> None:
     extra = [(b"expect", b"100-continue"), (b"x-amzn-trace-id", b"Root=1"), (b"user-agent", b"x")]
     accepted(sign_by_hand("GET", b"/b", [*base_headers(), *extra], b"host;" + AMZ))
@@ -260,6 +296,7 @@ def test_whatever_botocore_presigns_is_accepted_and_no_change_of_it(
 
 
 def test_keys_are_bounded_and_follow_a_changed_secret() -> None:
+    """AUTH-4."""
     keys = sigv4.SigningKeys(2)
     first = keys.get("a", "secret", b"20130524", b"r")
     assert keys.get("a", "secret", b"20130524", b"r") is first
