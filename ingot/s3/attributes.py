@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Final
 from ingot.body.checksums import to_text
 from ingot.bucket.record import Record
 from ingot.messages import Response
-from ingot.s3.call import Call, Handler, find_object, modified, open_bucket, xml_response
+from ingot.s3.call import (
+    Call,
+    Handler,
+    find_object,
+    modified,
+    open_bucket,
+    require,
+    xml_response,
+)
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import checksum_texts, checksum_type, part_sums
 from ingot.s3.listing import INTEGER_MAX, parse_limit
@@ -36,6 +44,9 @@ class AttributeOperations:
 
     async def get(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
+        # They tell what a HEAD tells, so they are no way round the right to that.
+        of_version = call.parameter(b"versionId") is not None
+        require(call, bucket, "GetObjectVersion" if of_version else "GetObject", call.key)
         wanted = _wanted(call)
         index = call.request.index
         most = parse_limit(index.get(MAX_PARTS, b""), "max-parts", PARTS_A_PAGE)

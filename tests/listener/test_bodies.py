@@ -1,4 +1,5 @@
-"""Bodies over real sockets: sizes and framings, 100-continue, what is left unread, what breaks."""
+"""Bodies over real sockets: sizes and framings, 100-continue (PUT-10), what is left unread, what
+breaks."""
 
 from __future__ import annotations
 

@@ -161,6 +161,7 @@ async def test_a_stream_that_ends_early_is_seen_as_short(host: Host) -> None:
 
 
 async def test_a_client_that_goes_away_ends_the_stream_at_once(host: Host, secure: bool) -> None:
+    """GET-9: readers that seek do so all the time, and it is no error."""
     source = Source(b"x" * (1 << 20))
     server = await host.serve(answering(stream(source, 1 << 40)), secure)
     client = await host.connect(server)

@@ -152,6 +152,7 @@ def folders(count: int, each: int) -> tuple[bytes, dict[bytes, bytes], int]:
 
 
 def test_a_group_costs_one_seek_however_many_keys_it_hides() -> None:
+    """LIST-13."""
     groups = 7
     root, blocks, height = folders(groups, 3000)
     shelf = Shelf(blocks=blocks)

@@ -69,6 +69,7 @@ def test_large_bodies_are_streamed(driver):
     ],
 )
 def test_get_3_ranges(driver, key, data, header, start, stop):
+    """GET-4: a HEAD is answered as the GET is, and the ETag is that of the whole."""
     answer = both(driver, f"/bucket/{key}", headers={"range": header})
     assert (answer.status, answer.body) == (206, data[start:stop])
     first = start if start >= 0 else len(data) + start

@@ -99,6 +99,7 @@ def test_name_9_two_kib_of_metadata():
     ],
 )
 def test_put_4_to_7_nothing_is_dropped_in_silence(name, value, code):
+    """PUT-6: there is one storage class, and a redirect leads to a path or a URL."""
     error = refused(**{name: value})
     assert error.code == code
     if code == "NotImplemented":

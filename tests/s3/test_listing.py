@@ -226,6 +226,29 @@ def test_list_12_pages_put_together_are_the_listing(names, prefix, delimiter, li
     assert walk(driver, 1, **parameters)[0] == wanted
 
 
+@settings(max_examples=20, deadline=None)
+@given(KEYS.filter(bool), KEYS, st.integers(1, 3), st.sampled_from([1, 2]))
+def test_list_12_what_stays_is_listed_once_whatever_changes(stays, others, limit, version):
+    driver = filled(stays)
+    held = driver.store.objects["bucket"]
+    record = held[stays[0].encode()]
+    changing = [name for name in others if name not in stays]
+    found, cursor, more = [], {}, True
+    while more:
+        answer = (v2 if version == 2 else ask)(driver, max_keys=str(limit), **cursor)
+        found += keys(answer)[0]
+        more = answer.text("IsTruncated") == "true"
+        if version == 2:
+            cursor = {"continuation_token": answer.text("NextContinuationToken")}
+        elif more:
+            cursor = {"marker": found[-1]}
+        for name in map(str.encode, changing):
+            if held.pop(name, None) is None:
+                held[name] = record
+    assert [name for name in found if name in stays] == sorted(stays, key=str.encode)
+    assert len(set(found)) == len(found)
+
+
 @settings(max_examples=60, deadline=None)
 @given(KEYS, st.text("ab/", max_size=1), st.sampled_from(["", "/"]), st.text("ab/", max_size=4))
 def test_list_5_start_after_is_the_listing_of_the_keys_behind_it(names, prefix, delimiter, start):

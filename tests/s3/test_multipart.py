@@ -1096,6 +1096,7 @@ def lose_a_chunk(driver, key):
 
 @pytest.mark.parametrize("algorithm", ["", "SHA256"])
 def test_a_copy_of_an_object_that_lost_a_chunk_is_refused(driver, algorithm):
+    """COPY-8: by its status, for nothing is answered before the copy is made."""
     driver.put("whole", PART)
     driver.put("hurt", content(2 * MIB, 7))
     headers = {"x-amz-checksum-algorithm": algorithm} if algorithm else {}
@@ -1123,6 +1124,7 @@ def test_a_part_copied_from_an_object_that_lost_a_chunk_is_refused(driver, span)
 
 
 def test_a_complete_of_a_part_that_lost_a_chunk_is_refused(driver):
+    """MPU-8: by its status; putting parts together copies nothing, so no client has to be kept."""
     upload = create(driver)
     assert part(driver, upload, 1, PART).status == 200
     del driver.world.log.blocks[driver.world.log.bodies[2]]

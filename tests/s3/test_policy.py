@@ -869,36 +869,40 @@ def test_pol_3_tags_of_the_object():
 
 def test_vst_5_a_version_that_is_named_needs_another_right():
     """Each of these with ``versionId``, "null" too, and in an entry of DeleteObjects."""
+    reads = ("GetObject", "GetObjectVersion")
+    asked = (
+        ("GET", "", reads),
+        ("HEAD", "", reads),
+        ("GET", "acl", ("GetObjectAcl", "GetObjectVersionAcl")),
+        ("GET", "tagging", ("GetObjectTagging", "GetObjectVersionTagging")),
+        ("PUT", "tagging", ("PutObjectTagging", "PutObjectVersionTagging")),
+        ("DELETE", "tagging", ("DeleteObjectTagging", "DeleteObjectVersionTagging")),
+        ("DELETE", "", ("DeleteObject", "DeleteObjectVersion")),
+    )
     with StoreDriver() as driver:
         driver.bucket()
-        driver.put("key")
-        attributes = {"x-amz-object-attributes": "ETag"}
-        tagging = b"<Tagging><TagSet></TagSet></Tagging>"
-        asked = (
-            ("GET", "", "GetObject", "GetObjectVersion", {}, b""),
-            ("HEAD", "", "GetObject", "GetObjectVersion", {}, b""),
-            ("GET", "attributes&", *(f"GetObject{v}Attributes" for v in ("", "Version")))
-            + (attributes, b""),
-            ("GET", "acl&", "GetObjectAcl", "GetObjectVersionAcl", {}, b""),
-            ("GET", "tagging&", "GetObjectTagging", "GetObjectVersionTagging", {}, b""),
-            ("PUT", "tagging&", "PutObjectTagging", "PutObjectVersionTagging", {}, tagging),
-            ("DELETE", "tagging&", "DeleteObjectTagging", "DeleteObjectVersionTagging", {}, b""),
-            ("DELETE", "", "DeleteObject", "DeleteObjectVersion", {}, b""),
-        )
-        for method, query, plain, of_version, headers, body in asked:
-            for granted, named in ((plain, False), (of_version, True)):
-                set_policy(driver, allow(granted))
-                for versioned in (not named, named):
-                    what = query + ("versionId=null" if versioned else "")
-                    answer = driver.ask(
-                        method, "/bucket/key", what.rstrip("&"), headers, body, OTHER
-                    )
-                    assert (answer.status == 403) is (versioned is not named), (granted, what)
+        for method, resource, actions in asked:
+            body = b"<Tagging><TagSet></TagSet></Tagging>" if method == "PUT" else b""
+            for granted, action in enumerate(actions):
                 driver.put("key")
+                set_policy(driver, allow(action))
+                for named, query in enumerate((resource, f"{resource}&versionId=null".strip("&"))):
+                    answer = driver.ask(method, "/bucket/key", query, {}, body, OTHER)
+                    assert (answer.status == 403) is (named != granted), (method, query, action)
         set_policy(driver, allow("DeleteObject"))
         entry = "<Object><Key>key</Key><VersionId>null</VersionId></Object>"
         answer = put_delete(driver, f"<Delete>{entry}</Delete>", OTHER)
         assert answer.texts("Error/Code") == ["AccessDenied"]
+
+
+@pytest.mark.parametrize("version", ["", "Version"])
+def test_attr_1_is_no_way_round_the_right_to_read(driver, version):
+    actions = (f"GetObject{version}", f"GetObject{version}Attributes")
+    query = "attributes" + ("&versionId=null" if version else "")
+    headers = {"x-amz-object-attributes": "ETag"}
+    for granted, status in ((actions[:1], 403), (actions[1:], 403), (actions, 200)):
+        set_policy(driver, allow(*granted))
+        assert driver.ask("GET", "/bucket/key", query, headers, account=OTHER).status == status
 
 
 def test_pol_3_the_version_is_the_one_that_is_acted_on():

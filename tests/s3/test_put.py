@@ -85,6 +85,7 @@ def test_bodies_that_trickle_in(driver, size):
 
 
 def test_put_12_name_7_directory_like_keys_coexist(driver):
+    """NAME-8: those that would lead out of a directory are keys like any other."""
     for key in ("a", "a/", "a/b", "a//b", "./a", "../a", "..", "/a", "a b+c%é", "e\u0301"):
         driver.put(key, key.encode())
     for key in ("a", "a/", "a/b"):
@@ -165,6 +166,12 @@ def test_put_5_lock_headers_without_a_locked_bucket(driver):
     assert (answer.status, answer.code) == (400, "InvalidRequest")
     assert answer.xml.findtext("Message") == "Bucket is missing Object Lock Configuration"
     assert driver.ask("PUT", "/absent/key", headers=headers, body=b"x").code == "NoSuchBucket"
+
+
+def test_put_6_the_storage_class_that_there_is_goes_unmentioned(driver):
+    driver.put("key", x_amz_storage_class="STANDARD")
+    assert "x-amz-storage-class" not in driver.ask("HEAD", "/bucket/key").headers
+    assert driver.ask("GET", "/bucket").texts("Contents/StorageClass") == ["STANDARD"]
 
 
 def test_put_7_the_claim_of_aes256_is_echoed(driver):
