@@ -142,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("batch_mutations", "N", "mutations in one commit, at most"),
         ("busy_poll_s", "S", "stay awake so long for a commit, for latency; 0: never"),
         ("node_cache_bytes", "SIZE", "memory for tree nodes"),
+        ("summary_cache_bytes", "SIZE", "memory for what listings show, 64 bytes a key"),
         ("connections_max", "N", "clients at one time"),
         ("warm_bytes", "SIZE", "what Forge has confirmed stays here up to this"),
     ):

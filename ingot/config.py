@@ -98,6 +98,10 @@ class Config:
     lifecycle_debug_day_s: float = _setting(86400.0, "seconds", 1.0)
     """The length of a day in lifecycle rules, for tests of such rules."""
     node_cache_bytes: int = _setting(limits.NODE_CACHE_BYTES, "size", 4 * limits.MIB)
+    summary_cache_bytes: int = _setting(
+        limits.SUMMARY_CACHE_BYTES, "size", limits.SUMMARY_CACHE_BYTES_MIN
+    )
+    """What listings show of records, 64 bytes each; taken as far as records are listed."""
     connections_max: int = _setting(limits.CONNECTIONS_MAX, "count", 1, 1_000_000)
     header_deadline_s: float = _setting(limits.HEADER_DEADLINE_S, "seconds", 0.01)
     idle_deadline_s: float = _setting(limits.IDLE_DEADLINE_S, "seconds", 0.01)

@@ -21,6 +21,8 @@ NODE_BYTES_READ_MAX: Final = 2 * MIB
 KEY_LAYER_WRITE_MAX: Final = 24  # an honest key gets here with chance 1e-15
 KEY_LAYER_READ_MAX: Final = 128
 NODE_CACHE_BYTES: Final = 96 * MIB
+SUMMARY_CACHE_BYTES: Final = 128 * MIB  # of two million records, when so many are listed
+SUMMARY_CACHE_BYTES_MIN: Final = MIB
 REACH_CACHE_BYTES: Final = 16 * MIB  # nodes of one walk for what Forge lacks, after damage
 
 # -- bodies -------------------------------------------------------------------------------------

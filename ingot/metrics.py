@@ -144,6 +144,9 @@ class Metrics:
         yield _gauge("full", "1 while PUT gets 503 for that limit", bool(server.store.full))
         yield _gauge("node_cache_bytes", "Tree nodes in memory", server.nodes.cache.bytes_used)
         yield _gauge("node_cache_limit_bytes", "Its budget", config.node_cache_bytes)
+        used = server.store.summary_bytes
+        yield _gauge("summary_cache_bytes", "What listings show of objects, in memory", used)
+        yield _gauge("summary_cache_limit_bytes", "Its budget", config.summary_cache_bytes)
 
     def _shipping(self) -> Iterator[Metric]:
         shipping, standing = self._server.shipping, self._standing

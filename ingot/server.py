@@ -357,7 +357,15 @@ class Server:
             config.batch_mutations,
             busy_poll_s=config.busy_poll_s,
         )
-        self.store = Store(self.segments, nodes, self.pipeline, Ingest(lanes), pins, self.clock)
+        self.store = Store(
+            self.segments,
+            nodes,
+            self.pipeline,
+            Ingest(lanes),
+            pins,
+            self.clock,
+            config.summary_cache_bytes,
+        )
         if lease.lost is not None:
             raise lease.lost
         lease.hear = lambda: self._follow_lease(lease)

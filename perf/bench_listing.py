@@ -139,7 +139,7 @@ async def measure(pages: int, kinds: dict[str, Page]) -> dict[str, dict[str, flo
 
 
 async def warm_pages(store: Store, keys: int, pages: int) -> dict[str, dict[str, float]]:
-    """Pages of 1,000 from random folders, whose records have been read before."""
+    """Pages of 1,000 from random folders, which have been listed before."""
     lister = Lister(store)
     rng = random.Random(1)
     last = FOLDERS - 2000 * FOLDERS // keys  # so that a page is full
@@ -160,6 +160,8 @@ async def warm_pages(store: Store, keys: int, pages: int) -> dict[str, dict[str,
         "folders": lambda n: lister.ask("ListObjectsV2", delimiter="/", **after),
         "walk": walk,
     }
+    for number in range(pages):
+        await kinds["page"](number)
     for number in range(min(pages, 20)):
         answer, _, _, folders, _ = [await page(number) for page in kinds.values()]
         assert answer.body.count(b"<Contents>") == 1000

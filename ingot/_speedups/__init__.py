@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from . import mst_py as mst
     from . import resident_py as resident
     from . import sigv4_py as sigv4
+    from . import summaries_py as summaries
 
 __all__ = [
     "PURE",
@@ -42,6 +43,7 @@ __all__ = [
     "mst",
     "resident",
     "sigv4",
+    "summaries",
 ]
 
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from ingot._speedups.cbor_c cimport BYTES, MAP, TEXT, UINT, Head, Reader, read_head, span
 from ingot._speedups.layout_c cimport skip
 
 from ingot._speedups.cbor_c import encode
-from ingot._speedups.entries_py import entry
+from ingot._speedups.entries_py import ALGORITHMS, SUMMARY_BYTES, SUMMARY_KIND, entry, summarized
 from ingot._speedups.layout_py import Layout
 from ingot.errors import FormatError
 from ingot.limits import CBOR_BYTES_MAX
@@ -27,6 +27,9 @@ ctypedef const uint8_t *Bytes
 
 cdef enum:
     ENTRY = 256  # a time, a size and the tags of one entry have fewer bytes
+    SUMMARY = 36
+    MD5 = 16
+    COMPOSITE_BIT = 128
 
 cdef enum Field:  # those that are shown, in their order
     OTHER
@@ -41,6 +44,10 @@ cdef uint8_t[256] ODD  # 0 for letters, digits, hyphen and underscore
 for _code in range(256):
     ODD[_code] = not (_code < 128 and (chr(_code).isalnum() or chr(_code) in "-_"))
 cdef uint64_t CREATED_MAX = 253402300799999  # the end of the year 9999
+cdef uint8_t KIND = SUMMARY_KIND
+cdef const char *DIGITS = b"0123456789abcdef"
+cdef list NAMES = [name.encode() for name in ALGORITHMS]
+assert SUMMARY_BYTES == SUMMARY
 
 
 cdef struct Shown:
@@ -52,6 +59,7 @@ cdef struct Shown:
     uint64_t size
     uint64_t created
     bint composite
+    char[40] text  # where ``etag`` points to, of a summary
 
 
 cdef struct Out:
@@ -69,7 +77,8 @@ def write(
     after: bytes,
 ) -> bytes:
     """One entry a record: ``before``, its name, ``between``, then when it was made and what follows
-    that, its ETag, checksum and size, ``after``. What is given is XML already.
+    that, its ETag, checksum and size, ``after``. What is given is XML already, and for a record its
+    block or its summary.
 
     ``summary`` picks etag, size, created, checksums and composite, in this order. FormatError for a
     block that it refuses, OverflowError for a time behind the year 9999.
@@ -82,7 +91,7 @@ def write(
     out.data, out.used, out.room = NULL, 0, 0
     try:
         for name, block in zip(names, blocks, strict=True):
-            if not is_ours(block, prefix, &shown):
+            if not is_summary(block, &shown) and not is_ours(block, prefix, &shown):
                 text = entry(summary, name, block, before, between, after)
                 make_room(&out, len(text))
                 put_bytes(&out, text)
@@ -97,6 +106,101 @@ def write(
         return PyBytes_FromStringAndSize(out.data, out.used)
     finally:
         PyMem_Free(out.data)
+
+
+def summaries(summary: Layout, blocks: Sequence[bytes]) -> list[bytes]:
+    """The summary of each record, or its block where it has none. FormatError for a block that
+    ``summary`` refuses."""
+    cdef bytes prefix = b"\xa1" + encode(summary.name)
+    cdef Shown shown
+    cdef uint8_t[SUMMARY] packed
+    cdef list found = []
+    for block in blocks:
+        if is_ours(block, prefix, &shown) and pack(&shown, packed):
+            found.append(PyBytes_FromStringAndSize(<char *>packed, SUMMARY))
+        else:
+            found.append(summarized(summary, block))
+    return found
+
+
+# -- summaries ------------------------------------------------------------------------------------
+
+cdef bint pack(Shown *shown, uint8_t *packed) noexcept:
+    """Whether the record has a summary by what is usual; then ``packed`` is it."""
+    cdef Py_ssize_t at
+    cdef uint64_t parts = 0
+    cdef uint16_t short
+    cdef int high, low
+    if shown.etag_size < 2 * MD5 or shown.etag_size > 2 * MD5 + 6:
+        return False
+    packed[0], packed[1] = KIND, 0
+    for at in range(MD5):
+        high, low = digit(shown.etag[2 * at]), digit(shown.etag[2 * at + 1])
+        if high < 0 or low < 0:
+            return False
+        packed[4 + at] = <uint8_t>(high * 16 + low)
+    if shown.etag_size > 2 * MD5:
+        if shown.etag[2 * MD5] != 0x2D or shown.etag_size == 2 * MD5 + 1:
+            return False
+        for at in range(2 * MD5 + 1, shown.etag_size):
+            if not 0x30 <= shown.etag[at] <= 0x39 or (parts == 0 and shown.etag[at] == 0x30):
+                return False
+            parts = parts * 10 + shown.etag[at] - 0x30
+        if parts > 0xFFFF:
+            return False
+    short = <uint16_t>parts
+    memcpy(packed + 2, &short, 2)
+    if shown.algorithm != NULL:
+        for at in range(len(NAMES)):
+            if shown.algorithm_size == PyBytes_GET_SIZE(<bytes>NAMES[at]) and not memcmp(
+                shown.algorithm, PyBytes_AS_STRING(<bytes>NAMES[at]), shown.algorithm_size
+            ):
+                packed[1] = <uint8_t>(at + 1)
+                break
+        else:
+            return False
+    if shown.composite:
+        packed[1] |= COMPOSITE_BIT
+    memcpy(packed + 20, &shown.size, 8)
+    memcpy(packed + 28, &shown.created, 8)
+    return True
+
+
+cdef bint is_summary(object block, Shown *shown) noexcept:
+    """Whether this is a summary; then ``shown`` is filled."""
+    cdef Bytes packed
+    cdef Py_ssize_t at
+    cdef uint16_t parts
+    cdef int number
+    if type(block) is not bytes or PyBytes_GET_SIZE(block) != SUMMARY:
+        return False
+    packed = <Bytes>PyBytes_AS_STRING(block)
+    if packed[0] != KIND:
+        return False
+    for at in range(MD5):
+        shown.text[2 * at] = DIGITS[packed[4 + at] >> 4]
+        shown.text[2 * at + 1] = DIGITS[packed[4 + at] & 15]
+    shown.etag, shown.etag_size = <Bytes>shown.text, 2 * MD5
+    memcpy(&parts, packed + 2, 2)
+    if parts:
+        shown.text[2 * MD5] = 0x2D
+        shown.etag_size += 1 + decimal(parts, 1, shown.text + 2 * MD5 + 1)
+    number = packed[1] & ~COMPOSITE_BIT
+    shown.algorithm, shown.algorithm_size = NULL, 0
+    if number:
+        shown.algorithm = <Bytes>PyBytes_AS_STRING(<bytes>NAMES[number - 1])
+        shown.algorithm_size = PyBytes_GET_SIZE(<bytes>NAMES[number - 1])
+    shown.composite = packed[1] != number
+    memcpy(&shown.size, packed + 20, 8)
+    memcpy(&shown.created, packed + 28, 8)
+    return True
+
+
+cdef inline int digit(uint8_t character) noexcept:
+    """Of a hexadecimal number in small letters; -1 for another character."""
+    if 0x30 <= character <= 0x39:
+        return character - 0x30
+    return character - 0x61 + 10 if 0x61 <= character <= 0x66 else -1
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -314,6 +418,11 @@ cdef void put_time(Out *out, uint64_t second) noexcept:
 
 cdef void put_number(Out *out, uint64_t number, int width) noexcept:
     """In at least ``width`` digits."""
+    out.used += decimal(number, width, out.data + out.used)
+
+
+cdef int decimal(uint64_t number, int width, char *text) noexcept:
+    """Write a number in at least ``width`` digits; how many there are."""
     cdef char[20] digits
     cdef int at = 20
     while number or width > 0:
@@ -321,4 +430,5 @@ cdef void put_number(Out *out, uint64_t number, int width) noexcept:
         width -= 1
         digits[at] = <char>(48 + number % 10)
         number //= 10
-    put(out, digits + at, 20 - at)
+    memcpy(text, digits + at, 20 - at)
+    return 20 - at

@@ -55,6 +55,7 @@ from ingot.bucket.pipeline import Pipeline
 from ingot.bucket.reading import Found, Reading, VersionPage
 from ingot.bucket.record import Record, cid_of, decode_record, encode_record
 from ingot.bucket.slices import StoredBody, Unwritten, parts_of, whole_chunks
+from ingot.bucket.summaries import Summaries
 from ingot.bucket.uploads import Uploads
 from ingot.bucket.versions import NewState
 from ingot.bucket.watch import Watch
@@ -105,6 +106,7 @@ class Store:
         ingest: Ingest,
         pins: Pins,
         clock: Clock,
+        summary_bytes: int = limits.SUMMARY_CACHE_BYTES,
     ) -> None:
         self.pipeline = pipeline
         self.tips = pipeline.tips
@@ -115,6 +117,7 @@ class Store:
         self._blocks = Published(segments)
         self._nodes = nodes
         self._reading = Reading(nodes, self._blocks, segments, self.tips)
+        self._summaries = Summaries(self._reading.records, summary_bytes)
         self._ingest = ingest
         self._pins = pins
         self._clock = clock
@@ -282,6 +285,15 @@ class Store:
     def records(self, cids: Sequence[Cid]) -> AsyncGenerator[list[bytes], None]:
         """The blocks of the records that a page names, in order and some at a time."""
         return self._reading.records(cids)
+
+    async def summaries(self, cids: Sequence[Cid]) -> list[bytes]:
+        """What entries of a page show of the records that it names."""
+        return await self._summaries.of(cids)
+
+    @property
+    def summary_bytes(self) -> int:
+        """Memory that is taken for what listings show of records."""
+        return self._summaries.bytes_used
 
     async def states(self, bucket: Bucket, page: Page) -> dict[bytes, Cid]:
         """The state of each key's current version on a page, where it has one."""

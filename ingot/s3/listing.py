@@ -1,7 +1,7 @@
 """ListObjects, ListObjectsV2, ListObjectVersions: pages of a bucket's keys.
 
-A page of a thousand keys is hot: its entries are written in compiled code, straight from the
-records' blocks and some at a time. Which keys a page holds is the store's affair; what is
+A page of a thousand keys is hot: its entries are written in compiled code, from summaries of the
+records that stay in memory. Which keys a page holds is the store's affair; what is
 settled here is where a page starts: a marker or token that we issued names a group that was
 answered whole, a start the client made up may lie inside a group that was not.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -246,15 +245,12 @@ class ListOperations:
         names = key_texts(keys, asked.encoded)
         before, between = f"<{tag}><Key>".encode(), f"</Key>{version}<LastModified>".encode()
         after = "<StorageClass>STANDARD</StorageClass>{}</" + tag + ">"
-        shown, at = [], 0
-        async with aclosing(self._store.records(cids)) as parts:
-            async for blocks in parts:
-                for owner, start, stop in owners.runs(keys[at : at + len(blocks)]):
-                    some = names[at + start : at + stop]
-                    last = after.format(owner).encode()
-                    run = blocks[start:stop]
-                    shown.append(entries.write(SUMMARY, some, run, before, between, last))
-                at += len(blocks)
+        summaries = await self._store.summaries(cids)
+        shown = []
+        for owner, start, stop in owners.runs(keys):
+            last = after.format(owner).encode()
+            run = names[start:stop], summaries[start:stop]
+            shown.append(entries.write(SUMMARY, *run, before, between, last))
         groups = [] if len(keys) == len(page.items) else [k for k, cid in page.items if cid is None]
         for name in key_texts(groups, asked.encoded):
             shown.append(b"<CommonPrefixes><Prefix>%b</Prefix></CommonPrefixes>" % name)

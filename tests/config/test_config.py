@@ -59,6 +59,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "warm_bytes": "7MiB",
         "cold_cache_bytes": "17MiB",
         "node_cache_bytes": "8MiB",
+        "summary_cache_bytes": "2MiB",
         "connections_max": 9,
         "header_deadline_s": 1.5,
         "idle_deadline_s": 2,

@@ -50,7 +50,35 @@ def both(block: Any, name: bytes = b"name") -> Any:
         for module, summary in zip((entries_c, entries_py), SUMMARIES, strict=True)
     ]
     assert found[0] == found[1]
+    check_summary(block, found[0])
     return found[0]
+
+
+def check_summary(block: Any, shown: Any) -> None:
+    """Both make the same summary, and it shows what the block shows; or both refuse the block."""
+    made = [
+        summarized(module, summary, block)
+        for module, summary in zip((entries_c, entries_py), SUMMARIES, strict=True)
+    ]
+    assert made[0] == made[1]
+    if isinstance(made[0], list) and made[0] != [block]:
+        around = encode_record(SMALL)
+        for module, summary in zip((entries_c, entries_py), SUMMARIES, strict=True):
+            again = outcome(
+                module, summary, [b"first", b"name", b"last"], [around, *made[0], around]
+            )
+            assert again == outcome(
+                module, summary, [b"first", b"name", b"last"], [around, block, around]
+            )
+
+
+def summarized(module: Any, summary: Any, block: Any) -> Any:
+    try:
+        return module.summaries(summary, [block])
+    except FormatError as error:
+        return error.offset, error.expected, error.found
+    except (TypeError, ValueError) as error:
+        return type(error)
 
 
 SMALL = Record(
@@ -93,10 +121,11 @@ def records(draw: st.DrawFn) -> Record:
 
 
 def test_names_signatures_and_docstrings() -> None:
-    assert entries_py.__all__ == ["write"]
-    one, other = entries_c.write, entries_py.write
-    assert inspect.getdoc(one) == inspect.getdoc(other)
-    assert inspect.signature(one, eval_str=True) == inspect.signature(other, eval_str=True)
+    assert entries_py.__all__ == ["summaries", "write"]
+    for name in entries_py.__all__:
+        one, other = getattr(entries_c, name), getattr(entries_py, name)
+        assert inspect.getdoc(one) == inspect.getdoc(other)
+        assert inspect.signature(one, eval_str=True) == inspect.signature(other, eval_str=True)
 
 
 @pytest.mark.slow
