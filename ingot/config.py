@@ -37,6 +37,8 @@ _OTHER_VARIABLES = (
     *("CONFIG", "ACCESS_KEY", "SECRET_KEY"),
     *("PURE", "DEBUG", "TRACE", "ASAN", "BENCH_FULL"),
 )
+_LABEL = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)*(?=[a-z]){_LABEL}")  # what ends in digits is an address
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OWNERSHIPS = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
 RECREATIONS = ("aws", "idempotent")
@@ -79,6 +81,9 @@ class Config:
     form_signature_v2: bool = _setting(True, "flag")
     """Take forms that are signed by HMAC-SHA1 (Signature Version 2), as boto3 signs them for
     us-east-1 unless told otherwise. Nothing else is taken with that signature."""
+    virtual_host_domain: str | None = _setting(None, "domain")
+    """A domain whose every name leads here, such as ``s3.example.com``: a host ``NAME.DOMAIN`` then
+    means the bucket of that name. None: buckets are named in the path only."""
     credentials: str | None = _setting(None, "path")
     tls_certificate: str | None = _setting(None, "path")
     tls_key: str | None = _setting(None, "path")
@@ -319,6 +324,10 @@ def _checked(value: Any, setting: dataclasses.Field[Any]) -> Any:
         raise ValueError(f"{value!r} is not a DID such as did:web:example.com")
     elif kind == "dsn":
         _check_dsn(value)
+    elif kind == "domain":
+        value = value.lower()
+        if not _DOMAIN.fullmatch(value):
+            raise ValueError(f"{value!r} is not a domain such as s3.example.com")
     elif kind == "region" and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", value):
         raise ValueError(f"{value!r} is not a region name such as us-east-1")
     elif kind == "ownership" and value not in OWNERSHIPS:

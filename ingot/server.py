@@ -196,6 +196,7 @@ class Server:
             default_ownership=config.default_object_ownership,
             recreate_own_bucket=config.recreate_own_bucket,
             form_signature_v2=config.form_signature_v2,
+            virtual_host_domain=config.virtual_host_domain,
             authorizer=self.deps.authorizer,
         )
         http = self.http = HttpServer(

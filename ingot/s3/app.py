@@ -54,6 +54,7 @@ from ingot.s3.route import (
 )
 from ingot.s3.upload_listing import UploadListOperations
 from ingot.s3.versioning import VersioningOperations
+from ingot.s3.virtual_host import VirtualHosts
 
 if TYPE_CHECKING:
     from ingot.accounts import Accounts
@@ -83,6 +84,7 @@ class App:
 
     ``recreate_own_bucket``: "aws" or "idempotent" (``ingot.s3.buckets``). ``default_ownership``: of
     buckets whose creation does not say. ``form_signature_v2``: forms may be signed by HMAC-SHA1.
+    ``virtual_host_domain``: hosts under it name buckets (``ingot.s3.virtual_host``).
     ``access_log`` is called once a request, when its head has been decided. ``authorizer`` is asked
     about every right first; then there is no express lane, which asks nobody.
     """
@@ -97,6 +99,7 @@ class App:
         recreate_own_bucket: str = "aws",
         default_ownership: str = ENFORCED,
         form_signature_v2: bool = True,
+        virtual_host_domain: str | None = None,
         authorizer: Authorizer | None = None,
         access_log: AccessLog | None = None,
         logger: logging.Logger | None = None,
@@ -105,12 +108,15 @@ class App:
         self._store = store
         self._authenticator = Authenticator(accounts, region, form_signature_v2)
         self._answers = Answers(access_log, logger or logging.getLogger("ingot.s3"))
+        self._hosts = VirtualHosts(virtual_host_domain) if virtual_host_domain else None
         self.express: Callable[[bytes, Exchange, int], bool] | None = None
         # Policies are read without waiting: they can name the keys only of accounts at hand.
         named: Accounts = {} if isinstance(accounts, HeldAccounts) else accounts
         self._access: Access = Access(named)
         if authorizer is None:
             self.express = ExpressLane(store, self._authenticator, self._answers).take
+            if self._hosts is not None:
+                self.express = self._hosts.beside(self.express)
         else:
             self._access = AuthorizedAccess(named, authorizer)
         self._cross_origin = CrossOrigin(store)
@@ -172,7 +178,9 @@ class App:
     def _admitted(self, call: Call) -> Handler:
         """The operation of a request that may be carried out."""
         request = call.request
-        call.bucket, call.key, raw_query = split_target(request.target)
+        target = None if self._hosts is None else self._hosts.path_style(request)
+        call.in_host = target is not None
+        call.bucket, call.key, raw_query = split_target(target or request.target)
         operation = None
         refused: S3Error | None = None
         if call.key and not raw_query and SOURCE not in request.index:

@@ -53,8 +53,9 @@ class Call:
     """An authenticated request. ``account`` is set before an operation sees it, and ``access``."""
 
     __slots__ = (
-        *("access", "account", "authenticated", "bucket", "key", "known", "learned", "now_ms"),
-        *("object_tags", "operation", "query", "request", "request_id", "request_tags", "version"),
+        *("access", "account", "authenticated", "bucket", "in_host", "key", "known", "learned"),
+        *("now_ms", "object_tags", "operation", "query", "request", "request_id", "request_tags"),
+        "version",
     )
 
     access: Access
@@ -67,6 +68,7 @@ class Call:
         self.request_id = request_id
         self.now_ms = now_ms
         self.bucket = ""
+        self.in_host = False  # the host's name says the bucket
         self.key = b""
         self.query: Query = []
         self.learned: Learned | None = None
@@ -247,6 +249,14 @@ def no_such_version(key: bytes, version: str) -> S3Error:
             ArgumentValue=version,
         )
     return S3Error("NoSuchVersion", Key=key.decode(), VersionId=version)
+
+
+def bucket_url(call: Call) -> str:
+    """Where the client finds the bucket, without a slash at the end."""
+    request = call.request
+    host = request.index.get(b"host", b"").decode("latin-1")
+    place = f"{'https' if request.secure else 'http'}://{host}"
+    return place if call.in_host else f"{place}/{call.bucket}"
 
 
 def xml_response(body: bytes, status: int = 200) -> Response:

@@ -20,7 +20,7 @@ from ingot.errors import Unavailable
 from ingot.limits import COMPLETE_TRIES, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
 from ingot.messages import Header, Request, Response
 from ingot.s3 import conditions
-from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, bucket_url, open_again, open_bucket, xml_response
 from ingot.s3.documents import parse_in_turns, read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
@@ -303,9 +303,6 @@ def _digest(wanted: Sequence[Wanted]) -> bytes:
 
 
 def _answer(call: Call, done: Completed) -> Response:
-    request = call.request
-    host = request.index.get(b"host", b"").decode("latin-1")
-    scheme = "https" if request.secure else "http"
     suffix = f"-{done.parts}" if done.composite else ""
     checksums = "".join(
         element(f"Checksum{name.upper()}", to_text(digest) + suffix)
@@ -315,7 +312,7 @@ def _answer(call: Call, done: Completed) -> Response:
     return xml_response(
         document(
             "CompleteMultipartUploadResult",
-            f"{element('Location', f'{scheme}://{host}/{call.bucket}/{url_encode(call.key)}')}"
+            f"{element('Location', f'{bucket_url(call)}/{url_encode(call.key)}')}"
             f"{element('Bucket', call.bucket)}{element('Key', call.key.decode())}"
             f"<ETag>&quot;{done.etag}&quot;</ETag>{checksums}"
             f"<ChecksumType>{kind}</ChecksumType>",

@@ -19,7 +19,7 @@ from ingot.credentials import ANONYMOUS
 from ingot.limits import PUT_BYTES_MAX
 from ingot.messages import Header, Request, Response
 from ingot.s3 import form_auth, form_policy
-from ingot.s3.call import XML, Call, Handler, named_bucket
+from ingot.s3.call import XML, Call, Handler, bucket_url, named_bucket
 from ingot.s3.errors import S3Error
 from ingot.s3.form import Form, boundary_of, read_form
 from ingot.s3.headers import Index
@@ -167,7 +167,6 @@ def _as_put(request: Request, index: Index, form: Form) -> Request:
 
 def _answer(call: Call, form: Form, stored: Response) -> Response:
     """What a PUT answers, said as the form wants it said."""
-    request = call.request
     headers = stored.headers
     [etag] = [value for name, value in headers if name == b"ETag"]
     target = form.fields.get("success_action_redirect", form.fields.get("redirect"))
@@ -175,11 +174,9 @@ def _answer(call: Call, form: Form, stored: Response) -> Response:
         location = _redirect(target, call, etag)
         if location is not None:
             return Response(303, [(b"Location", location), *headers])
-    host = request.index.get(b"host", b"").decode("latin-1")
-    scheme = "https" if request.secure else "http"
     # Escaped in whole, slashes too, as S3 does here; it is the same place.
     key = quote_from_bytes(call.key, "")
-    location = f"{scheme}://{host}/{call.bucket}/{key}".encode("latin-1")
+    location = f"{bucket_url(call)}/{key}".encode("latin-1")
     shown: list[Header] = [(b"Location", location), *headers]
     status = _STATUSES.get(form.fields.get("success_action_status", b""), 204)
     if status != 201:

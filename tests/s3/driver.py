@@ -166,7 +166,7 @@ class Driver:
     def keys(self, bucket: str = "bucket") -> list[bytes]:
         return sorted(self.store.objects[bucket])
 
-    def client(self, account: Account = OWNER, **settings: Any) -> Any:
+    def client(self, account: Account = OWNER, style: str = "path", **settings: Any) -> Any:
         """A boto3 client that calls the App instead of a socket."""
         client = boto3.client(
             "s3",
@@ -175,7 +175,7 @@ class Driver:
             aws_access_key_id=account.access_key,
             aws_secret_access_key=account.secret_key,
             config=BotoConfig(
-                s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, **settings
+                s3={"addressing_style": style}, retries={"total_max_attempts": 1}, **settings
             ),
         )
         client.meta.events.register("before-send.s3", self._carry)
@@ -192,7 +192,7 @@ class Driver:
         ]
         target = parts.path + ("?" + parts.query if parts.query else "")
         if b"host" not in dict(headers):
-            headers.append((b"host", HOST.encode()))
+            headers.append((b"host", parts.netloc.encode()))
         self.body = FakeBody(body)
         answer = self.send(
             Request(request.method, target.encode(), headers, {}, self.body, "-", False)
