@@ -52,6 +52,7 @@ from ingot.s3.route import (
     not_implemented,
     resolve,
 )
+from ingot.s3.sigv4 import region_header
 from ingot.s3.upload_listing import UploadListOperations
 from ingot.s3.versioning import VersioningOperations
 from ingot.s3.virtual_host import VirtualHosts
@@ -107,6 +108,7 @@ class App:
         self._clock = clock
         self._store = store
         self._authenticator = Authenticator(accounts, region, form_signature_v2)
+        self._region = region_header(region)
         self._answers = Answers(access_log, logger or logging.getLogger("ingot.s3"))
         self._hosts = VirtualHosts(virtual_host_domain) if virtual_host_domain else None
         self.express: Callable[[bytes, Exchange, int], bool] | None = None
@@ -226,7 +228,8 @@ class App:
                 raise S3Error("AccessDenied", NOT_ANONYMOUS[operation.name])
             # Who sent a form stands in its fields.
             if operation.name != FORM and not self._is_open(call.bucket):
-                raise S3Error("AccessDenied")
+                asks = operation.name == "HeadBucket"  # for the region, as some SDKs do
+                raise S3Error("AccessDenied", headers=(self._region,) if asks else ())
             account = ANONYMOUS
         call.account = account
         call.authenticated = passed

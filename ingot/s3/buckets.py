@@ -18,7 +18,7 @@ from ingot.bucket.model import (
     NoSuchBucket,
 )
 from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, KIB
-from ingot.messages import Header, Response
+from ingot.messages import Response
 from ingot.s3 import acl, bucket_tagging, ownership
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.configuration import ACL, OWNERSHIP, TAGGING
@@ -26,6 +26,7 @@ from ingot.s3.dates import iso
 from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.object_lock import write_configuration
+from ingot.s3.sigv4 import region_header
 from ingot.s3.xml import document, element, parse
 
 if TYPE_CHECKING:
@@ -183,10 +184,10 @@ class BucketOperations:
             region = self._store.bucket(call.bucket).config.region
             if not region:  # it is lost, and so is the owner
                 raise
-            raise S3Error(error.code, headers=(_region_header(region),)) from None
+            raise S3Error(error.code, headers=(region_header(region),)) from None
         return Response(
             200,
-            [_region_header(bucket.config.region), (b"x-amz-access-point-alias", b"false")],
+            [region_header(bucket.config.region), (b"x-amz-access-point-alias", b"false")],
         )
 
     async def delete(self, call: Call) -> Response:
@@ -238,10 +239,6 @@ def _ownership(documents: Mapping[str, bytes]) -> bytes:
 def _is_region(text: str) -> bool:
     pieces = text.split("-")
     return len(pieces) >= 3 and pieces[-1].isdigit() and "".join(pieces).isalnum()
-
-
-def _region_header(region: str) -> Header:
-    return (b"x-amz-bucket-region", region.encode())
 
 
 def _entry(bucket: Bucket, with_region: bool) -> str:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ingot._speedups import sigv4
 from ingot.limits import CLOCK_SKEW_MS_MAX, HEADER_COUNT_MAX
-from ingot.messages import Request
+from ingot.messages import Header, Request
 from ingot.s3.errors import S3Error
 
 SKEW_MS: Final = CLOCK_SKEW_MS_MAX
@@ -140,10 +140,16 @@ def parse_credential(credential: bytes, malformed: Malformed) -> Credential:
 
 
 def region_error(found: bytes, region: str, malformed: Malformed) -> S3Error:
-    """Carries the right region, which clients read and retry with."""
+    """Carries the right region, which clients read and retry with: of the answer to a HEAD, which
+    has no document, from the header."""
     error = malformed(f"the region '{text(found)}' is wrong; expecting '{region}'")
     error.elements["Region"] = region
+    error.headers = (region_header(region),)
     return error
+
+
+def region_header(region: str) -> Header:
+    return (b"x-amz-bucket-region", region.encode())
 
 
 def day_error(date: bytes, stamp: bytes, malformed: Malformed) -> S3Error:

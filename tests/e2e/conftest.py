@@ -59,15 +59,16 @@ def secure_gateway(certificate: Path) -> Iterator[Gateway]:
         yield running
 
 
-def make_client(gateway: Gateway, **settings: Any) -> Any:
+def make_client(gateway: Gateway, region: str | None = None, **settings: Any) -> Any:
     """A boto3 client that retries nothing, so that nothing is hidden."""
+    keys = gateway.boto() if region is None else gateway.boto() | {"region_name": region}
     config = BotoConfig(
         s3={"addressing_style": "path"},
         signature_version="s3v4",  # without it URLs for us-east-1 are signed by version 2
         retries={"total_max_attempts": 1},
         **settings,
     )
-    return boto3.client("s3", endpoint_url=gateway.url, config=config, **gateway.boto())
+    return boto3.client("s3", endpoint_url=gateway.url, config=config, **keys)
 
 
 @pytest.fixture(scope="module")

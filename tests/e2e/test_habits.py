@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ingot.testing import Gateway
+from tests.e2e.conftest import make_client
 from tests.support.client import Answer, Client
 
 SPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -141,6 +142,17 @@ def test_buckets_say_their_region(raw: Client, gateway: Gateway, bucket: str) ->
 
 SPELLED = {"ETag", "Last-Modified", "Accept-Ranges", "Content-Type", "Content-Length", "Date"}
 SPELLED |= {"Server", "Content-Range", "Cache-Control", "Location", "Allow"}
+
+
+def test_boto3_finds_the_region_by_itself(gateway: Gateway, bucket: str) -> None:
+    """With HEAD too, which awscli begins a download with."""
+    lost = make_client(gateway, region="eu-west-9")
+    lost.put_object(Bucket=bucket, Key="k", Body=b"hello")
+    lost.close()
+    for name, more in (("head_object", {"Key": "k"}), ("head_bucket", {}), ("list_objects_v2", {})):
+        lost = make_client(gateway, region="eu-west-9")  # what it found it remembers
+        getattr(lost, name)(Bucket=bucket, **more)
+        lost.close()
 
 
 def test_header_names_have_one_spelling(raw: Client, bucket: str) -> None:

@@ -170,9 +170,11 @@ def test_scope(credential: str, text: str) -> None:
 
 
 def test_another_region_names_the_right_one() -> None:
+    """In a header too: a HEAD has no document."""
     error = refused(GOOD, region="eu-central-1")
     assert error.code == "AuthorizationHeaderMalformed"
     assert error.elements["Region"] == "eu-central-1"
+    assert error.headers == ((b"x-amz-bucket-region", b"eu-central-1"),)
     assert "the region 'us-east-1' is wrong; expecting 'eu-central-1'" in error.message
 
 

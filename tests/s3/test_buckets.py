@@ -153,6 +153,10 @@ def test_name_4_head(driver):
     stranger = driver.ask("HEAD", "/bucket", account=OTHER)
     assert (stranger.status, stranger.headers["x-amz-bucket-region"]) == (403, REGION)
     assert driver.ask("HEAD", "/absent").status == 404
+    for path in ("/bucket", "/absent"):  # some SDKs ask for the region without a signature
+        nobody = driver.ask("HEAD", path, account=None)
+        assert (nobody.status, nobody.headers["x-amz-bucket-region"]) == (403, REGION)
+    assert "x-amz-bucket-region" not in driver.ask("GET", "/bucket", account=None).headers
 
 
 def test_name_5_delete(driver):
