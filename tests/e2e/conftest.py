@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import importlib.util
 import ipaddress
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ingot.testing import Gateway
+from tests.support.forking import Program
 from tests.support.store import Store
 
 
@@ -94,11 +95,15 @@ def bucket(client: Any) -> Iterator[str]:
 Aws = Callable[..., str]
 
 
+@functools.cache
+def _awscli() -> Program:
+    return Program("awscli.clidriver", "awscli.customizations.s3.s3")
+
+
 @pytest.fixture
 def aws(gateway: Gateway, tmp_path: Path) -> Aws:
     """Runs the ``aws`` command; AssertionError with its complaint when it fails."""
-    program = Path(sys.executable).with_name("aws")
-    if not program.exists():
+    if importlib.util.find_spec("awscli") is None:
         pytest.skip("awscli is not installed")
     environment = {
         "PATH": os.environ["PATH"],
@@ -112,18 +117,24 @@ def aws(gateway: Gateway, tmp_path: Path) -> Aws:
     }
 
     def run(*arguments: str, fails: bool = False, given: bytes = b"") -> str:
-        done = subprocess.run(
-            [str(program), *arguments], env=environment, input=given, capture_output=True
-        )
-        said = (done.stdout + done.stderr).decode()
-        assert (done.returncode != 0) == fails, said
+        status, output, errors = _awscli().run(arguments, environment, given)
+        said = output + errors
+        assert (status != 0) == fails, said
         return said
 
     return run
 
 
+@pytest.fixture(scope="session")
+def filled_stores() -> dict[tuple[int, bytes], Store]:
+    """They end with the session's Postgres."""
+    return {}
+
+
 @pytest.fixture
-def store(private_path: Path, postgres: str) -> Iterator[Store]:
-    made = Store(private_path, postgres)
+def store(
+    private_path: Path, postgres: str, filled_stores: dict[tuple[int, bytes], Store]
+) -> Iterator[Store]:
+    made = Store(private_path, postgres, filled_stores)
     yield made
     made.close()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support import forking
 from tests.support.client import Client
 
 ACCESS_KEY = "AKIATESTS00000000000"
@@ -21,18 +22,25 @@ INGOT = (sys.executable, "-m", "ingot.cli")
 
 
 def start(
-    command: list[str], log: IO[bytes], environment: Mapping[str, str]
-) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """A command that takes ``--ready-fd``, and what it wrote there once it was ready. ``log`` is
-    closed where it never is."""
+    command: list[str],
+    log: IO[bytes],
+    environment: Mapping[str, str],
+    under: tuple[str, ...] = (),
+) -> tuple[forking.Process | subprocess.Popen[bytes], dict[str, Any]]:
+    """A command of ``ingot`` that takes ``--ready-fd``, and what it wrote there once it was ready.
+    ``log`` is closed where it never is."""
     read_end, write_end = os.pipe()
-    process = subprocess.Popen(
-        [*command, "--ready-fd", str(write_end)],
-        pass_fds=[write_end],
-        env={**os.environ, **environment},
-        stdout=log,
-        stderr=log,
-    )
+    command = [*command, "--ready-fd", str(write_end)]
+    settings = {**os.environ, **environment}
+    process: forking.Process | subprocess.Popen[bytes]
+    if under:
+        command = [*under, *INGOT, *command]
+        process = subprocess.Popen(
+            command, pass_fds=[write_end], env=settings, stdout=log, stderr=log
+        )
+    else:
+        output = log.fileno()
+        process = forking.ingot().start(command, settings, output, output, passed=[write_end])
     os.close(write_end)
     with os.fdopen(read_end) as ready:
         line = ready.readline()
@@ -50,7 +58,7 @@ class DevNetwork:
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
         self.log = (directory.parent / (directory.name + ".log")).open("ab")
-        command = [*INGOT, "dev-network", "--dir", str(directory), *arguments]
+        command = ["dev-network", "--dir", str(directory), *arguments]
         self.process, self.ready = start(command, self.log, {})
         self.config = directory / "gateway.toml"
 
@@ -70,12 +78,14 @@ class DevNetwork:
 
 def make_space(data_dir: Path) -> None:
     """Give a gateway a space of its own, once."""
-    command = [*INGOT, "space", "create", "--data-dir", str(data_dir)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = ["space", "create", "--data-dir", str(data_dir)]
+    status, _, said = forking.ingot().run(command, os.environ)
+    assert status == 0, said
 
 
 class Gateway:
-    """Started by the constructor; ready when that returns. ``start_s`` is how long it took."""
+    """Started by the constructor; ready when that returns. ``start_s`` is how long that took, of
+    which importing is no part."""
 
     def __init__(
         self, data_dir: Path, *arguments: str, under: tuple[str, ...] = (), **environment: str
@@ -84,9 +94,8 @@ class Gateway:
         settings = {"INGOT_ACCESS_KEY": ACCESS_KEY, "INGOT_SECRET_KEY": SECRET_KEY, **environment}
         self.log = (data_dir.parent / (data_dir.name + ".log")).open("ab")
         began = time.monotonic()
-        command = [*under, *INGOT, "serve", "--data-dir", str(data_dir)]
-        command += ["--listen", "127.0.0.1:0", *arguments]
-        self.process, self.ready = start(command, self.log, settings)
+        command = ["serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *arguments]
+        self.process, self.ready = start(command, self.log, settings, under)
         self.start_s = time.monotonic() - began
         self.url: str = self.ready["url"]
 

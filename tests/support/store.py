@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from tests.support import forking
 from tests.support.process import Gateway
 
 BUCKETS = """
@@ -24,20 +24,23 @@ CROSS JOIN LATERAL (
 
 def run(data: Path, command: str, *arguments: str) -> tuple[int, str]:
     """Exit status of a command and all that it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ingot.cli", command, "--data-dir", str(data), *arguments],
-        capture_output=True,
-        text=True,
+    status, output, errors = forking.ingot().run(
+        [command, "--data-dir", str(data), *arguments], os.environ
     )
-    said = done.stdout + done.stderr
+    said = output + errors
     assert "Traceback" not in said, said
-    return done.returncode, said
+    return status, said
 
 
 class Store:
-    """A data directory and a database of its own, for one gateway after the other."""
+    """A data directory and a database of its own, for one gateway after the other. ``filled`` are
+    stores whose copies others begin with, by what ``fill`` was given."""
 
-    def __init__(self, path: Path, server: str) -> None:
+    def __init__(
+        self, path: Path, server: str, filled: dict[tuple[int, bytes], Store] | None = None
+    ) -> None:
+        self.path = path
+        self.filled = {} if filled is None else filled
         self.data = path / "data"
         self.segments = self.data / "segments"
         self.server = server
@@ -81,7 +84,23 @@ class Store:
         return [path for path in found if any(path.read_bytes()[59:4096])]
 
     def fill(self, commits: int = 30, body: bytes = b"") -> None:
-        """Commits one by one, of a few buckets; then an orderly stop."""
+        """Commits one by one, of a few buckets; then an orderly stop. A store that is still without
+        anything gets a copy of what another made of the same."""
+        if self.gateways:
+            self._fill(commits, body)
+            return
+        made = self.filled.get((commits, body))
+        if made is None:
+            path = self.path.parent / f"filled-{os.urandom(4).hex()}"
+            path.mkdir(mode=0o711)
+            made = Store(path, self.server)
+            made._fill(commits, body)
+            self.filled[commits, body] = made
+        subprocess.run(["cp", "-a", made.data, self.data], check=True)
+        self.admin(f"DROP DATABASE {self.database}")
+        self.admin(f"CREATE DATABASE {self.database} TEMPLATE {made.database}")
+
+    def _fill(self, commits: int, body: bytes) -> None:
         with self.serve() as gateway:
             client = gateway.client()
             for name in ("one", "two", "three"):
