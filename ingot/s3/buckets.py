@@ -48,7 +48,8 @@ class BucketOperations:
     """Operations on whole buckets. ``recreate``: what creating one's own bucket again hears; "aws":
     success in us-east-1 and a conflict elsewhere; "idempotent": success where the request asks for
     nothing that the bucket is not. ``default_ownership``: of a bucket whose creation does not
-    say."""
+    say. The region that is told is always ``region``, whichever a bucket was made in: it is what
+    requests have to be signed for."""
 
     def __init__(
         self, store: Store, clock: Clock, region: str, recreate: str, default_ownership: str
@@ -77,13 +78,14 @@ class BucketOperations:
         found = [
             bucket
             for bucket in self._store.buckets()
-            if bucket.config.owner == call.account.id
+            if region in ("", self._region)
+            and bucket.config.owner == call.account.id
             and bucket.name > after
             and bucket.name.startswith(prefix)
-            and (not region or bucket.config.region == region)
         ]
         page = found[:limit]
-        entries = "".join(_entry(bucket, paged or bool(region)) for bucket in page)
+        shown = self._region if paged or region else ""
+        entries = "".join(_entry(bucket, shown) for bucket in page)
         account = call.account
         owner = acl.person("Owner", account.id, account.display_name)
         content = f"{owner}<Buckets>{entries}</Buckets>"
@@ -179,16 +181,12 @@ class BucketOperations:
     async def head(self, call: Call) -> Response:
         """Clients learn the region here, from the refusal too."""
         try:
-            bucket = open_bucket(self._store, call)
+            open_bucket(self._store, call)
         except S3Error as error:
-            region = self._store.bucket(call.bucket).config.region
-            if not region:  # it is lost, and so is the owner
-                raise
-            raise S3Error(error.code, headers=(region_header(region),)) from None
-        return Response(
-            200,
-            [region_header(bucket.config.region), (b"x-amz-access-point-alias", b"false")],
-        )
+            if error.status == 403:
+                error.headers = (*error.headers, region_header(self._region))
+            raise
+        return Response(200, [region_header(self._region), (b"x-amz-access-point-alias", b"false")])
 
     async def delete(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
@@ -201,8 +199,9 @@ class BucketOperations:
         return Response(204)
 
     async def location(self, call: Call) -> Response:
-        region = open_bucket(self._store, call).config.region
-        return xml_response(document("LocationConstraint", "" if region == US_EAST_1 else region))
+        open_bucket(self._store, call)
+        region = "" if self._region == US_EAST_1 else self._region
+        return xml_response(document("LocationConstraint", region))
 
 
 def _check_create_headers(call: Call, default_ownership: str) -> tuple[str, Grants | None]:
@@ -241,8 +240,9 @@ def _is_region(text: str) -> bool:
     return len(pieces) >= 3 and pieces[-1].isdigit() and "".join(pieces).isalnum()
 
 
-def _entry(bucket: Bucket, with_region: bool) -> str:
-    region = element("BucketRegion", bucket.config.region) if with_region else ""
+def _entry(bucket: Bucket, shown: str) -> str:
+    """``shown``: the region, where it is to be told."""
+    region = element("BucketRegion", shown) if shown else ""
     return (
         f"<Bucket><Name>{bucket.name}</Name>"
         f"<CreationDate>{iso(bucket.config.created_ms)}</CreationDate>{region}</Bucket>"

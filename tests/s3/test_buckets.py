@@ -228,6 +228,19 @@ def test_region_discovery_may_sign_for_us_east_1():
     assert wrong.xml.findtext("Region") == "eu-north-1"
 
 
+def test_a_bucket_is_where_the_gateway_is(driver):
+    """One that was made under another setting too: clients sign for what they hear."""
+    driver.bucket()
+    moved = Driver("eu-central-7")
+    moved.store.rows, moved.store.objects = driver.store.rows, driver.store.objects
+    assert moved.ask("HEAD", "/bucket").headers["x-amz-bucket-region"] == "eu-central-7"
+    assert moved.ask("GET", "/bucket", "location").xml.text == "eu-central-7"
+    for query in ("max-buckets=5", "bucket-region=eu-central-7"):
+        listed = moved.ask("GET", "/", query)
+        assert listed.texts("Buckets/Bucket/BucketRegion") == ["eu-central-7"]
+    assert moved.ask("GET", "/", f"bucket-region={REGION}").texts("Buckets/Bucket/Name") == []
+
+
 def test_with_boto3(driver):
     client = driver.client()
     client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
