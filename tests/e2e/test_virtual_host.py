@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from ingot.testing import Gateway
 from tests.support.client import Client
@@ -54,3 +56,22 @@ def test_what_is_signed_is_the_host_and_the_path_as_sent(gateway: Gateway) -> No
     response = hosted.connection.getresponse()
     assert response.status == 403 and b"SignatureDoesNotMatch" in response.read()
     hosted.close()
+
+
+def test_boto3_with_its_own_defaults(gateway: Gateway) -> None:
+    """An endpoint with a name is all it takes. The gateway stands as a proxy, so that no name has
+    to be resolved."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{DOMAIN}",
+        config=Config(proxies={"http": gateway.url}, retries={"total_max_attempts": 1}),
+        **gateway.boto(),
+    )
+    client.create_bucket(Bucket="photos")
+    client.put_object(Bucket="photos", Key="a b/ü+", Body=b"hello")
+    assert client.get_object(Bucket="photos", Key="a b/ü+")["Body"].read() == b"hello"
+    assert client.list_objects_v2(Bucket="photos")["KeyCount"] == 1
+    doomed = {"Objects": [{"Key": "a b/ü+"}]}
+    assert client.delete_objects(Bucket="photos", Delete=doomed)["Deleted"]
+    client.delete_bucket(Bucket="photos")
+    client.close()
