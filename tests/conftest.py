@@ -10,9 +10,11 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,8 +25,10 @@ from ingot.registry.embedded import EmbeddedPostgres
 settings.register_profile("ingot", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ingot")
 
-# Tests start hundreds of processes, and where this is set each compiles the package for itself.
+# Tests start hundreds of processes, and where this is set each compiles the package for itself;
+# pytest keeps none of the test files either, whose assertions take it a quarter of a minute.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
@@ -32,7 +36,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Directories are tested by one process more than there are processors, as much of a test is
     waiting. Single files and tests by this one; ``-n`` decides otherwise.
     """
-    if "PYTEST_XDIST_WORKER" in os.environ or hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        config.args = begin_elsewhere(config)
+    if "PYTEST_XDIST_WORKER" in os.environ:
         return  # this is one of those processes, and begins no more of them
     given = config.option
     if getattr(given, "numprocesses", 0) is not None or given.usepdb or given.collectonly:
@@ -41,6 +47,30 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         given.numprocesses = len(os.sched_getaffinity(0)) + 1
         if given.dist == "no":  # neighbours stay together: they share what their module sets up
             given.dist = "worksteal"
+
+
+def begin_elsewhere(config: pytest.Config) -> list[str]:
+    """What is to be tested, from another place on in each process: what one has compiled the others
+    find. Otherwise each would compile every test file of a new checkout, at the same time."""
+    places: list[str] = []
+    for argument in config.args:
+        path = config.invocation_params.dir / argument
+        if not path.is_dir():
+            places.append(argument)
+            continue
+        inside = sorted(path.iterdir())
+        places += [str(each) for each in inside if each.is_dir() and each.name[0] not in "._"]
+        places += [str(each) for each in inside if each.match("test_*.py")]
+    given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]  # pytest-xdist gives it
+    first = int(given["workerid"].removeprefix("gw")) * len(places) // given["workercount"]
+    return places[first:] + places[:first]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Wherever a process has begun, tests have one order."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: str(item.path))
 
 
 def pytest_collection_finish() -> None:
