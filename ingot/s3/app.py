@@ -203,7 +203,7 @@ class App:
         if refused is not None:
             raise refused
         if operation.kind == REFUSED:
-            raise not_implemented(operation.name)
+            raise not_implemented(" or ".join((operation.name, *operation.twins)))
         call.version = named_version(call)
         return self._handlers[operation.name]
 

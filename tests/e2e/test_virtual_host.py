@@ -58,20 +58,29 @@ def test_what_is_signed_is_the_host_and_the_path_as_sent(gateway: Gateway) -> No
     hosted.close()
 
 
-def test_boto3_with_its_own_defaults(gateway: Gateway) -> None:
-    """An endpoint with a name is all it takes. The gateway stands as a proxy, so that no name has
-    to be resolved."""
+def test_boto3_in_virtual_host_style(gateway: Gateway) -> None:
+    """The gateway stands as a proxy, so that no name has to be resolved."""
     client = boto3.client(
         "s3",
         endpoint_url=f"http://{DOMAIN}",
-        config=Config(proxies={"http": gateway.url}, retries={"total_max_attempts": 1}),
+        config=Config(
+            s3={"addressing_style": "virtual"},
+            proxies={"http": gateway.url},
+            retries={"total_max_attempts": 1},
+        ),
         **gateway.boto(),
     )
     client.create_bucket(Bucket="photos")
     client.put_object(Bucket="photos", Key="a b/ü+", Body=b"hello")
     assert client.get_object(Bucket="photos", Key="a b/ü+")["Body"].read() == b"hello"
     assert client.list_objects_v2(Bucket="photos")["KeyCount"] == 1
-    doomed = {"Objects": [{"Key": "a b/ü+"}]}
+    named = {"Bucket": "photos", "Key": "in parts"}
+    upload = named | {"UploadId": client.create_multipart_upload(**named)["UploadId"]}
+    etag = client.upload_part(**upload, PartNumber=1, Body=b"part")["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    done = client.complete_multipart_upload(**upload, MultipartUpload=parts)
+    assert done["Location"] == f"http://photos.{DOMAIN}/in%20parts"
+    doomed = {"Objects": [{"Key": "a b/ü+"}, {"Key": "in parts"}]}
     assert client.delete_objects(Bucket="photos", Delete=doomed)["Deleted"]
     client.delete_bucket(Bucket="photos")
     client.close()

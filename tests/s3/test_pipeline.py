@@ -101,6 +101,10 @@ def test_not_built_is_501_and_well_formed(driver):
     answer = driver.ask("POST", "/bucket", "metadataTable")
     assert (answer.status, answer.code) == (501, "NotImplemented")
     assert driver.ask("POST", "/bucket", "metadataTable", account=None).status == 403
+    twins = driver.ask("GET", "/bucket/key", "annotation")  # one request line
+    assert twins.xml.findtext("Message") == (
+        "The operation GetObjectAnnotation or ListObjectAnnotations is not implemented"
+    )
 
 
 def test_unrouted_is_authenticated_before_it_hears_why(driver):
