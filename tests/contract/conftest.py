@@ -10,6 +10,7 @@ import pytest
 
 from ingot.registry.memory import Database, MemoryRegistry
 from ingot.registry.postgres import Postgres
+from tests.support import database
 from tests.support.servers import lose_newest_commit
 
 
@@ -53,9 +54,9 @@ class PostgresWorld:
         self.opened: list[Any] = []
         self.admin: Any = None
 
-    async def start(self) -> None:
+    async def start(self, prepared: set[str]) -> None:
         self.admin = await asyncpg.connect(self.dsn)
-        await self.admin.execute("DROP SCHEMA IF EXISTS ingot CASCADE")
+        await empty(self.admin, self.dsn, prepared)
 
     async def gateway(self) -> Postgres:
         registry = Postgres(self.dsn, **self.options)
@@ -97,8 +98,28 @@ class PoolWorld(PostgresWorld):
             await self.pool.close()
 
 
+@pytest.fixture(scope="module")
+def prepared() -> set[str]:
+    """Databases that these tests have begun with."""
+    return set()
+
+
+async def empty(connection: Any, dsn: str, prepared: set[str]) -> None:
+    """Nothing is in the database any more. Its schema stands, but for the first test."""
+    await (database.empty if dsn in prepared else database.drop)(connection)
+    prepared.add(dsn)
+
+
+@pytest.fixture
+async def emptied(postgres: str, prepared: set[str]) -> str:
+    connection = await asyncpg.connect(postgres)
+    await empty(connection, postgres, prepared)
+    await connection.close()
+    return postgres
+
+
 @pytest.fixture(params=["memory", "postgres", "pool", "pooler"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+async def world(request: pytest.FixtureRequest, prepared: set[str]) -> AsyncIterator[Any]:
     made: Any
     if request.param == "memory":
         made = MemoryWorld()
@@ -110,6 +131,6 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
             made = PostgresWorld(
                 dsn, **{"pooler": {"statement_cache_size": 0}}.get(request.param, {})
             )
-        await made.start()
+        await made.start(prepared)
     yield made
     await made.close()

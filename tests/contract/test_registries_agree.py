@@ -6,7 +6,6 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from ingot.errors import IngotError
@@ -20,11 +19,8 @@ CIDS = [None, b"x" * 36, b"y" * 36]
 
 
 @pytest.fixture
-async def pair(postgres: str) -> AsyncIterator[tuple[Any, Any]]:
-    admin = await asyncpg.connect(postgres)
-    await admin.execute("DROP SCHEMA IF EXISTS ingot CASCADE")
-    await admin.close()
-    both = (MemoryRegistry(), Postgres(postgres))
+async def pair(emptied: str) -> AsyncIterator[tuple[Any, Any]]:
+    both = (MemoryRegistry(), Postgres(emptied))
     for registry in both:
         await registry.open()
     yield both
