@@ -196,12 +196,12 @@ def judge_removal(state: State, now_ms: int, bypass: bool) -> None:
 def _judge_retention(
     old: Retention | None, new: Retention | None, now_ms: int, bypass: bool
 ) -> None:
-    """Retention may always be made longer or stricter. Anything else is a way to end it early."""
+    """Retention may always be made longer. Anything else is a way to end it early, or to keep those
+    from ending it who may."""
     if old is None or old.until_ms <= now_ms:
         return
-    if new is not None and new.until_ms >= old.until_ms:
-        if new.mode == old.mode or new.mode == COMPLIANCE:
-            return
+    if new is not None and new.until_ms >= old.until_ms and new.mode == old.mode:
+        return
     if old.mode == GOVERNANCE and bypass:
         return
     raise Locked(f"the version is retained ({old.mode}) until a later time")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.body.checksums import to_text
 from ingot.bucket.assembly import assemble
-from ingot.bucket.model import Bucket
+from ingot.bucket.model import Bucket, Outcome
 from ingot.bucket.part import Completed, NoSuchUpload, Part, PartsChanged, Upload
 from ingot.bucket.record import Record
 from ingot.errors import Unavailable
@@ -42,7 +42,7 @@ from ingot.s3.payload import (
     algorithm_of,
     parse_checksum,
 )
-from ingot.s3.versioning import outcome_headers, version_headers
+from ingot.s3.versioning import written_headers
 from ingot.s3.xml import Element, document, element, malformed, url_encode
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class CompleteOperations:
             except (NoSuchUpload, PartsChanged):
                 continue  # another request was first: see what it left
             response = _answer(call, done)
-            response.headers += outcome_headers(outcome) + encryption_headers(record.headers)
+            response.headers += written_headers(outcome) + encryption_headers(record.headers)
             if not bucket.config.plain:
                 response.headers += await self._expirations.headers(bucket, record, state)
             return response
@@ -155,7 +155,7 @@ class CompleteOperations:
             return []
         if found.record.etag != before.etag:
             return []
-        headers = version_headers(bucket, found.version)
+        headers = written_headers(Outcome(found.version, False))
         headers += encryption_headers(found.record.headers)
         return headers + await self._expirations.headers(bucket, found.record, found.state)
 
@@ -213,7 +213,11 @@ def _is_meant(wanted: Wanted, part: Part) -> bool:
 def _promises(index: Index) -> Promises:
     size = index.get(OBJECT_SIZE)
     if size is not None and not (size.isdigit() and len(size) <= 19):
-        raise S3Error("InvalidRequest", "Value for x-amz-mp-object-size header is invalid.")
+        negative = size[:1] == b"-" and size[1:].isdigit()
+        fault = "less than zero" if negative else "invalid"
+        shown = size.decode("latin-1")
+        message = f"Value for x-amz-mp-object-size header is {fault}: '{shown}'"
+        raise S3Error("InvalidRequest", message)
     names = [name for name in index if _is_checksum(name)]
     if len(names) > 1:
         raise S3Error(
@@ -224,7 +228,9 @@ def _promises(index: Index) -> Promises:
     for name in names:
         algorithm = algorithm_of(name)
         # A composite checksum is told with its number of parts, "digest-3", or without.
-        value = index[name].partition(b"-")[0]
+        value, dash, parts = index[name].partition(b"-")
+        if dash and not parts.isdigit():
+            value = index[name]  # which is none
         digest = parse_checksum(name, algorithm, value, "header")
     kind = checksum_type(index)
     return Promises(None if size is None else int(size), kind, algorithm, digest)

@@ -52,7 +52,7 @@ from ingot.s3.headers import (
     write_headers,
 )
 from ingot.s3.locking import judge_of_write, state_of_write
-from ingot.s3.versioning import outcome_headers
+from ingot.s3.versioning import written_headers
 from ingot.s3.xml import document
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class CopyOperations:
         judge = judge_of_write(call, bucket, state, record.created_ms)
         outcome = await store.put(bucket, record, condition, state, judge)
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
-        response.headers += outcome_headers(outcome)
+        response.headers += written_headers(outcome)
         response.headers += source_headers(source_bucket, of_source)
         response.headers += encryption_headers(record.headers)
         if not bucket.config.plain:

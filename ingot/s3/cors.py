@@ -27,7 +27,7 @@ VARY: Final[Header] = (
 )
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")  # what a header's name may be made of
 _ORIGIN: Final = re.compile(r"[\x21-\x7e]+")
-_AGE: Final = re.compile(r"[0-9]{1,9}")
+_AGE: Final = re.compile(r"-?[0-9]{1,9}")  # browsers read less than zero as zero
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,7 @@ def asked_headers(value: bytes) -> list[str]:
     for name in names:
         if not _TOKEN.fullmatch(name):
             raise S3Error(
-                "BadRequest", f"Access-Control-Request-Headers: {name} contains invalid character."
+                "BadRequest",
+                f'Access-Control-Request-Headers "{name}" contains invalid character.',
             )
     return [name.lower() for name in names if name]

@@ -51,8 +51,10 @@ class CrossOrigin:
         except IngotError:
             return  # there is no such bucket, or nothing is served: the answer says so
         if rules is not None:
-            origin = request.index[b"origin"]
-            response.headers += cors.answer_headers(rules, origin, request.method) or ()
+            index = request.index
+            asked = index.get(b"access-control-request-method")  # of no browser, but it counts
+            method = request.method if asked is None else asked.decode("latin-1")
+            response.headers += cors.answer_headers(rules, index[b"origin"], method) or ()
 
     def _rules(self, bucket: str) -> tuple[cors.Rule, ...] | None:
         document = self._store.bucket(bucket).config.documents.get(CORS)

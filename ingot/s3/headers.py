@@ -61,6 +61,7 @@ LOCK_DATE: Final = b"x-amz-object-lock-retain-until-date"
 LOCK_HOLD: Final = b"x-amz-object-lock-legal-hold"
 NO_DATE: Final = "The retain until date must be provided in ISO 8601 format"
 NO_LOCK: Final = "Bucket is missing Object Lock Configuration"
+NO_LOCK_TO_WRITE: Final = "Bucket is missing ObjectLockConfiguration"  # S3's words, both of them
 
 
 def _not_implemented(name: bytes) -> S3Error:

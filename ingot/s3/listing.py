@@ -2,8 +2,8 @@
 
 A page of a thousand keys is hot: its entries are written in compiled code, from summaries of the
 records that stay in memory. Which keys a page holds is the store's affair; what is
-settled here is where a page starts: a marker or token that we issued names a group that was
-answered whole, a start the client made up may lie inside a group that was not.
+settled here is where a page starts: a token, or a marker or start that is a group itself, stands
+behind that group, and one that lies inside a group does not.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class ListOperations:
         asked = _question(call)
         token = call.parameter(b"continuation-token")
         start = call.parameter(b"start-after")
-        after, finished = start or b"", False
+        after = start or b""
+        finished = _is_group(asked, after)
         if token:
             after, finished = decode_token(token)
         bucket = open_bucket(self._store, call)
@@ -281,7 +282,7 @@ def group_of(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
 
 
 def _is_group(asked: Question, marker: bytes) -> bool:
-    """A marker that ends a group is one that we issued: the group was answered."""
+    """A marker that ends a group stands behind all of it: that is how one is issued."""
     return bool(marker) and group_of(marker, asked.prefix, asked.delimiter) == marker
 
 

@@ -26,7 +26,7 @@ from ingot.s3.call import (
 )
 from ingot.s3.documents import read_document, require_checksum
 from ingot.s3.errors import S3Error
-from ingot.s3.headers import NO_LOCK, WriteHeaders
+from ingot.s3.headers import NO_LOCK, NO_LOCK_TO_WRITE, WriteHeaders
 from ingot.s3.object_lock import (
     read_configuration,
     read_hold,
@@ -79,8 +79,9 @@ class LockOperations:
         return Response(200)
 
     async def get_retention(self, call: Call) -> Response:
-        bucket = open_locked(self._store, call)
+        bucket = open_bucket(self._store, call)
         found = await find_object(self._store, bucket, call)
+        _check_lock(bucket)
         if found.state.retention is None:
             raise S3Error("NoSuchObjectLockConfiguration", Key=call.key.decode())
         response = xml_response(write_retention(found.state.retention))
@@ -89,7 +90,7 @@ class LockOperations:
 
     async def put_retention(self, call: Call) -> Response:
         require_checksum(call)
-        bucket = open_locked(self._store, call)
+        bucket = open_bucket(self._store, call)
         version = asked_version(call)
         retention = read_retention(await _document(call), call.now_ms)
         bucket = await open_again(self._store, call, bucket)
@@ -97,8 +98,9 @@ class LockOperations:
         return await self._set(call, bucket, version, NewState(retention=retention, bypass=bypass))
 
     async def get_hold(self, call: Call) -> Response:
-        bucket = open_locked(self._store, call)
+        bucket = open_bucket(self._store, call)
         found = await find_object(self._store, bucket, call)
+        _check_lock(bucket)
         if found.state.hold is None:
             raise S3Error("NoSuchObjectLockConfiguration", Key=call.key.decode())
         response = xml_response(write_hold(found.state.hold))
@@ -107,7 +109,7 @@ class LockOperations:
 
     async def put_hold(self, call: Call) -> Response:
         require_checksum(call)
-        bucket = open_locked(self._store, call)
+        bucket = open_bucket(self._store, call)
         version = asked_version(call)
         hold = read_hold(await _document(call))
         bucket = await open_again(self._store, call, bucket)
@@ -116,6 +118,9 @@ class LockOperations:
     async def _set(
         self, call: Call, bucket: Bucket, version: str | None, new: NewState
     ) -> Response:
+        if OBJECT_LOCK not in bucket.config.documents:
+            await find_object(self._store, bucket, call)  # that there is none is told first
+            _check_lock(bucket)
         outcome = await self._store.set_state(bucket, call.key, version, new, call.now_ms)
         return Response(200, outcome_headers(outcome))
 
@@ -132,12 +137,10 @@ def _may_lock(config: BucketConfig) -> None:
         raise S3Error("InvalidBucketState", NOT_VERSIONED)
 
 
-def open_locked(store: Store, call: Call) -> Bucket:
-    """As ``open_bucket``, of a bucket whose versions can be locked."""
-    bucket = open_bucket(store, call)
+def _check_lock(bucket: Bucket) -> None:
+    """InvalidRequest where versions cannot be locked."""
     if OBJECT_LOCK not in bucket.config.documents:
         raise S3Error("InvalidRequest", NO_LOCK)
-    return bucket
 
 
 def state_of_write(call: Call, bucket: Bucket, written: WriteHeaders) -> State | None:
@@ -147,7 +150,7 @@ def state_of_write(call: Call, bucket: Bucket, written: WriteHeaders) -> State |
     if state is None:
         return None
     if written.lock and OBJECT_LOCK not in bucket.config.documents:
-        raise S3Error("InvalidRequest", NO_LOCK)
+        raise S3Error("InvalidRequest", NO_LOCK_TO_WRITE)
     if state.tags:
         require(call, bucket, "PutObjectTagging", call.key)
     if state.retention is not None:

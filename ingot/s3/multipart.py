@@ -177,7 +177,7 @@ class MultipartOperations:
         return self._store.pin(replace(body, checksums={algorithm: found.checksums[algorithm]}))
 
     async def abort(self, call: Call) -> Response:
-        initiated = _initiated(call.request.index)
+        initiated = _initiated(call)
         bucket, upload = await open_to_initiator(self._store, call)
         if initiated is not None and initiated != upload.created_ms // 1000:
             raise S3Error("PreconditionFailed", Condition=INITIATED.decode())
@@ -330,13 +330,14 @@ def _bad_range(message: str, value: bytes) -> S3Error:
     )
 
 
-def _initiated(index: Index) -> int | None:
-    """Unix seconds at which the upload must have been created."""
-    value = index.get(INITIATED)
+def _initiated(call: Call) -> int | None:
+    """Unix seconds at which the upload must have been created. A time in the future counts as
+    absent, as in all conditions."""
+    value = call.request.index.get(INITIATED)
     if value is None:
         return None
     text = value.decode("latin-1")
     seconds = parse_date(text)
     if seconds is None:
         raise S3Error("InvalidArgument", ArgumentName=INITIATED.decode(), ArgumentValue=text)
-    return seconds
+    return None if seconds > call.now_ms // 1000 else seconds

@@ -43,8 +43,8 @@ from ingot.s3.headers import (
 )
 from ingot.s3.locking import bypasses, judge_of_write, state_of_write, visible
 from ingot.s3.payload import VerifiedBody
-from ingot.s3.ranges import content_range, parse_range, part_range
-from ingot.s3.versioning import outcome_headers, version_headers
+from ingot.s3.ranges import content_range, parse_range, part_number, part_range
+from ingot.s3.versioning import outcome_headers, version_headers, written_headers
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -105,7 +105,7 @@ class ObjectOperations:
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
         if outcome is not None:
-            headers += outcome_headers(outcome)
+            headers += written_headers(outcome)
         headers += encryption_headers(record.headers)
         if not bucket.config.plain:
             headers += await self._expirations.headers(bucket, record, state)
@@ -115,8 +115,12 @@ class ObjectOperations:
         """GetObject and HeadObject, which differ in the body alone."""
         request = call.request
         index = request.index
-        if call.query and call.account is ANONYMOUS:
-            check_overrides(call.query)
+        if call.query:
+            if call.account is ANONYMOUS:
+                check_overrides(call.query)
+            part = call.parameter(b"partNumber")
+            if part is not None:
+                part_number(part)  # refused before it is told whether there is an object
         bucket = open_bucket(self._store, call)
         rules = None
         if not bucket.config.plain and call.parameter(b"versionId") is None:

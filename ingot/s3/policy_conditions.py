@@ -17,6 +17,7 @@ from ingot.s3.pattern import Pattern
 
 BAD_KEY: Final = "Policy has an invalid condition key"
 BAD_VALUE: Final = "Policy has an invalid condition value"
+BAD_ADDRESS: Final = "Invalid IP address in Conditions"
 
 # Keys are compared in lower case, but for what follows a slash: that is the key of a tag. Each has
 # a way to be answered in ``ingot.s3.access``.
@@ -79,7 +80,7 @@ class Condition:
         try:
             self._fits = [make(value) for value in values]
         except ValueError:
-            raise _malformed(BAD_VALUE, key) from None
+            raise _malformed(BAD_ADDRESS if make is _network else BAD_VALUE, key) from None
         # What a request does not say is no match; so a negation holds, and what may be absent.
         self._absent = self._every or if_exists or (self._negated and not colon)
 

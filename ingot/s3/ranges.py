@@ -21,9 +21,9 @@ def parse_range(header: bytes, size: int) -> tuple[int, int] | None:
     Raises InvalidRange when the range is well-formed and no byte of the object lies in it.
     """
     unit, equals, spec = header.partition(b"=")
-    if not equals or unit.strip().lower() != b"bytes":
+    if not equals or unit.lower() != b"bytes":
         return None
-    first, dash, last = spec.strip().partition(b"-")
+    first, dash, last = spec.partition(b"-")
     if not dash or (first and not first.isdigit()) or (last and not last.isdigit()):
         return None
     if first:
@@ -44,8 +44,8 @@ def parse_range(header: bytes, size: int) -> tuple[int, int] | None:
     return max(0, size - suffix), size
 
 
-def part_range(text: bytes, size: int, parts: Sequence[int]) -> tuple[int, int]:
-    """The bytes of part ``text``; an object that was not put together from parts is one part."""
+def part_number(text: bytes) -> int:
+    """InvalidArgument for what is none."""
     number = _number(text) if text.isdigit() else 0
     if not 1 <= number <= PART_NUMBER_MAX:
         raise S3Error(
@@ -54,6 +54,12 @@ def part_range(text: bytes, size: int, parts: Sequence[int]) -> tuple[int, int]:
             ArgumentName="partNumber",
             ArgumentValue=text.decode("latin-1"),
         )
+    return number
+
+
+def part_range(text: bytes, size: int, parts: Sequence[int]) -> tuple[int, int]:
+    """The bytes of part ``text``; an object that was not put together from parts is one part."""
+    number = part_number(text)
     count = len(parts) or 1
     if number > count:
         raise S3Error(

@@ -77,13 +77,14 @@ def tag_pairs(listed: Element) -> list[tuple[str, str]]:
 
 
 def read_header(value: bytes) -> dict[str, str]:
-    """The tags of an x-amz-tagging header, a form; InvalidArgument for bad escapes and a key twice,
-    and what ``check_tags`` raises."""
+    """The tags of an x-amz-tagging header, a form; InvalidArgument for bad escapes, a value without
+    a key and a key twice, and what ``check_tags`` raises."""
     pairs = []
-    for field in value.split(b"&") if value else []:
+    for field in filter(None, value.split(b"&")):
         key, _, tag = field.partition(b"=")
         pairs.append((_from_form(key, value), _from_form(tag, value)))
-    if len(dict(pairs)) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs) or "" in found:
         raise _bad_header(value)
     return check_tags(pairs, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
 

@@ -568,7 +568,7 @@ put_with(
 put_with("NotImplemented", "x-amz-write-offset-bytes", "0", Header="x-amz-write-offset-bytes")
 put_with(
     *("InvalidRequest", "x-amz-object-lock-legal-hold", "ON"),
-    "Bucket is missing Object Lock Configuration",
+    "Bucket is missing ObjectLockConfiguration",
 )
 
 
@@ -835,7 +835,7 @@ ORDER: list[tuple[str, Callable[[World], Answer]]] = [
     ),
     ("NoSuchKey", lambda world: world.ask("GET", "/locked/none", "retention=")),
     ("NoSuchKey", lambda world: world.ask("PUT", "/locked/none", "legal-hold=", HOLD)),
-    ("InvalidRequest", lambda world: world.ask("GET", "/bucket/none", "retention=")),
+    ("NoSuchKey", lambda world: world.ask("GET", "/bucket/none", "retention=")),
 ]
 
 

@@ -122,6 +122,8 @@ def test_get_5_part_numbers_of_a_plain_object(driver):
     assert empty.status == 200 and "content-range" not in empty.headers
     assert driver.ask("GET", "/bucket/small", "partNumber=2").code == "InvalidPartNumber"
     assert driver.ask("GET", "/bucket/small", "partNumber=0").code == "InvalidArgument"
+    absent = both(driver, "/bucket/none", "partNumber=0")
+    assert (absent.status, absent.code) == (400, "InvalidArgument"), "whatever there is"
     ranged = driver.ask("GET", "/bucket/small", "partNumber=1", {"range": "bytes=0-1"})
     assert (ranged.status, ranged.code) == (400, "InvalidRequest")
 

@@ -632,7 +632,9 @@ def test_mpu_13_full_object_checksums_are_combined(driver, name):
     ("headers", "text"),
     [
         ({"x-amz-mp-object-size": "5"}, "value 5 does not match what was computed: 8"),
-        ({"x-amz-mp-object-size": "x"}, "x-amz-mp-object-size header is invalid"),
+        ({"x-amz-mp-object-size": "x"}, "x-amz-mp-object-size header is invalid: 'x'"),
+        ({"x-amz-mp-object-size": "-1"}, "x-amz-mp-object-size header is less than zero: '-1'"),
+        ({"x-amz-checksum-crc64nvme": "AAAAAAAAAAA=-x"}, "x-amz-checksum-crc64nvme header is inv"),
         ({"x-amz-checksum-type": "COMPOSITE"}, "using the FULL_OBJECT checksum mode"),
         ({"x-amz-checksum-type": "x"}, "x-amz-checksum-type header is invalid"),
         (
@@ -786,6 +788,8 @@ def test_mpu_9_the_time_of_initiation(driver):
     assert wrong.xml.findtext("Condition") == name
     assert abort(driver, upload, **{name: "yesterday"}).code == "InvalidArgument"
     assert abort(driver, upload, **{name: http_date(driver.clock.ms)}).status == 204
+    future = {name: http_date(driver.clock.ms + 5000)}
+    assert abort(driver, create(driver), **future).status == 204, "as if it were absent"
 
 
 def test_mpu_12_a_pending_upload_is_invisible(driver):

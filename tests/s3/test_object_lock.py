@@ -132,11 +132,31 @@ def test_lock_2_retention_and_hold(driver: StoreDriver) -> None:
     assert retain(driver, "GOVERNANCE", driver.clock.ms - DAY_MS).code == "InvalidArgument"
     half = "<Retention><Mode>GOVERNANCE</Mode></Retention>"
     assert send(driver, "/bucket/k", "retention", half).code == "MalformedXML"
-    driver.put("k", b"x", bucket="plain")
-    for query, body in (("retention", half), ("legal-hold", "<LegalHold/>")):
-        assert driver.ask("GET", "/plain/k", query).code == "InvalidRequest"
-        assert send(driver, "/plain/k", query, body).code == "InvalidRequest"
     assert driver.ask("GET", "/bucket/none", "retention").code == "NoSuchKey"
+
+
+def test_lock_2_a_bucket_without_locks(driver: StoreDriver) -> None:
+    """What a body says is judged first, then whether there is an object."""
+    driver.put("k", b"x", bucket="plain")
+    until = iso(driver.clock.ms + DAY_MS)
+    good = (
+        f"<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+    )
+    for query, body, bad in (
+        ("retention", good, "<Retention><Mode>GOVERNANCE</Mode></Retention>"),
+        ("legal-hold", "<LegalHold><Status>ON</Status></LegalHold>", "<LegalHold/>"),
+    ):
+        assert send(driver, "/plain/k", query, bad).code == "MalformedXML"
+        for path, code in (("/plain/k", "InvalidRequest"), ("/plain/none", "NoSuchKey")):
+            assert driver.ask("GET", path, query).code == code
+            refused = send(driver, path, query, body)
+            assert refused.code == code
+            if code == "InvalidRequest":
+                text = refused.xml.findtext("Message")
+                assert text == "Bucket is missing Object Lock Configuration"
+    held = {"x-amz-object-lock-legal-hold": "ON"}
+    text = driver.ask("PUT", "/plain/k", headers=held, body=b"x").xml.findtext("Message")
+    assert text == "Bucket is missing ObjectLockConfiguration", "S3 has two spellings"
 
 
 def test_lock_3_retention_is_not_ended_early(driver: StoreDriver) -> None:
@@ -151,7 +171,8 @@ def test_lock_3_retention_is_not_ended_early(driver: StoreDriver) -> None:
     assert send(driver, "/bucket/k", "retention", none, YES).status == 200
     assert driver.ask("GET", "/bucket/k", "retention").code == "NoSuchObjectLockConfiguration"
     assert retain(driver, "GOVERNANCE", until).status == 200
-    assert retain(driver, "COMPLIANCE", until).status == 200
+    assert retain(driver, "COMPLIANCE", until).code == "AccessDenied", "an end that some may bring"
+    assert retain(driver, "COMPLIANCE", until, headers=YES).status == 200
     for headers in ({}, YES):
         assert retain(driver, "COMPLIANCE", until - DAY_MS, headers=headers).code == "AccessDenied"
         assert retain(driver, "GOVERNANCE", until, headers=headers).code == "AccessDenied"

@@ -145,7 +145,7 @@ BAD_FIELDS = [
     ({"Condition": {"All:StringEquals": {"s3:prefix": "a"}}}, "Invalid Condition type"),
     ({"Condition": {"StringEquals": {"s3:nothing": "a"}}}, "invalid condition key"),
     ({"Condition": {"StringEquals": {"aws:SourceVpc": "a"}}}, "invalid condition key"),
-    ({"Condition": {"IpAddress": {"aws:SourceIp": "here"}}}, "invalid condition value"),
+    ({"Condition": {"IpAddress": {"aws:SourceIp": "here"}}}, "Invalid IP address in Conditions"),
     ({"Condition": {"NumericEquals": {"s3:max-keys": "nan"}}}, "invalid condition value"),
     ({"Condition": {"Bool": {"aws:SecureTransport": "yes"}}}, "invalid condition value"),
     ({"Condition": {"Null": {"s3:prefix": "yes"}}}, "invalid condition value"),

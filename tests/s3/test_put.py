@@ -164,7 +164,7 @@ def test_put_5_lock_headers_without_a_locked_bucket(driver):
     headers = {"x-amz-object-lock-legal-hold": "ON"}
     answer = driver.ask("PUT", "/bucket/key", headers=headers, body=b"x")
     assert (answer.status, answer.code) == (400, "InvalidRequest")
-    assert answer.xml.findtext("Message") == "Bucket is missing Object Lock Configuration"
+    assert answer.xml.findtext("Message") == "Bucket is missing ObjectLockConfiguration"
     assert driver.ask("PUT", "/absent/key", headers=headers, body=b"x").code == "NoSuchBucket"
 
 

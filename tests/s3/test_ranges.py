@@ -36,7 +36,7 @@ def test_get_3_satisfiable(header, wanted):
     [
         *(b"", b"bytes", b"bytes=", b"bytes=-", b"bytes=a-b", b"bytes=5-2", b"bytes=1-2,4-5"),
         *(b"lines=0-1", b"bytes=1", b"bytes=--1", b"bytes=1--2", b"bytes=+1-2", b"bytes=1_0-20"),
-        *(b"bytes=\xb2-3", b"bytes=1 - 2"),
+        *(b"bytes=\xb2-3", b"bytes=1 - 2", b"bytes= -1", b"bytes =0-1"),
     ],
 )
 def test_get_3_not_understood_is_ignored(header):

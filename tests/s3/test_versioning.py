@@ -102,7 +102,12 @@ def test_vst_3_null_versions(driver: StoreDriver) -> None:
     one = put(driver, "k", b"one")
     assert driver.ask("GET", "/bucket/k", "versionId=null").body == b"before"
     status_of(driver, "Suspended")
-    assert put(driver, "k", b"null") == "null"
+    written = driver.put("k", b"null")
+    assert "x-amz-version-id" not in written.headers, "PUT-1: S3 does not name it here"
+    copied = driver.ask("PUT", "/bucket/copy", headers={"x-amz-copy-source": "bucket/k"})
+    assert copied.status == 200 and "x-amz-version-id" not in copied.headers
+    assert driver.ask("DELETE", "/bucket/copy", "versionId=null").status == 204
+    assert driver.ask("HEAD", "/bucket/k").headers["x-amz-version-id"] == "null"
     assert versions(driver) == [
         ("Version", "k", "null", "true"),
         ("Version", "k", one, "false"),
@@ -419,8 +424,10 @@ def test_tag_2_each_version_has_its_tags(driver: StoreDriver) -> None:
 
 
 def test_tag_1_and_3_tags_in_headers(driver: StoreDriver) -> None:
-    """PUT-4: form encoding, blanks as plus signs, ten tags."""
-    driver.put("k", b"x", x_amz_tagging="a+b=c%2Bd&e=")
+    """PUT-4: form encoding, blanks as plus signs, ten tags. Nothing between two "&" is no tag."""
+    driver.put("k", b"x", x_amz_tagging="&&")
+    assert driver.ask("GET", "/bucket/k", "tagging").texts("TagSet/Tag/Key") == []
+    driver.put("k", b"x", x_amz_tagging="a+b=c%2Bd&e=&")
     answer = driver.ask("GET", "/bucket/k", "tagging")
     assert answer.texts("TagSet/Tag/Key") == ["a b", "e"]
     assert answer.texts("TagSet/Tag/Value") == ["c+d", ""]
@@ -428,6 +435,7 @@ def test_tag_1_and_3_tags_in_headers(driver: StoreDriver) -> None:
     for value, code in (
         (many, "BadRequest"),
         ("a=1&a=2", "InvalidArgument"),
+        ("=", "InvalidArgument"),
         ("k" * 129 + "=v", "InvalidTag"),
         ("k=" + "v" * 257, "InvalidTag"),
         ("aws:k=v", "InvalidTag"),
