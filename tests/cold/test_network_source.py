@@ -40,6 +40,7 @@ from ingot.segments.model import SegmentSettings
 from ingot.segments.store import SegmentStore
 from tests.body.support import until
 from tests.forge.client.support import client_of, http, someone
+from tests.support.pairs import pairs
 
 
 def cid_of(data: bytes) -> bytes:
@@ -112,7 +113,10 @@ class ColdBody:
         return await asyncio.gather(*map(self.store.read, cids), return_exceptions=True)
 
 
-@pytest.fixture(params=["with an indexer", "without"])
+INDEXER = ["with an indexer", "without"]
+
+
+@pytest.fixture(params=INDEXER)
 async def twice(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[ColdBody]:
     indexer = request.param == "with an indexer"
     async with Network(tmp_path / "forge", nodes=2, indexer=indexer) as network:
@@ -136,8 +140,16 @@ FAULTS: list[tuple[str, Fault]] = [
 ]
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-@pytest.mark.parametrize(("route", "fault"), FAULTS, ids=repr)
+# The indexer is asked once the known places have failed, however they did: its own tests are below.
+MET = pytest.mark.parametrize(
+    ("route", "fault", "ahead", "twice"),
+    pairs([(*fault, ahead) for fault in FAULTS for ahead in (True, False)], INDEXER),
+    ids=repr,
+    indirect=["twice"],
+)
+
+
+@MET
 async def test_one_node_is_faulty(twice: ColdBody, route: str, fault: Fault, ahead: bool) -> None:
     twice.node(0).faults.add(route, fault, times=None)
     assert await twice.read_all(ahead) == twice.chunks
@@ -145,8 +157,7 @@ async def test_one_node_is_faulty(twice: ColdBody, route: str, fault: Fault, ahe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ahead", [True, False])
-@pytest.mark.parametrize(("route", "fault"), FAULTS, ids=repr)
+@MET
 async def test_every_node_is_faulty(twice: ColdBody, route: str, fault: Fault, ahead: bool) -> None:
     """Some blocks may come; none comes wrong, and the failure says what can be done."""
     for node in twice.network.nodes:

@@ -27,7 +27,8 @@ from ingot.segments import format
 from ingot.shipper.shipper import Shipper, ShipperSettings
 from ingot.shipper.sources import Block
 
-BOTH = pytest.mark.parametrize("network", ["seed", "next"], indirect=True)  # generations
+GENERATIONS = ["next", "seed"]
+BOTH = pytest.mark.parametrize("network", GENERATIONS, indirect=True)
 QUICK = ShipperSettings(files=2, backoff_s=0.002, backoff_max_s=0.02)
 Key = tuple[str, int]
 

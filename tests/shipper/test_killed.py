@@ -17,7 +17,8 @@ from ingot.registry.postgres import Postgres
 from ingot.shipper.shipper import Shipper
 from tests.forge.client.support import client_of
 from tests.shipper.conftest import World
-from tests.shipper.support import BOTH, QUICK, Log, accepted, read_back, until
+from tests.shipper.support import GENERATIONS, QUICK, Log, accepted, read_back, until
+from tests.support.pairs import pairs
 
 ROOT = Path(__file__).parents[2]
 CALLS = [
@@ -60,9 +61,13 @@ async def test_killed_at_a_call_of_the_registry(world: World, call: str, moment:
     await world.shipped()
 
 
-@BOTH
-@pytest.mark.parametrize("after", [0, 2])
-@pytest.mark.parametrize(("who", "route"), STEPS, ids=repr)
+# Killed at any step, with both generations: tests/forge/client/test_killed.py.
+@pytest.mark.parametrize(
+    ("who", "route", "after", "network"),
+    pairs([(*step, after) for step in STEPS for after in (0, 2)], GENERATIONS),
+    ids=repr,
+    indirect=["network"],
+)
 async def test_killed_at_a_step_of_the_network(
     world: World, who: str, route: str, after: int
 ) -> None:

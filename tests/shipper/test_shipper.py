@@ -30,7 +30,8 @@ from ingot.shipper.lifecycle import INDEXED, QUEUED, REFUSED
 from ingot.shipper.shipper import ShipperSettings
 from tests.forge.client.support import ONCE, client_of, http, someone
 from tests.shipper.conftest import World, make_world
-from tests.shipper.support import BOTH, accepted, until
+from tests.shipper.support import BOTH, GENERATIONS, accepted, until
+from tests.support.pairs import pairs
 
 
 def some_files(world: World) -> None:
@@ -156,8 +157,10 @@ FAULTS: list[tuple[str, str, Fault]] = [
 ]
 
 
-@BOTH
-@pytest.mark.parametrize(("who", "route", "fault"), FAULTS, ids=repr)
+# The shipper sees no generation: tests/forge/client has the faults of a step with both.
+@pytest.mark.parametrize(
+    ("who", "route", "fault", "network"), pairs(FAULTS, GENERATIONS), ids=repr, indirect=["network"]
+)
 async def test_faults_are_outlasted(world: World, who: str, route: str, fault: Fault) -> None:
     some_files(world)
     network = world.network
