@@ -40,6 +40,7 @@ from ingot.s3.payload import (
     SDK_ALGORITHM,
     SIZES,
     algorithm_of,
+    parse_base64,
     parse_checksum,
 )
 from ingot.s3.versioning import written_headers
@@ -201,10 +202,28 @@ class CompleteOperations:
 
 
 def _is_meant(wanted: Wanted, part: Part) -> bool:
+    """InvalidArgument where what is said to be its checksum is none, or are several; BadDigest for
+    one of an algorithm that the part came without."""
     if wanted.etag != part.etag:
         return False
-    sums = part.checksums
-    return all(name in sums and to_text(sums[name]) == value for name, value in wanted.checksums)
+    if not wanted.checksums:
+        return True
+    name, value = wanted.checksums[0]
+    digest = parse_base64(value.encode(), SIZES[name])
+    if digest is None or len(wanted.checksums) > 1:
+        several = "".join(f"{name.upper()}:{value};" for name, value in wanted.checksums)
+        raise S3Error(
+            "InvalidArgument",
+            "Invalid Base64 or multiple checksums present in request",
+            ArgumentName="Checksum",
+            ArgumentValue=several if len(wanted.checksums) > 1 else value,
+        )
+    if name not in part.checksums:
+        raise S3Error(
+            "BadDigest",
+            f"The {name} you specified for part {wanted.number} did not match what we received.",
+        )
+    return part.checksums[name] == digest
 
 
 # -- the request --------------------------------------------------------------------------------
@@ -292,7 +311,7 @@ def _wanted(node: Element) -> Wanted:
             number = text
         elif child.name == "ETag":
             etag = text.strip('"')
-        elif child.name in _CHECKSUM_ELEMENTS:
+        elif child.name in _CHECKSUM_ELEMENTS and text:
             checksums.append((_CHECKSUM_ELEMENTS[child.name], text))
     digits = number.removeprefix("-")
     if etag is None or not (digits.isascii() and digits.isdigit() and len(digits) <= 10):

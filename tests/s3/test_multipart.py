@@ -598,8 +598,15 @@ def test_mpu_6_composite_checksums(driver, name):
     )
     wrong = [entries[0], (2, etag(TAIL), f"<{tag}>{to_text(sums[0])}</{tag}>")]
     assert complete(driver, upload, *wrong).code == "InvalidPart"
-    other = [entries[0], (2, etag(TAIL), "<ChecksumCRC32C>AAAAAA==</ChecksumCRC32C>")]
-    assert complete(driver, upload, *other).code == "InvalidPart"
+    other = "<ChecksumCRC32C>AAAAAA==</ChecksumCRC32C>"
+    refused = complete(driver, upload, entries[0], (2, etag(TAIL), other))
+    assert refused.code == "BadDigest"
+    text = "The crc32c you specified for part 2 did not match what we received."
+    assert refused.xml.findtext("Message") == text
+    for none, shown in ((f"<{tag}>none</{tag}>", "none"), (other + other, "CRC32C:AAAAAA==;" * 2)):
+        refused = complete(driver, upload, entries[0], (2, etag(TAIL), none))
+        assert refused.code == "InvalidArgument"
+        assert refused.xml.findtext("ArgumentValue") == shown
     bad = complete(driver, upload, *entries, **{header: to_text(sums[0]) + "-2"})
     assert (bad.status, bad.code) == (400, "BadDigest")
     done = complete(driver, upload, *entries, **{header: composite + "-2"})
