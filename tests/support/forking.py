@@ -136,7 +136,8 @@ class Program:
 @functools.cache
 def ingot() -> Program:
     """The ``ingot`` command."""
-    return Program("ingot.cli", "ingot.server", "ingot.forge.client", "ingot.bucket.fsck", "uvloop")
+    later = "ingot.server", "ingot.forge.client", "ingot.forge.network", "ingot.bucket.fsck"
+    return Program("ingot.cli", *later, "uvloop")
 
 
 # -- the process that forks ------------------------------------------------------------------------

@@ -46,9 +46,16 @@ class Store:
         self.server = server
         self.gateways: list[Gateway] = []
         self.database = f"restore_{os.urandom(4).hex()}"
-        self.admin(f"CREATE DATABASE {self.database}")
-        parts = urllib.parse.urlsplit(server)
-        self.dsn = urllib.parse.urlunsplit(parts._replace(path=f"/{self.database}"))
+        self.made = False
+
+    @property
+    def dsn(self) -> str:
+        """Of its database, which is made when it is first asked for."""
+        if not self.made:
+            self.admin(f"CREATE DATABASE {self.database}")
+            self.made = True
+        parts = urllib.parse.urlsplit(self.server)
+        return urllib.parse.urlunsplit(parts._replace(path=f"/{self.database}"))
 
     def admin(self, sql: str) -> None:
         asyncio.run(_query(self.server, sql))
@@ -70,7 +77,7 @@ class Store:
         for gateway in self.gateways:
             if gateway.process.poll() is None:
                 gateway.kill()
-        self.admin(f"DROP DATABASE {self.database} WITH (FORCE)")
+        self.admin(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
 
     def run(self, command: str, *arguments: str, data: Path | None = None) -> tuple[int, str]:
         return run(data or self.data, command, "--postgres", self.dsn, *arguments)
@@ -86,7 +93,7 @@ class Store:
     def fill(self, commits: int = 30, body: bytes = b"") -> None:
         """Commits one by one, of a few buckets; then an orderly stop. A store that is still without
         anything gets a copy of what another made of the same."""
-        if self.gateways:
+        if self.made:
             self._fill(commits, body)
             return
         made = self.filled.get((commits, body))
@@ -97,8 +104,8 @@ class Store:
             made._fill(commits, body)
             self.filled[commits, body] = made
         subprocess.run(["cp", "-a", made.data, self.data], check=True)
-        self.admin(f"DROP DATABASE {self.database}")
         self.admin(f"CREATE DATABASE {self.database} TEMPLATE {made.database}")
+        self.made = True
 
     def _fill(self, commits: int, body: bytes) -> None:
         with self.serve() as gateway:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 import time
 from pathlib import Path
 
@@ -20,25 +17,11 @@ from ingot.forge.keystore import KeyStore
 from ingot.forge.network import Network
 from ingot.server import loop_factory
 from tests.forge.client.support import QUICK, client_of, http, noise, someone, store
+from tests.support.process import DevNetwork
 
-ROOT = Path(__file__).parents[3]
 
-
-async def started(directory: Path) -> asyncio.subprocess.Process:
-    """``ingot dev-network``, when it says that it is ready."""
-    read_end, write_end = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ingot.cli", "dev-network", "--dir", str(directory)),
-        *("--ready-fd", str(write_end)),
-        cwd=ROOT,
-        pass_fds=[write_end],
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as ready:
-        line = await asyncio.get_running_loop().run_in_executor(None, ready.readline)
-    assert line, "the network did not start"
-    return process
+async def started(directory: Path) -> DevNetwork:
+    return await asyncio.to_thread(DevNetwork, directory)
 
 
 async def put_in_the_end(client: ForgeClient, data: bytes) -> None:
@@ -77,8 +60,7 @@ async def test_every_blob_arrives_though_the_network_is_killed(tmp_path: Path) -
                         [task for task in adding if not task.done()],
                         return_when=asyncio.FIRST_COMPLETED,
                     )
-                network.kill()
-                await network.wait()
+                await asyncio.to_thread(network.kill)
                 network = await started(directory)
             await asyncio.gather(*adding)
             listed = (await client.upload.list_blobs()).blobs
@@ -88,9 +70,8 @@ async def test_every_blob_arrives_though_the_network_is_killed(tmp_path: Path) -
                 async with client.retriever.read([place], 0, len(data) - 1) as reading:
                     assert b"".join([piece async for piece in reading]) == data
     finally:
-        if network.returncode is None:
-            network.send_signal(signal.SIGTERM)
-            await network.wait()
+        if network.process.poll() is None:
+            network.kill()
 
 
 def test_on_the_servers_own_loop(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,8 @@ from ingot.forge.network import Network
 from ingot.forge.network.faults import LostResponse, Status, Truncated
 from ingot.server import loop_factory
 from tests.forge.network.client import Added, Client
+from tests.support import forking
+from tests.support.process import INGOT
 
 
 async def test_a_network_starts_again_as_it_was(
@@ -146,36 +149,40 @@ class Process:
 
     def __init__(self, directory: Path, *arguments: str, under: tuple[str, ...] = ()) -> None:
         """``under`` is a command that runs the network, such as strace."""
+        self.output, self.errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         read_end, write_end = os.pipe()
-        command = [
-            *under,
-            sys.executable,
-            "-m",
-            "ingot.cli",
-            "dev-network",
-            "--dir",
-            str(directory),
-        ]
-        self.process = subprocess.Popen(
-            [*command, "--ready-fd", str(write_end), *arguments],
-            pass_fds=[write_end],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = ["dev-network", "--dir", str(directory), "--ready-fd", str(write_end), *arguments]
+        files = self.output.fileno(), self.errors.fileno()
+        self.process: forking.Process | subprocess.Popen[bytes]
+        if under:
+            command = [*under, *INGOT, *command]
+            self.process = subprocess.Popen(
+                command, pass_fds=[write_end], stdout=files[0], stderr=files[1]
+            )
+        else:
+            start = forking.ingot().start
+            self.process = start(command, os.environ, *files, passed=[write_end])
         os.close(write_end)
         with os.fdopen(read_end) as ready:
             line = ready.readline()
         if not line:
-            raise AssertionError(self.process.communicate()[1])
+            raise AssertionError(self.ended())
         self.ready: dict[str, Any] = json.loads(line)
         self.upload = Service(**self.ready["upload"])
         self.indexer = self.ready["indexer"] and Service(**self.ready["indexer"])
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
         os.kill(self.ready["pid"], number)
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, out, err
+        return self.ended()
+
+    def ended(self) -> tuple[int, str, str]:
+        """Status, output, errors."""
+        status, said = self.process.wait(timeout=30), []
+        for file in (self.output, self.errors):
+            with file:
+                file.seek(0)
+                said.append(file.read().decode())
+        return status, said[0], said[1]
 
 
 class Work:
