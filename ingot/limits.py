@@ -117,8 +117,26 @@ XML_DEPTH_MAX: Final = 16
 CONTROL_REFERENCES_MAX: Final = (
     10_000  # in a document's names of keys: ten each; a few ms to see to
 )
-XML_STEP_BYTES: Final = 16 * KIB  # of a document that are parsed before others' turn: 10 ms
-XML_TAG_BYTES_MAX: Final = 2 * XML_STEP_BYTES  # with its attributes, or of a comment
+XML_STEP_BYTES: Final = 2 * KIB  # of a document that are parsed before others' turn: 2 ms at worst
+XML_TAG_BYTES_MAX: Final = 4 * XML_STEP_BYTES  # with its attributes, or of a comment
+XML_ELEMENTS_MAX: Final = 256  # and attributes: of a document that has no list, or one of 50 tags
+XML_LIST_ELEMENTS_MAX: Final = 1000  # of one with 100 grants or 50 routing rules
+XML_RULES_ELEMENTS_MAX: Final = 20_000  # of a thousand rules, ten tags each in a few of them
+DOCUMENT_AT_ONCE_BYTES: Final = 16 * KIB  # hashed and, of kinds with few elements, parsed at once
+DOCUMENT_BYTES_MAX: Final = 16 * KIB  # of a configuration that has a dozen elements at most
+TAGS_BYTES_MAX: Final = 128 * KIB  # of a document with 50 tags; each may have 1.5 KB, twice escaped
+DOCUMENT_HASH_BYTES: Final = 128 * KIB  # of a long one, hashed before others' turn: a millisecond
+DOCUMENT_FACTOR: Final = 4  # bytes of memory for a byte of a document, copied and parsed,
+DOCUMENT_ENTRIES_FACTOR: Final = 32  # and on top of these for what its entries come to,
+DELETE_ENTRIES_BYTES: Final = 1 * MIB  # but no more than this for a thousand keys,
+COMPLETE_ENTRIES_BYTES: Final = 16 * MIB  # and for 10,000 parts with their chunks
+DOCUMENTS_BYTES: Final = 96 * MIB  # of memory for all documents of accounts,
+DOCUMENTS_SHARE_BYTES: Final = 32 * MIB  # and for one account's: the largest there is
+OPEN_DOCUMENT_BYTES_MAX: Final = 512 * KIB  # of a document that has no signature
+OPEN_DOCUMENTS_BYTES: Final = 8 * MIB  # of memory for all of those,
+OPEN_DOCUMENTS_SHARE_BYTES: Final = 4 * MIB  # and for those of one address
+DOCUMENT_WAIT_S: Final = 20.0  # for room; then 503 SlowDown
+DOCUMENT_ARRIVAL_S: Final = 30.0  # for the whole of one: it keeps others out meanwhile
 STOP_DEADLINE_S: Final = 30.0  # how long a drain waits for requests in flight
 HEAD_READ_BYTES: Final = 64 * KIB  # one read between requests: a head and what follows it
 SEND_JOIN_BYTES: Final = 64 * KIB  # a body up to this is copied behind its head: one send
@@ -331,6 +349,11 @@ assert NODE_BYTES_READ_MAX + KIB < SHIP_SCAN_BYTES  # any frame is seen whole
 assert FORGE_ROOT_BYTES_MAX + KIB < FORGE_TAIL_BYTES[-1]
 assert SHIP_INDEXES <= SHIP_FILES
 assert SEGMENT_SEAL_BYTES + BATCH_BYTES_MAX + NODE_BYTES_READ_MAX < SEGMENT_BYTES_MAX
+assert DOCUMENT_FACTOR * XML_BYTES_MAX + COMPLETE_ENTRIES_BYTES <= DOCUMENTS_SHARE_BYTES
+assert 2 * DOCUMENTS_SHARE_BYTES < DOCUMENTS_BYTES
+assert (
+    DOCUMENT_FACTOR * OPEN_DOCUMENT_BYTES_MAX + DELETE_ENTRIES_BYTES <= OPEN_DOCUMENTS_SHARE_BYTES
+)
 assert HEAD_READ_BYTES <= RECV_BYTES
 assert CHUNK_LINE_BYTES_MAX < HEAD_READ_BYTES
 assert LEASE_RENEW_S < LEASE_TTL_S - LEASE_MARGIN_S

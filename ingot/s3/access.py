@@ -11,7 +11,7 @@ for every request but an owner's on a plain bucket; a policy is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -27,6 +27,7 @@ from ingot.s3.call import NO_TAGS, Learned
 from ingot.s3.configuration import POLICY, Parsed
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
+from ingot.s3.documents import Documents, at_once_in_steps
 from ingot.s3.errors import S3Error
 from ingot.s3.policy import Asked, Policy, read
 from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS, Condition
@@ -54,6 +55,17 @@ class Access:
         self._policies: Parsed[tuple[bytes, str], Policy] = Parsed(
             lambda of: read(of[0], of[1], self.who), factor=72
         )
+
+    async def read_policy(self, documents: Documents, bucket: Bucket) -> None:
+        """Have the bucket's policy at hand. To read one takes up to 15 ms: that is done in turn."""
+        document = bucket.config.documents.get(POLICY)
+        if document is None or self._policies.has((document, bucket.name)):
+            return
+        try:
+            steps = at_once_in_steps(lambda: self._policies((document, bucket.name)))
+            await documents.one_at_a_time(bucket.config.owner or "", steps)
+        except S3Error:
+            return  # one that cannot be read any more: whoever asks it hears that
 
     def allows(
         self, call: Call, bucket: Bucket, action: str, key: bytes, *, prefix: bytes | None = None
@@ -143,9 +155,25 @@ class Access:
         """Whether somebody else than the owner may be allowed to do anything at all."""
         return POLICY in bucket.config.documents or self.acls.count(bucket.config)
 
-    def may_allow(self, call: Call, bucket: Bucket) -> bool:
-        """Whether the request may be allowed to do anything at all."""
-        return call.account.id == bucket.config.owner or self.is_open(bucket)
+    def may_allow(self, call: Call, bucket: Bucket, actions: Iterable[str]) -> bool:
+        """Whether the request may be allowed to do one of ``actions`` to anything at all, as far as
+        can be told before it is known what to. Who has no account hears no, where nobody who has
+        none may; anybody else is answered for each thing that he names."""
+        if call.account is not ANONYMOUS:
+            return call.account.id == bucket.config.owner or self.is_open(bucket)
+        document = bucket.config.documents.get(POLICY)
+        if document is not None:
+            policy = self._policies((document, bucket.name))
+            if any(policy.may_allow(None, action) for action in actions):
+                return True
+        if not self.acls.count(bucket.config):
+            return False
+        return any(
+            acl.OF_BUCKETS.get(action) is not None
+            and self.acls.allows(call, bucket, action, b"", False)
+            for action in actions
+            if action not in acl.OF_OBJECTS
+        )
 
     def who(self, name: str) -> str | None:
         """The canonical id that a name in a policy stands for."""

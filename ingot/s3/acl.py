@@ -14,7 +14,7 @@ from typing import Final
 
 from ingot.bucket.leaf import Acl, Grants
 from ingot.credentials import shown_name
-from ingot.limits import ACL_GRANTS_MAX, GRANTEE_CHARS_MAX
+from ingot.limits import ACL_GRANTS_MAX, GRANTEE_CHARS_MAX, XML_LIST_ELEMENTS_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import Element, document, element, parse
 
@@ -203,7 +203,7 @@ def read(body: bytes, owner: str, knows: Knows) -> Grants:
     """The list in a document. MalformedACLError; AccessDenied where the document names another
     owner, for that does not change; and what is wrong with a grantee."""
     try:
-        root = parse(body, _ROOT)
+        root = parse(body, _ROOT, XML_LIST_ELEMENTS_MAX)
         named = root.child("Owner")
         listed = root.child("AccessControlList")
         grants = None if listed is None else [_grant(node) for node in listed.all("Grant")]
@@ -240,7 +240,7 @@ def _grant(node: Element) -> tuple[str, str, str]:
 
 def kept(body: bytes) -> Grants:
     """The list in a document of ours."""
-    root = parse(body, _ROOT)
+    root = parse(body, _ROOT, XML_LIST_ELEMENTS_MAX)
     listed = root.child("AccessControlList")
     assert listed is not None
     return tuple((who, given) for _, who, given in map(_grant, listed.all("Grant")))

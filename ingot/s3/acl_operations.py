@@ -29,7 +29,6 @@ from ingot.s3.call import (
     xml_response,
 )
 from ingot.s3.configuration import ACL
-from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.versioning import outcome_headers, version_headers
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from ingot.bucket.store import Store
     from ingot.s3.headers import Index, WriteHeaders
 
-BYTES_MAX: Final = 256 * KIB
+BYTES_MAX: Final = 64 * KIB  # a hundred grants with all that may be said of each
 
 
 class AclOperations:
@@ -126,7 +125,7 @@ class AclOperations:
 
 async def _document(call: Call) -> bytes:
     """The body, which stands in the place of headers."""
-    body = await read_document(call, BYTES_MAX)
+    body = await call.documents.read(call, BYTES_MAX)
     if body and acl.is_in(call.request.index):
         raise S3Error("UnexpectedContent")
     return body

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ingot.accounts import HeldAccounts, NotHeld, judged
-from ingot.bucket.model import NoSuchBucket
+from ingot.bucket.model import Bucket, NoSuchBucket
 from ingot.credentials import ANONYMOUS
 from ingot.messages import Exchange, Request, Response
 from ingot.s3.access import Access
@@ -30,6 +30,7 @@ from ingot.s3.configuration import ConfigurationOperations
 from ingot.s3.copying import CopyOperations
 from ingot.s3.cross_origin import CrossOrigin
 from ingot.s3.deleting import DeleteOperations
+from ingot.s3.documents import Documents
 from ingot.s3.errors import ERRORS, S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.express import ExpressLane
@@ -121,9 +122,10 @@ class App:
                 self.express = self._hosts.beside(self.express)
         else:
             self._access = AuthorizedAccess(named, authorizer)
-        self._cross_origin = CrossOrigin(store)
+        self._documents = Documents(clock)
+        self._cross_origin = CrossOrigin(store, self._documents)
         self._handlers: dict[str, Handler] = {}
-        expirations = Expirations()
+        expirations = Expirations(self._documents)
         objects = ObjectOperations(store, clock, expirations)
         for group in (
             objects,
@@ -159,16 +161,22 @@ class App:
             except NotHeld as wanted:
                 await wanted.look_up(request.peer)
                 handler = await judged(lambda: self._admitted(call), request.peer)
-            if call.key and self._asks_object(call):
-                await learn_object(self._store, call, self._store.bucket(call.bucket))
+            bucket = self._asked_bucket(call)
+            if bucket is not None:
+                await self._access.read_policy(self._documents, bucket)
+                if call.key:
+                    await learn_object(self._store, call, bucket)
             response = await handler(call)
         except Exception as error:
             asked = _asked(call)
             refused = answers.refusal(error, asked)
             code = refused.code
             response = answers.error(refused, asked)
+        finally:
+            if call.document_bytes:
+                self._documents.release(call)
         if request.index.get(b"origin"):
-            self._cross_origin.add_headers(call, response)
+            await self._cross_origin.add_headers(call, response)
         answers.complete(response, call.request_id)
         if answers.logs_access:
             account = getattr(call, "account", None)
@@ -234,16 +242,19 @@ class App:
         call.account = account
         call.authenticated = passed
         call.access = self._access
+        call.documents = self._documents
         if operation.name in OF_ACCOUNTS and isinstance(self._access, AuthorizedAccess):
             self._access.check_account(call)
 
-    def _asks_object(self, call: Call) -> bool:
-        """Whether what the request may do may depend on its object."""
+    def _asked_bucket(self, call: Call) -> Bucket | None:
+        """The bucket on whose configuration, or object, it may depend what the request may do."""
+        if not call.bucket or call.operation is PREFLIGHT:
+            return None
         try:
             bucket = self._store.bucket(call.bucket)
         except NoSuchBucket:
-            return False  # the operation says so, in its turn
-        return not bucket.config.plain and call.operation is not PREFLIGHT
+            return None  # the operation says so, in its turn
+        return None if bucket.config.plain else bucket
 
     def _is_open(self, bucket: str) -> bool:
         """Whether the bucket may let somebody in who has no signature. Of one that is not there

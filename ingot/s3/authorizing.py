@@ -9,6 +9,7 @@ anything else, decides nothing: the request ends as InternalError, and the log s
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ingot.bucket.model import Bucket
@@ -64,7 +65,7 @@ class AuthorizedAccess(Access):
             return super().may_continue(call, bucket, action, upload)
         return decision is Decision.ALLOW
 
-    def may_allow(self, call: Call, bucket: Bucket) -> bool:
+    def may_allow(self, call: Call, bucket: Bucket, actions: Iterable[str]) -> bool:
         return True  # the host is asked when it is known what about
 
     def is_open(self, bucket: Bucket) -> bool:

@@ -17,24 +17,22 @@ from ingot.bucket.model import (
     BucketNotEmpty,
     NoSuchBucket,
 )
-from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, KIB
+from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, TAGS_BYTES_MAX
 from ingot.messages import Response
 from ingot.s3 import acl, bucket_tagging, ownership
 from ingot.s3.call import Call, Handler, open_bucket, xml_response
 from ingot.s3.configuration import ACL, OWNERSHIP, TAGGING
 from ingot.s3.dates import iso
-from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.object_lock import write_configuration
 from ingot.s3.sigv4 import region_header
-from ingot.s3.xml import document, element, parse
+from ingot.s3.xml import document, element, parse_in_steps
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
     from ingot.ports import Clock
 
 BUCKETS_MAX: Final = 10_000
-CREATE_BYTES_MAX: Final = 256 * KIB
 LOCKED: Final = b"x-amz-bucket-object-lock-enabled"
 OWNED: Final = b"x-amz-object-ownership"
 AWS: Final = "aws"
@@ -97,8 +95,8 @@ class BucketOperations:
 
     async def create(self, call: Call) -> Response:
         owned, grants = _check_create_headers(call, self._default_ownership)
-        body = await read_document(call, CREATE_BYTES_MAX)
-        documents = self._check_configuration(body)
+        body = await call.documents.read(call, TAGS_BYTES_MAX)
+        documents = await self._check_configuration(call, body)
         if owned != ownership.ENFORCED:
             documents[OWNERSHIP] = ownership.write(owned)
         if grants is not None:
@@ -153,11 +151,12 @@ class BucketOperations:
         if granted or owned or locked or tagged:
             raise S3Error("BucketAlreadyExists", BucketName=call.bucket)
 
-    def _check_configuration(self, body: bytes) -> dict[str, bytes]:
+    async def _check_configuration(self, call: Call, body: bytes) -> dict[str, bytes]:
         """The documents that the new bucket begins with."""
         if not body:
             return {}
-        root = parse(body, "CreateBucketConfiguration")
+        steps = parse_in_steps(body, "CreateBucketConfiguration")
+        root = await call.documents.parse(call, body, steps)
         root.only(("LocationConstraint", "Location", "Bucket", "Tags"))
         listed = root.child("Tags")
         tagging = None if listed is None else bucket_tagging.of_creation(listed)

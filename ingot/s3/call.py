@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ingot.credentials import Account
     from ingot.s3.access import Access, Known
     from ingot.s3.auth import Authenticated
+    from ingot.s3.documents import Documents
     from ingot.s3.names import Query
 
 XML: Final[Header] = (b"Content-Type", b"application/xml")
@@ -50,10 +51,12 @@ class Learned(NamedTuple):
 
 
 class Call:
-    """An authenticated request. ``account`` is set before an operation sees it, and ``access``."""
+    """An authenticated request. ``account`` is set before an operation sees it, and ``access`` and
+    ``documents``, which are the server's."""
 
     __slots__ = (
-        *("access", "account", "authenticated", "bucket", "in_host", "key", "known", "learned"),
+        *("access", "account", "authenticated", "bucket", "document_bytes", "documents", "in_host"),
+        *("key", "known", "learned"),
         *("now_ms", "object_tags", "operation", "query", "request", "request_id", "request_tags"),
         "version",
     )
@@ -61,6 +64,7 @@ class Call:
     access: Access
     account: Account
     authenticated: Authenticated
+    documents: Documents
     operation: Operation
 
     def __init__(self, request: Request, request_id: bytes, now_ms: int) -> None:
@@ -68,6 +72,7 @@ class Call:
         self.request_id = request_id
         self.now_ms = now_ms
         self.bucket = ""
+        self.document_bytes = 0  # of memory that are held for its document
         self.in_host = False  # the host's name says the bucket
         self.key = b""
         self.query: Query = []

@@ -7,7 +7,7 @@ client that asks again, because it never heard the answer, hears the same one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,11 +17,16 @@ from ingot.bucket.model import Bucket, Outcome
 from ingot.bucket.part import Completed, NoSuchUpload, Part, PartsChanged, Upload
 from ingot.bucket.record import Record
 from ingot.errors import Unavailable
-from ingot.limits import COMPLETE_TRIES, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
+from ingot.limits import (
+    COMPLETE_ENTRIES_BYTES,
+    COMPLETE_TRIES,
+    OBJECT_BYTES_MAX,
+    PART_BYTES_MIN,
+    PARTS_MAX,
+)
 from ingot.messages import Header, Request, Response
 from ingot.s3 import conditions
 from ingot.s3.call import Call, Handler, bucket_url, open_again, open_bucket, xml_response
-from ingot.s3.documents import parse_in_turns, read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import ALGORITHMS, Index, encryption_headers
@@ -44,13 +49,15 @@ from ingot.s3.payload import (
     parse_checksum,
 )
 from ingot.s3.versioning import written_headers
-from ingot.s3.xml import Element, document, element, malformed, url_encode
+from ingot.s3.xml import Element, document, element, malformed, parse_in_steps, url_encode
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
     from ingot.ports import Clock
 
 OBJECT_SIZE: Final = b"x-amz-mp-object-size"
+PARTS_GAP: Final = 8  # a part takes a tenth of a millisecond to read, to find one takes some
+ENTRIES_A_STEP: Final = 100
 ELEMENTS_A_PART: Final = 12  # itself, its number, its ETag, a checksum of every kind there is
 _CHECKSUM_ELEMENTS: Final = {f"Checksum{name.upper()}": name for name in ALGORITHMS}
 
@@ -114,7 +121,14 @@ class CompleteOperations:
         promises = _promises(index)
         condition = conditions.for_write(index)
         bucket = open_bucket(self._store, call)
-        wanted = await _parse(await read_document(_without_checksums(call)))
+        body = await call.documents.read(
+            call,
+            entries_bytes=COMPLETE_ENTRIES_BYTES,
+            request=_without_checksums(call.request),
+        )
+        if not body:
+            raise malformed()
+        wanted = await call.documents.parse(call, body, _parse_in_steps(body))
         asked = _digest(wanted)
         uploads = self._store.uploads
         for _ in range(COMPLETE_TRIES):
@@ -128,6 +142,9 @@ class CompleteOperations:
                 response = _answer(call, before)
                 response.headers += await self._of_object(bucket, call.key, before)
                 return response
+            if condition is not None:  # who cannot succeed has no parts read
+                current = await self._store.find(bucket, call.key)
+                condition.check(None if current is None else current.etag)
             chosen = await self._choose(bucket, upload, wanted)
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
@@ -164,8 +181,10 @@ class CompleteOperations:
         self, bucket: Bucket, upload: Upload, wanted: Sequence[Wanted]
     ) -> list[tuple[int, Part]]:
         """The parts of the list, each as it was named and large enough."""
-        found, _ = await self._store.uploads.parts(bucket, upload)
-        standing = dict(found)
+        standing: dict[int, Part] = {}
+        for first, last in _runs([each.number for each in wanted]):
+            found, _ = await self._store.uploads.parts(bucket, upload, first - 1, last - first + 1)
+            standing.update(found)
         chosen: list[tuple[int, Part]] = []
         for each in wanted:
             if upload.composite and not each.checksums:
@@ -199,6 +218,18 @@ class CompleteOperations:
                 "EntityTooLarge", ProposedSize=str(size), MaxSizeAllowed=str(OBJECT_BYTES_MAX)
             )
         return chosen
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of what is read at once, of numbers in order: others than these are read with
+    them only where that costs less than to look anew."""
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if number - last > PARTS_GAP:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
 
 
 def _is_meant(wanted: Wanted, part: Part) -> bool:
@@ -259,34 +290,32 @@ def _is_checksum(name: bytes) -> bool:
     return name.startswith(PREFIX) and name not in NO_VALUES
 
 
-def _without_checksums(call: Call) -> Call:
+def _without_checksums(request: Request) -> Request:
     """The request as one whose checksum headers are not of its body: here they are the object's."""
-    request = call.request
     index = {k: v for k, v in request.index.items() if not _is_checksum(k) and k != SDK_ALGORITHM}
-    made = Call(
-        Request(
-            request.method,
-            request.target,
-            request.headers,
-            index,
-            request.body,
-            request.peer,
-            request.secure,
-        ),
-        call.request_id,
-        call.now_ms,
+    return Request(
+        request.method,
+        request.target,
+        request.headers,
+        index,
+        request.body,
+        request.peer,
+        request.secure,
     )
-    made.authenticated = call.authenticated
-    return made
 
 
-async def _parse(body: bytes) -> list[Wanted]:
+def _parse_in_steps(body: bytes) -> Generator[None, None, list[Wanted]]:
     """The parts, at least one, in ascending order."""
-    if not body:
-        raise malformed()
     most = PARTS_MAX * ELEMENTS_A_PART + 1
-    root = await parse_in_turns(body, "CompleteMultipartUpload", most)
-    wanted = [_wanted(node) for node in root.all("Part")]
+    root = yield from parse_in_steps(body, "CompleteMultipartUpload", most)
+    nodes, wanted = root.children, []
+    nodes.reverse()
+    while nodes:  # each goes as it is read: to free them all is many milliseconds, too
+        node = nodes.pop()
+        if node.name == "Part":
+            wanted.append(_wanted(node))
+        if len(nodes) % ENTRIES_A_STEP == 0:
+            yield
     if not 1 <= len(wanted) <= PARTS_MAX:
         raise malformed()
     for each in wanted:

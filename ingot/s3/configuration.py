@@ -8,12 +8,18 @@ equivalent of what was put, rules in its order. So the modules of the subjects (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ingot.bucket.model import Bucket, BucketConfig
-from ingot.limits import KIB, PARSED_BYTES_MAX, PARSED_DOCUMENTS_MAX
+from ingot.limits import (
+    DOCUMENT_BYTES_MAX,
+    KIB,
+    PARSED_BYTES_MAX,
+    PARSED_DOCUMENTS_MAX,
+    TAGS_BYTES_MAX,
+)
 from ingot.messages import Header, Response
 from ingot.s3 import (
     acl,
@@ -26,7 +32,7 @@ from ingot.s3 import (
     website,
 )
 from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
-from ingot.s3.documents import read_document, require_checksum
+from ingot.s3.documents import require_checksum
 from ingot.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -53,7 +59,8 @@ class Subject(NamedTuple):
     delete: str
     canonical: Callable[[bytes], bytes | None]  # of a request's body; None means none
     absent: str  # error code where there is none
-    bytes_max: int = 256 * KIB  # of the body
+    bytes_max: int = DOCUMENT_BYTES_MAX  # of the body
+    in_steps: Callable[[bytes], Generator[None, None, bytes]] | None = None  # of one that is long
     checksum_required: bool = False
     put_status: int = 200
     default: bytes | None = None  # what is shown where nothing was ever set
@@ -78,6 +85,7 @@ SUBJECTS: Final = {
         "DeleteBucketTagging",
         bucket_tagging.canonical,
         "NoSuchTagSet",
+        bytes_max=TAGS_BYTES_MAX,
         put_status=204,
     ),
     b"cors": Subject(
@@ -88,6 +96,7 @@ SUBJECTS: Final = {
         cors.canonical,
         "NoSuchCORSConfiguration",
         bytes_max=64 * KIB,
+        in_steps=cors.canonical_in_steps,
         checksum_required=True,
     ),
     b"ownershipControls": Subject(
@@ -116,6 +125,8 @@ SUBJECTS: Final = {
         "DeleteBucketLifecycle",
         lifecycle.canonical,
         "NoSuchLifecycleConfiguration",
+        bytes_max=256 * KIB,
+        in_steps=lifecycle.canonical_in_steps,
         checksum_required=True,
         headers=((b"x-amz-transition-default-minimum-object-size", b"all_storage_classes_128K"),),
     ),
@@ -134,6 +145,7 @@ SUBJECTS: Final = {
         "DeleteBucketWebsite",
         website.canonical,
         "NoSuchWebsiteConfiguration",
+        bytes_max=128 * KIB,
     ),
 }
 
@@ -166,14 +178,20 @@ class ConfigurationOperations:
         if subject.checksum_required:
             require_checksum(call)
         bucket = open_bucket(self._store, call)
-        body = await read_document(call, subject.bytes_max)
+        body = await call.documents.read(call, subject.bytes_max)
         bucket = await open_again(self._store, call, bucket)
         if not body:
             raise S3Error("MissingRequestBodyError")
-        document = subject.canonical(body)
+        document = await self._canonical(call, subject, body)
+        bucket = await open_again(self._store, call, bucket)
         check = None if subject.check is None else partial(subject.check, document)
         await self._store.configure(bucket, subject.document, document, check)
         return Response(subject.put_status, [*subject.headers])
+
+    async def _canonical(self, call: Call, subject: Subject, body: bytes) -> bytes | None:
+        if subject.in_steps is None:
+            return await call.documents.whole(call, body, subject.canonical)
+        return await call.documents.parse(call, body, subject.in_steps(body))
 
     async def delete(self, call: Call) -> Response:
         """Succeeds where there is none, too."""
@@ -184,9 +202,9 @@ class ConfigurationOperations:
 
 
 class Parsed(Generic[K, T]):
-    """What documents say, by their bytes: read once, and not with every request. Belongs to one
-    server. ``factor``: bytes of memory at worst for a byte of a document, as measured; what is held
-    is bounded by these."""
+    """What documents say, by their bytes: read once, and not with every request; what was not asked
+    for the longest goes first. Belongs to one server. ``factor``: bytes of memory at worst for a
+    byte of a document, as measured; what is held is bounded by these."""
 
     def __init__(self, read: Callable[[K], T], factor: int = 6) -> None:
         self._read = read
@@ -199,7 +217,13 @@ class Parsed(Generic[K, T]):
         return self.hold(document, self._read(document)) if found is None else found
 
     def held(self, document: K) -> T | None:
-        return self._held.get(document)
+        found = self._held.pop(document, None)
+        if found is not None:
+            self._held[document] = found  # behind all others
+        return found
+
+    def has(self, document: K) -> bool:
+        return document in self._held
 
     def hold(self, document: K, found: T) -> T:
         """Keep what was read of a document."""

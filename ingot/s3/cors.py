@@ -7,16 +7,17 @@ answer to itself that does not allow its page's origin. The first rule that matc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 from ingot.messages import Header
 from ingot.s3.errors import S3Error
-from ingot.s3.xml import Element, document, element, malformed, parse
+from ingot.s3.xml import Element, at_once, document, element, malformed, parse_in_steps
 
 RULES_MAX: Final = 100
+ELEMENTS_MAX: Final = 3000  # more than 64 KiB have of those there are
 PATTERNS_MAX: Final = 100  # of headers; each is tried with each name that a preflight asks for,
 NAMES_MAX: Final = 100  # and anybody may ask: 3 ms
 ID_CHARS_MAX: Final = 255
@@ -96,11 +97,20 @@ def _fits(pattern: str, text: str) -> bool:
 
 def canonical(body: bytes) -> bytes:
     """The document to keep; MalformedXML or InvalidRequest for what is no configuration."""
-    return write(read(body))
+    return at_once(canonical_in_steps(body))
+
+
+def canonical_in_steps(body: bytes) -> Generator[None, None, bytes]:
+    return write((yield from read_in_steps(body)))
 
 
 def read(body: bytes) -> tuple[Rule, ...]:
-    root = parse(body, "CORSConfiguration")
+    return at_once(read_in_steps(body))
+
+
+def read_in_steps(body: bytes) -> Generator[None, None, tuple[Rule, ...]]:
+    """As ``read``, which takes two thousand headers 10 ms."""
+    root = yield from parse_in_steps(body, "CORSConfiguration", ELEMENTS_MAX)
     root.only(("CORSRule",))
     if not root.children:
         raise malformed()
@@ -109,7 +119,11 @@ def read(body: bytes) -> tuple[Rule, ...]:
             "InvalidRequest",
             f"The number of CORS rules should not exceed allowed limit of {RULES_MAX} rules.",
         )
-    rules = tuple(_rule(node) for node in root.children)
+    made = []
+    for node in root.children:
+        made.append(_rule(node))
+        yield
+    rules = tuple(made)
     if len({pattern for rule in rules for pattern in rule.header_patterns}) > PATTERNS_MAX:
         raise S3Error(
             "InvalidRequest",

@@ -7,6 +7,7 @@ headers tell the browser whether the page may see the answer, errors included. C
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ingot.bucket.model import NoSuchBucket
@@ -20,14 +21,16 @@ from ingot.s3.preflight import Question, answer
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
+    from ingot.s3.documents import Documents
 
 
 class CrossOrigin:
     """The rules of all buckets. Belongs to one server."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, documents: Documents) -> None:
         self._store = store
-        self._read = Parsed(cors.read)
+        self._documents = documents
+        self._parsed = Parsed(cors.read)
 
     async def preflight(self, call: Call) -> Response:
         """Asked without credentials, and answered to anybody: so nobody hears by it whether there
@@ -36,18 +39,18 @@ class CrossOrigin:
             return Response(200, [ALLOWED])
         question = Question(call.request)
         try:
-            rules = self._rules(call.bucket)
+            rules = await self._rules(call.bucket)
         except NoSuchBucket:
             rules = None
         return answer(question, rules, bool(call.key))
 
-    def add_headers(self, call: Call, response: Response) -> None:
+    async def add_headers(self, call: Call, response: Response) -> None:
         """To an answer whose request named an origin, if the bucket's rules allow it to see it."""
         request = call.request
         if request.method == "OPTIONS":
             return
         try:
-            rules = self._rules(call.bucket)
+            rules = await self._rules(call.bucket)
         except IngotError:
             return  # there is no such bucket, or nothing is served: the answer says so
         if rules is not None:
@@ -56,6 +59,20 @@ class CrossOrigin:
             method = request.method if asked is None else asked.decode("latin-1")
             response.headers += cors.answer_headers(rules, index[b"origin"], method) or ()
 
-    def _rules(self, bucket: str) -> tuple[cors.Rule, ...] | None:
-        document = self._store.bucket(bucket).config.documents.get(CORS)
-        return None if document is None else self._read(document)
+    async def _rules(self, name: str) -> tuple[cors.Rule, ...] | None:
+        """Unavailable where others' documents take too long: anybody may ask for them."""
+        config = self._store.bucket(name).config
+        document = config.documents.get(CORS)
+        if document is None:
+            return None
+        found = self._parsed.held(document)
+        if found is None:
+            steps = self._read_in_steps(document)
+            found = await self._documents.one_at_a_time(config.owner or "", steps)
+        return found
+
+    def _read_in_steps(self, document: bytes) -> Generator[None, None, tuple[cors.Rule, ...]]:
+        found = self._parsed.held(document)  # by who was before us, while we waited
+        if found is None:
+            found = self._parsed.hold(document, (yield from cors.read_in_steps(document)))
+        return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.bucket.model import Bucket, Condition, NoSuchVersion, Outcome, PreconditionFailed
 from ingot.bucket.mutation import Removal
 from ingot.errors import IngotError, NotFound, Unavailable
-from ingot.limits import CHECKED_KEYS_PER_TURN, JUDGED_TRIES
+from ingot.limits import CHECKED_KEYS_PER_TURN, DELETE_ENTRIES_BYTES, JUDGED_TRIES
 from ingot.messages import Response
 from ingot.s3 import conditions
 from ingot.s3.call import (
@@ -21,17 +22,20 @@ from ingot.s3.call import (
     xml_response,
 )
 from ingot.s3.control_references import Standing
-from ingot.s3.documents import parse_in_turns, read_document, require_checksum
+from ingot.s3.documents import require_checksum
 from ingot.s3.errors import S3Error, translate
 from ingot.s3.locking import bypasses
 from ingot.s3.names import check_key
-from ingot.s3.xml import Element, document, element, malformed
+from ingot.s3.xml import Element, document, element, malformed, parse_in_steps
 
 if TYPE_CHECKING:
     from ingot.bucket.record import Record
     from ingot.bucket.store import Store
 
 ENTRIES_MAX: Final = 1000
+ENTRIES_A_STEP: Final = 100
+ELEMENTS_MAX: Final = 8 * ENTRIES_MAX  # an entry has six, and may have what is not known here
+ACTIONS: Final = ("DeleteObject", "DeleteObjectVersion")
 
 
 class Entry(NamedTuple):
@@ -57,9 +61,12 @@ class DeleteOperations:
         """One failing entry fails alone: the others are committed, together."""
         require_checksum(call)
         bucket = named_bucket(self._store, call)
-        if not call.access.may_allow(call, bucket):  # else each key has its own answer
+        if not call.access.may_allow(call, bucket, ACTIONS):  # else each key has its own answer
             raise S3Error("AccessDenied")
-        entries, quiet = await _parse(await read_document(call))
+        body = await call.documents.read(call, entries_bytes=DELETE_ENTRIES_BYTES)
+        if not body:
+            raise S3Error("MissingRequestBodyError")
+        entries, quiet = await call.documents.parse(call, body, _parse_in_steps(body))
         bucket, judged = await self._judge_all(call, bucket, entries)
         results: list[S3Error | Outcome | None] = [
             verdict if isinstance(verdict, S3Error) else None for verdict in judged
@@ -90,7 +97,7 @@ class DeleteOperations:
         last one was judged."""
         for _ in range(JUDGED_TRIES):
             bucket = self._store.newest(bucket)
-            if not call.access.may_allow(call, bucket):
+            if not call.access.may_allow(call, bucket, ACTIONS):
                 raise S3Error("AccessDenied")
             marker = call.access.acls.marker(call, bucket.config)
             judged: list[Removal | S3Error] = []
@@ -149,13 +156,15 @@ async def why_refused(
     return refusal
 
 
-async def _parse(body: bytes) -> tuple[list[Entry], bool]:
+def _parse_in_steps(body: bytes) -> Generator[None, None, tuple[list[Entry], bool]]:
     """The entries and whether successes go unmentioned."""
-    if not body:
-        raise S3Error("MissingRequestBodyError")
     standing = Standing(body)
-    root = await parse_in_turns(standing.body, "Delete")
-    entries = [_entry(node, standing) for node in root.all("Object")]
+    root = yield from parse_in_steps(standing.body, "Delete", ELEMENTS_MAX)
+    entries = []
+    for place, node in enumerate(root.all("Object"), 1):
+        entries.append(_entry(node, standing))
+        if place % ENTRIES_A_STEP == 0:
+            yield
     if not 1 <= len(entries) <= ENTRIES_MAX:
         raise malformed()
     return entries, (root.value("Quiet") or "").strip().lower() == "true"

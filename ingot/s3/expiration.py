@@ -15,7 +15,7 @@ from ingot.bucket.record import Record
 from ingot.messages import Header
 from ingot.s3 import lifecycle
 from ingot.s3.configuration import LIFECYCLE, Parsed
-from ingot.s3.documents import in_turns
+from ingot.s3.documents import Documents
 from ingot.s3.lifecycle_index import RuleIndex
 from ingot.s3.xml import at_once
 
@@ -40,20 +40,29 @@ def _read_in_steps(document: bytes) -> Generator[None, None, Rules]:
 class Expirations:
     """The rules of all buckets. Belongs to one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
         self._parsed: Parsed[bytes, Rules] = Parsed(
             lambda document: at_once(_read_in_steps(document))
         )
 
     async def rules(self, bucket: Bucket) -> Rules | None:
         """The bucket's, None where it has none. Many take 60 ms to read, in which others have their
-        turn: so they are asked for before an object is looked at that has to stay."""
+        turn, and wait for theirs: so they are asked for before an object is looked at that has to
+        stay. Unavailable where that takes too long."""
         document = bucket.config.documents.get(LIFECYCLE)
         if document is None:
             return None
         found = self._parsed.held(document)
         if found is None:
-            found = self._parsed.hold(document, await in_turns(_read_in_steps(document)))
+            owner = bucket.config.owner or ""
+            found = await self._documents.one_at_a_time(owner, self._read_in_steps(document))
+        return found
+
+    def _read_in_steps(self, document: bytes) -> Generator[None, None, Rules]:
+        found = self._parsed.held(document)  # by who was before us, while we waited
+        if found is None:
+            found = self._parsed.hold(document, (yield from _read_in_steps(document)))
         return found
 
     async def abort_headers(self, bucket: Bucket, upload: Upload) -> list[Header]:

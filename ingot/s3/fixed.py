@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from ingot.limits import KIB
 from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_object, open_bucket, xml_response
-from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import ERROR, FIXED, OBJECT, OPERATIONS, Operation
 from ingot.s3.xml import Element, document, parse
@@ -21,7 +20,7 @@ from ingot.s3.xml import Element, document, parse
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
-CONFIGURATION_BYTES_MAX: Final = 256 * KIB
+CONFIGURATION_BYTES_MAX: Final = 64 * KIB  # of one that is refused, if it is more than little
 _CONTENTS: Final = {
     "RequestPaymentConfiguration": "<Payer>BucketOwner</Payer>",
 }
@@ -58,7 +57,7 @@ class FixedOperations:
 
     async def put_default(self, call: Call) -> Response:
         open_bucket(self._store, call)
-        body = await read_document(call, CONFIGURATION_BYTES_MAX)
+        body = await call.documents.read(call, CONFIGURATION_BYTES_MAX)
         if not body:
             raise S3Error("MissingRequestBodyError")
         root, is_default = _DEFAULTS[call.operation.resource]

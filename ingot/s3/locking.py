@@ -11,7 +11,7 @@ from ingot.bucket.leaf import State
 from ingot.bucket.model import ENABLED, OBJECT_LOCK, Bucket, BucketConfig
 from ingot.bucket.mutation import Judge
 from ingot.bucket.versions import NewState
-from ingot.limits import KIB
+from ingot.limits import DOCUMENT_BYTES_MAX
 from ingot.messages import Response
 from ingot.s3 import acl
 from ingot.s3.call import (
@@ -24,7 +24,7 @@ from ingot.s3.call import (
     require,
     xml_response,
 )
-from ingot.s3.documents import read_document, require_checksum
+from ingot.s3.documents import require_checksum
 from ingot.s3.errors import S3Error
 from ingot.s3.headers import NO_LOCK, NO_LOCK_TO_WRITE, WriteHeaders
 from ingot.s3.object_lock import (
@@ -40,7 +40,6 @@ from ingot.s3.versioning import outcome_headers, version_headers
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
-BYTES_MAX: Final = 16 * KIB
 BYPASS: Final = b"x-amz-bypass-governance-retention"
 NOT_VERSIONED: Final = (
     "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration"
@@ -126,7 +125,7 @@ class LockOperations:
 
 
 async def _document(call: Call) -> bytes:
-    body = await read_document(call, BYTES_MAX)
+    body = await call.documents.read(call, DOCUMENT_BYTES_MAX)
     if not body:
         raise S3Error("MissingRequestBodyError")
     return body

@@ -23,7 +23,6 @@ from ingot.s3.call import (
     open_bucket,
     xml_response,
 )
-from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT, read_tagging, write_tagging
 from ingot.s3.versioning import outcome_headers, version_headers
@@ -32,6 +31,11 @@ if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
 BYTES_MAX: Final = 64 * KIB
+ACTIONS: Final = ("PutObjectTagging", "PutObjectVersionTagging")
+
+
+def _tags(body: bytes) -> dict[str, str]:
+    return read_tagging(body, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
 
 
 class ObjectTaggingOperations:
@@ -57,13 +61,13 @@ class ObjectTaggingOperations:
     async def put(self, call: Call) -> Response:
         """A policy may ask for the tags, which are in the body."""
         bucket = named_bucket(self._store, call)
-        if not call.access.may_allow(call, bucket):
+        if not call.access.may_allow(call, bucket, ACTIONS):
             raise S3Error("AccessDenied")
         version = asked_version(call)
-        body = await read_document(call, BYTES_MAX)
+        body = await call.documents.read(call, BYTES_MAX)
         if not body:
             raise S3Error("MissingRequestBodyError")
-        tags = read_tagging(body, OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT)
+        tags = await call.documents.whole(call, body, _tags)
         call.request_tags = tags
         bucket = await open_again(self._store, call, bucket)
         check_right(call, bucket)

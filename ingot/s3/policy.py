@@ -115,6 +115,11 @@ class Statement:
             and all(_holds(condition, asked) for condition in self.conditions)
         )
 
+    def may_fit(self, who: str | None, action: str) -> bool:
+        """As ``fits``, as far as it is known who asks and for what."""
+        named = EVERYBODY in self.principals or who in self.principals
+        return named is not self.not_principal and (action in self.actions) is not self.not_action
+
     @property
     def addresses(self) -> Sequence[str] | None:
         """The networks from where anybody at all is granted something, ``EVERYWHERE`` where the
@@ -152,6 +157,10 @@ class Policy:
         self.is_public = not networks_are_narrow(networks)
         keys = [condition.key for one in statements for condition in one.conditions]
         self.asks_object_tags = any(key.startswith(OBJECT_TAG) for key in keys)
+
+    def may_allow(self, who: str | None, action: str) -> bool:
+        """Whether there is anything to which ``action`` may be allowed."""
+        return any(one.allow and one.may_fit(who, action) for one in self.statements)
 
     def verdict(self, asked: Asked) -> bool | None:
         """True: allowed; False: denied; None: nothing is said."""

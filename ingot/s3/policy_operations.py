@@ -14,7 +14,6 @@ from ingot.s3 import public_access
 from ingot.s3.access import Access
 from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
 from ingot.s3.configuration import POLICY, PUBLIC_ACCESS
-from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.policy import read
 from ingot.s3.xml import boolean, document
@@ -22,7 +21,7 @@ from ingot.s3.xml import boolean, document
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
-BODY_BYTES_MAX = 256 * KIB  # of what is read at all; a policy may be less
+BODY_BYTES_MAX = 64 * KIB  # of what is read at all; a policy may be less
 
 
 class PolicyOperations:
@@ -51,7 +50,7 @@ class PolicyOperations:
 
     async def put(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
-        body = await read_document(call, BODY_BYTES_MAX)
+        body = await call.documents.read(call, BODY_BYTES_MAX)
         bucket = await open_again(self._store, call, bucket)
         if not body:
             raise S3Error("MissingRequestBodyError")

@@ -20,17 +20,15 @@ from ingot.bucket.model import (
     BucketConfig,
     Outcome,
 )
-from ingot.limits import KIB
+from ingot.limits import DOCUMENT_BYTES_MAX
 from ingot.messages import Header, Response
 from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
-from ingot.s3.documents import read_document
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import document, malformed, parse
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
-BYTES_MAX: Final = 16 * KIB
 VERSION_ID: Final = b"x-amz-version-id"
 DELETE_MARKER: Final = b"x-amz-delete-marker"
 _WORDS: Final = {"Enabled": ENABLED, "Suspended": SUSPENDED}
@@ -54,7 +52,7 @@ class VersioningOperations:
 
     async def put(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
-        status = read_status(await read_document(call, BYTES_MAX))
+        status = read_status(await call.documents.read(call, DOCUMENT_BYTES_MAX))
         bucket = await open_again(self._store, call, bucket)
         check = _may_suspend if status == SUSPENDED else None
         await self._store.configure(bucket, VERSIONING, status, check)

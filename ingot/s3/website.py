@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from ingot.limits import XML_LIST_ELEMENTS_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import Element, document, element, malformed, parse
 
@@ -24,7 +25,7 @@ _REDIRECT: Final = (
 
 def canonical(body: bytes) -> bytes:
     """The document to keep; MalformedXML, InvalidArgument, InvalidRequest."""
-    root = parse(body, _ROOT)
+    root = parse(body, _ROOT, XML_LIST_ELEMENTS_MAX)
     root.only(("RedirectAllRequestsTo", "IndexDocument", "ErrorDocument", "RoutingRules"))
     whole = root.child("RedirectAllRequestsTo")
     if whole is not None:

@@ -404,9 +404,9 @@ def test_documents_are_read_once(monkeypatch):
     reads = []
     parsed = Parsed(lambda document: reads.append(document) or document.upper())
     monkeypatch.setattr("ingot.s3.configuration.PARSED_DOCUMENTS_MAX", 2)
-    for document in (b"a", b"a", b"b", b"a", b"c", b"a"):
+    for document in (b"a", b"a", b"b", b"a", b"c", b"a", b"b"):
         assert parsed(document) == document.upper()
-    assert reads == [b"a", b"b", b"c", b"a"], "and a bounded number is held"
+    assert reads == [b"a", b"b", b"c", b"b"], "a bounded number is held, of those asked for last"
 
 
 def test_what_is_read_of_documents_is_bounded_in_bytes():
@@ -417,12 +417,12 @@ def test_what_is_read_of_documents_is_bounded_in_bytes():
     for document in (*documents, documents[1], documents[0], documents[2]):
         parsed(document)
     a, b, c = documents
-    assert reads == [a, b, c, a], "the oldest made room"
+    assert reads == [a, b, c, a, c], "what was not asked for the longest made room"
     for _ in range(2):
         parsed((b"d" * (2 * large), "d"))
-    assert len(reads) == 5, "and one by itself is held, whatever it weighs"
+    assert len(reads) == 6, "and one by itself is held, whatever it weighs"
     parsed(c)
-    assert len(reads) == 6
+    assert len(reads) == 7
 
 
 TOKENS = st.text("abcXYZ-_019", min_size=1, max_size=8)

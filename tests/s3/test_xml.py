@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.limits import XML_BYTES_MAX, XML_DEPTH_MAX, XML_STEP_BYTES, XML_TAG_BYTES_MAX
+from ingot.limits import (
+    XML_BYTES_MAX,
+    XML_DEPTH_MAX,
+    XML_ELEMENTS_MAX,
+    XML_STEP_BYTES,
+    XML_TAG_BYTES_MAX,
+)
 from ingot.s3.errors import S3Error
 from ingot.s3.xml import (
-    ELEMENTS_MAX,
     document,
     element,
     escape,
@@ -116,7 +121,9 @@ BOMB = (
         "<Delete/>".encode("utf-16"),
         "<Delete/>".encode("utf-32"),
         b"<a>" * (XML_DEPTH_MAX + 1) + b"</a>" * (XML_DEPTH_MAX + 1),
-        b"<Delete>" + b"<a/>" * ELEMENTS_MAX + b"</Delete>",
+        b"<Delete>" + b"<a/>" * XML_ELEMENTS_MAX + b"</Delete>",
+        b"<Delete>" + b"<a b='c'/>" * (XML_ELEMENTS_MAX // 2) + b"</Delete>",
+        b"<Delete>" + b"<a xmlns:b='c'/>" * (XML_ELEMENTS_MAX // 2) + b"</Delete>",
     ],
 )
 def test_xml_3_what_is_refused(body):
@@ -128,7 +135,7 @@ def test_xml_3_what_is_refused(body):
 def test_depth_and_count_just_inside_the_bounds():
     deep = b"<Delete>" + b"<a>" * (XML_DEPTH_MAX - 1) + b"</a>" * (XML_DEPTH_MAX - 1) + b"</Delete>"
     parse(deep, "Delete")
-    parse(b"<Delete>" + b"<a/>" * (ELEMENTS_MAX - 1) + b"</Delete>", "Delete")
+    parse(b"<Delete>" + b"<a/>" * (XML_ELEMENTS_MAX - 1) + b"</Delete>", "Delete")
 
 
 @pytest.mark.parametrize("before", [b"", b"<a/>" * 5000, b"text" * 5000])
@@ -139,7 +146,7 @@ def test_a_long_tag_is_read_no_further_than_its_bound(before, tag):
     """Expat takes microseconds for each attribute, so four megabytes of them took seconds."""
     attributes = b" ".join(b"a%d=''" % n for n in range(XML_BYTES_MAX // 12))
     body = b"<Delete>" + before + tag % attributes + b"</Delete>"
-    steps = parse_in_steps(body, "Delete")
+    steps = parse_in_steps(body, "Delete", XML_BYTES_MAX)
     done = 0
     with pytest.raises(S3Error, match="MalformedXML"):
         while True:
@@ -153,7 +160,7 @@ def test_tags_and_letters_across_the_ends_of_steps():
         key = "\U0001f600" * XML_STEP_BYTES
         content = f"<Key a='{'x' * 20}'>{key}</Key>" + "<Key><!-- comment -->&amp;</Key>" * 2000
         body = f"<Delete>{'-' * (shift + XML_STEP_BYTES - 50)}{content}</Delete>".encode()
-        keys = [node.text for node in parse(body, "Delete").all("Key")]
+        keys = [node.text for node in parse(body, "Delete", 2100).all("Key")]
         assert keys == [key] + ["&"] * 2000
 
 
