@@ -243,7 +243,7 @@ class _Walk:
         self._due: list[Expiry] = []
         # Of the key that the walk is at:
         self._newer_ms = 0  # when the version was made that is in front of the next one
-        self._noncurrent = 0  # versions behind the current one that were passed
+        self._kept = 0  # versions behind the current one that were passed and stay
 
     async def run(self) -> None:
         after: tuple[bytes, str] | None = None
@@ -270,7 +270,7 @@ class _Walk:
     async def _judge(self, bucket: Bucket, item: Listed, record: Record, alone: bool) -> None:
         """``alone``: no other version of the key is known to follow."""
         if item.latest:
-            self._noncurrent = 0
+            self._kept = 0
         since_ms, self._newer_ms = self._newer_ms, record.created_ms
         version = None if item.latest and not record.delete_marker else item.version
         judged = (item, record, alone, since_ms)
@@ -283,9 +283,10 @@ class _Walk:
                 rule = await self._first_due(self._rules.tagged(item.key, tags), tags, *judged)
         if rule is not None:
             named = (item.key, item.version, item.record, item.latest, version)
-            self._due.append(Expiry(*named, self._now_ms, rule.filter.tags, self._check))
-        if not item.latest:
-            self._noncurrent += 1
+            newer = 0 if item.latest else rule.newer or 0
+            self._due.append(Expiry(*named, self._now_ms, rule.filter.tags, self._check, newer))
+        elif not item.latest:
+            self._kept += 1
         if len(self._due) >= limits.LIFECYCLE_BATCH:
             await self._remove()
 
@@ -310,7 +311,7 @@ class _Walk:
         if not item.latest:
             return (
                 rule.noncurrent_days is not None
-                and self._noncurrent >= (rule.newer or 0)
+                and self._kept >= (rule.newer or 0)
                 and self._is_past(lifecycle.due(since_ms, rule.noncurrent_days, self._day_ms))
             )
         if record.delete_marker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ingot.errors import NotFound, RequestError
+from ingot.errors import NotFound, RequestError, Unavailable
 from ingot.messages import Cid, Head
 
 
@@ -66,8 +66,9 @@ class Locked(RequestError):
     """A legal hold or retention keeps the version as it is."""
 
 
-class AclChanged(RequestError):
-    """Another ACL stands than the one by which a change of state was judged. Look again."""
+class StateChanged(Unavailable):
+    """A version has other tags or another ACL than those by which a change was judged. Judge it
+    again; whoever does not, says that it cannot be done now."""
 
 
 VERSIONING: Final = "versioning"  # the document of a bucket that has versions, or had

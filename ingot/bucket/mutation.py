@@ -7,13 +7,13 @@ has no versions; the others are worked out on the key's versions (``bucket/versi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple, Protocol, TypeAlias
 
-from ingot.bucket.leaf import State
+from ingot.bucket.leaf import Acl, State
 from ingot.bucket.model import OBJECT_LOCK, Bucket, BucketConfig, Condition, Outcome
 from ingot.bucket.versioned import Histories
-from ingot.bucket.versions import NewState
+from ingot.bucket.versions import Keep, NewState
 from ingot.errors import IngotError, Unavailable
 from ingot.limits import BUCKET_CONFIG_BYTES_MAX
 from ingot.messages import BodyPosition, Cid
@@ -149,10 +149,11 @@ class Removal(Change):
 class Expiry(Removal):
     """A removal by a lifecycle rule, of what the rule was asked about and nothing else:
     PreconditionFailed where ``judged`` (a version's id, or NULL_VERSION) is no longer ``record``,
-    was the current version (``latest``) and is not, or the other way round, or lacks one of the
-    ``tags``. A delete marker that is removed as the current version has to be the only one."""
+    was the current version (``latest``) and is not, or the other way round, lacks one of the
+    ``tags``, or has not as many versions between the current one and it as the rule wants
+    (``newer``). A delete marker that is removed as the current version has to be the only one."""
 
-    __slots__ = ("check", "judged", "latest", "record", "tags")
+    __slots__ = ("check", "judged", "latest", "newer", "record", "tags")
 
     def __init__(
         self,
@@ -164,6 +165,7 @@ class Expiry(Removal):
         now_ms: int,
         tags: Collection[tuple[str, str]],
         check: Check,
+        newer: int = 0,
     ) -> None:
         super().__init__(key, None, now_ms, version)
         self.judged = judged
@@ -171,6 +173,7 @@ class Expiry(Removal):
         self.latest = latest
         self.tags = tags
         self.check = check
+        self.newer = newer
         self.plain = False
 
     def meet(self, config: BucketConfig) -> None:
@@ -178,25 +181,75 @@ class Expiry(Removal):
 
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         alone = self.latest and self.version is not None
-        histories.expect(self.key, self.judged, self.record, self.latest, alone, self.tags)
+        histories.expect(
+            self.key, self.judged, self.record, self.latest, alone, self.tags, self.newer
+        )
         return super().make(histories, versioning)
 
 
 class Restating(Change):
-    """A change of the state of a version, None: of the current one. The record stays."""
+    """A change of the state of a version, None: of the current one. The record stays. ``check`` may
+    refuse it."""
 
-    __slots__ = ("new", "now_ms", "version")
+    __slots__ = ("check", "new", "now_ms", "version")
 
     plain = False
 
-    def __init__(self, key: bytes, version: str | None, new: NewState, now_ms: int) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        version: str | None,
+        new: NewState,
+        now_ms: int,
+        check: Check | None = None,
+    ) -> None:
         super().__init__(key, None, None, None)
         self.version = version
         self.new = new
         self.now_ms = now_ms
+        self.check = check
+
+    def meet(self, config: BucketConfig) -> None:
+        if self.check is not None:
+            self.check(config)
 
     def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
         return histories.restate(self.key, self.version, self.new, self.now_ms, versioning)
+
+
+class Seen(NamedTuple):
+    """A version by which a change was judged, None: the current one, and what it had of that on
+    which the right to the change rests. One that was not there, or is a delete marker, has no tags
+    and no ACL."""
+
+    version: str | None
+    tags: Mapping[str, str] | None  # None: it does not rest on them
+    acl: Acl | None | Keep
+
+
+class Judged(Change):
+    """A change that is made where its key is still as it was ``seen``, else StateChanged."""
+
+    __slots__ = ("change", "seen")
+
+    plain = False
+
+    def __init__(self, change: Change, seen: Seen) -> None:
+        super().__init__(change.key, change.value, change.etag, change.condition)
+        self.change = change
+        self.seen = seen
+
+    def meet(self, config: BucketConfig) -> None:
+        self.change.meet(config)
+
+    def make(self, histories: Histories, versioning: bytes | None) -> Outcome | None:
+        histories.check_seen(self.key, self.seen)
+        return self.change.make(histories, versioning)
+
+
+def as_judged(change: Change, seen: Seen | None) -> Change:
+    """The change, bound to what it was judged by where it was judged by something."""
+    return change if seen is None else Judged(change, seen)
 
 
 class UploadChange:

@@ -39,15 +39,18 @@ from ingot.bucket.model import (
 from ingot.bucket.mutation import (
     Answer,
     Change,
+    Check,
     Configure,
     Create,
     Drop,
     Judge,
     Removal,
     Restating,
+    Seen,
     StatedPut,
     Waiter,
     Write,
+    as_judged,
 )
 from ingot.bucket.nodes import Lost, Nodes, Published, lost
 from ingot.bucket.pins import Pin, Pins
@@ -384,10 +387,11 @@ class Store:
         condition: Condition | None = None,
         state: State | None = None,
         judge: Judge | None = None,
+        seen: Seen | None = None,
     ) -> Outcome | None:
         """Commit ``record`` at its key, with tags or a lock of its own: ``state``, or what
-        ``judge`` gives at the commit. NoSuchBucket, PreconditionFailed, NotFound (If-Match on an
-        absent key), KeyRefused."""
+        ``judge`` gives at the commit. ``seen``: what was judged. NoSuchBucket, PreconditionFailed,
+        NotFound (If-Match on an absent key), KeyRefused, StateChanged."""
         self._writable(bucket)
         block = encode_record(record)
         cid = cid_of(block)
@@ -398,6 +402,8 @@ class Store:
             )
         else:
             change = Change(record.key, cid, record.etag, condition)
+        if seen is not None:
+            change = as_judged(change, seen)
         waiter = self._waiter()
         blocks = [*body.blocks, (cid, block)]
         self.submit_put(bucket, change, blocks, waiter, body.positions)
@@ -428,27 +434,45 @@ class Store:
         pairs = zip(keys, judged, strict=True)
         return await self.remove(bucket, [Removal(key, c, now_ms) for key, c in pairs])
 
-    async def remove(self, bucket: Bucket, removals: Sequence[Removal]) -> list[Answer]:
-        """Remove keys, or versions of them, in one commit. One answer each, in order."""
+    async def remove(
+        self,
+        bucket: Bucket,
+        removals: Sequence[Removal],
+        seen: Sequence[Seen | None] | None = None,
+    ) -> list[Answer]:
+        """Remove keys, or versions of them, in one commit. One answer each, in order. ``seen``:
+        what each was judged by."""
         self._writable(bucket)
         for removal in removals:
             removal.locks_ms = self._watch.past_ms(removal.now_ms)
         waiter = self._waiter()
         deadline = self.pipeline.deadline()
-        self.pipeline.submit(Write(bucket.id, waiter, deadline, list(removals), []))
+        changes: list[Change] = list(removals)
+        if seen is not None:
+            changes = list(map(as_judged, removals, seen))
+        self.pipeline.submit(Write(bucket.id, waiter, deadline, changes, []))
         answers = await waiter
         if answers and isinstance(answers[0], NoSuchBucket):
             raise answers[0]
         return answers
 
     async def set_state(
-        self, bucket: Bucket, key: bytes, version: str | None, new: NewState, now_ms: int
+        self,
+        bucket: Bucket,
+        key: bytes,
+        version: str | None,
+        new: NewState,
+        now_ms: int,
+        seen: Seen | None = None,
+        check: Check | None = None,
     ) -> Outcome | None:
-        """Change the state of a version, or of the current one. NotFound, NoSuchVersion,
-        IsDeleteMarker, Locked, AclChanged."""
+        """Change the state of a version, or of the current one. ``seen``: what was judged;
+        ``check`` may refuse it at the commit. NotFound, NoSuchVersion, IsDeleteMarker, Locked,
+        StateChanged."""
         self._writable(bucket)
         waiter = self._waiter()
-        changes: list[Change] = [Restating(key, version, new, self._watch.past_ms(now_ms))]
+        change = Restating(key, version, new, self._watch.past_ms(now_ms), check)
+        changes = [as_judged(change, seen)]
         self.pipeline.submit(Write(bucket.id, waiter, self.pipeline.deadline(), changes, []))
         return _answer(await waiter)
 

@@ -32,9 +32,11 @@ from ingot.bucket.mutation import (
     Change,
     Check,
     Judge,
+    Seen,
     StatedPut,
     UploadChange,
     Write,
+    as_judged,
 )
 from ingot.bucket.newest import at_newest
 from ingot.bucket.nodes import Nodes
@@ -224,12 +226,13 @@ class Uploads:
         condition: Condition | None = None,
         state: State | None = None,
         judge: Judge | None = None,
+        seen: Seen | None = None,
     ) -> tuple[Completed, Outcome | None]:
         """Make ``record``, which was assembled from the ``chosen`` parts, the object at the
-        upload's key, with ``state`` or what ``judge`` gives, and end the upload. NoSuchUpload,
-        PreconditionFailed, NotFound (If-Match on an absent key); PartsChanged when a chosen part
-        was replaced meanwhile; Corruption where a part has lost a chunk, or the node over its many:
-        the object would lack it too."""
+        upload's key, with ``state`` or what ``judge`` gives, and end the upload. ``seen``: what was
+        judged. NoSuchUpload, PreconditionFailed, NotFound (If-Match on an absent key),
+        StateChanged; PartsChanged when a chosen part was replaced meanwhile; Corruption where a
+        part has lost a chunk, or the node over its many: the object would lack it too."""
         target = self._writable(bucket)
         parts_chunks = [cid for _, part in chosen for cid, _ in part.body.chunks]
         record.body.pin = Pin(self._pins, parts_chunks)
@@ -260,7 +263,7 @@ class Uploads:
         put = Change(record.key, cid, record.etag, condition)
         if state or judge is not None:
             put = StatedPut(record.key, cid, record.etag, condition, state or State(), judge)
-        outcome = await self._submit(target, change, blocks, changes=[put])
+        outcome = await self._submit(target, change, blocks, changes=[as_judged(put, seen)])
         return completed, outcome
 
     async def abort(self, bucket: Bucket, upload: Upload, check: Check | None = None) -> None:

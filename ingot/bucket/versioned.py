@@ -30,17 +30,18 @@ from ingot.bucket.model import (
     NoSuchVersion,
     Outcome,
     PreconditionFailed,
+    StateChanged,
 )
 from ingot.bucket.nodes import Nodes
 from ingot.bucket.record import Record, cid_of, encode_record
 from ingot.bucket.values import Fact, Value
-from ingot.bucket.versions import History, NewState, Version, judge_removal
+from ingot.bucket.versions import History, Keep, NewState, Version, judge_removal
 from ingot.errors import Corruption, Missing, NotFound, Unavailable
 from ingot.messages import Body, Cid
 
 if TYPE_CHECKING:
     from ingot.bucket.model import Bucket, Condition
-    from ingot.bucket.mutation import Change
+    from ingot.bucket.mutation import Change, Seen
 
 SCAN_VERSIONS = 8  # of a tree at a time, in search of one that this batch has not removed
 
@@ -156,6 +157,17 @@ class OlderVersions:
 
     def remove(self, order: str) -> None:
         self._changed[order] = None
+
+    def in_front(self, order: str, most: int) -> int:
+        """How many versions are newer than this place, as far as up to ``most``."""
+        standing = {put for put, version in self._changed.items() if version and put < order}
+        cache, root = self._nodes.cache, self._root
+        if root is not None:
+            limit = most + len(self._changed)
+            scan = partial(mst.scan, cache, root, b"", order.encode(), limit)
+            entries = self._nodes.run_now(scan)
+            standing.update({key.decode() for key, _ in entries} - self._changed.keys())
+        return min(len(standing), most)
 
     def close(self, salt: bytes) -> Cid | None:
         """The root of the tree after the changes; None where no version is left."""
@@ -301,9 +313,11 @@ class Histories:
         latest: bool,
         alone: bool,
         tags: Collection[tuple[str, str]],
+        newer: int,
     ) -> None:
         """PreconditionFailed unless this version is this record, has these tags, and is the current
-        one, or not, as ``latest`` says; ``alone``: and there are no others."""
+        one, or not, as ``latest`` says; ``alone``: and there are no others; ``newer``: and so many
+        stand between the current one and it."""
         history = self._keys[key]
         id = None if version == NULL_VERSION else version
         found = history.find(id)
@@ -313,6 +327,26 @@ class Histories:
             raise PreconditionFailed("that it has the tags that it was judged by")
         if alone and history.older.newest() is not None:
             raise PreconditionFailed("that it is the only version")
+        if newer and not history.has_newer(id, newer):
+            raise PreconditionFailed("that so many newer versions stay")
+
+    def check_seen(self, key: bytes, seen: Seen) -> None:
+        """StateChanged unless the version that was ``seen`` is as it was."""
+        found = self._named(key, seen.version)
+        standing = State()
+        if found is not None and not self.written.fact(found.record).marker:
+            standing = self.written.state_of(found.state)
+        if seen.tags is not None and standing.tags != seen.tags:
+            raise StateChanged("the object's tags were changed meanwhile")
+        if not isinstance(seen.acl, Keep) and standing.acl != seen.acl:
+            raise StateChanged("the object's ACL was changed meanwhile")
+
+    def _named(self, key: bytes, version: str | None) -> Version | None:
+        """A version of a key, None: the current one."""
+        history = self._keys[key]
+        if version is None:
+            return history.current
+        return history.find(None if version == NULL_VERSION else version)
 
     def remove(
         self, key: bytes, version: str, now_ms: int, bypass: bool, condition: Condition | None
@@ -330,12 +364,8 @@ class Histories:
         self, key: bytes, version: str | None, new: NewState, now_ms: int, versioning: bytes | None
     ) -> Outcome | None:
         """Change the state of a version, or of the current one. NotFound, NoSuchVersion,
-        IsDeleteMarker, Locked, AclChanged. The answer names the version."""
-        history = self._keys[key]
-        if version is None:
-            found = history.current
-        else:
-            found = history.find(None if version == NULL_VERSION else version)
+        IsDeleteMarker, Locked. The answer names the version."""
+        found = self._named(key, version)
         if found is None:
             raise NotFound("no such key") if version is None else NoSuchVersion(version)
         if self.written.fact(found.record).marker:
@@ -343,7 +373,7 @@ class Histories:
         old = self.written.state_of(found.state)
         changed = new.on(old, now_ms)
         if changed != old:
-            history.set_state(found.id, self.written.state(changed))
+            self._keys[key].set_state(found.id, self.written.state(changed))
         if versioning is None:
             return None
         return Outcome(found.id or NULL_VERSION, False)

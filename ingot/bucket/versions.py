@@ -21,7 +21,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from ingot.bucket.leaf import COMPLIANCE, GOVERNANCE, Acl, Retention, State, order_of
-from ingot.bucket.model import AclChanged, Locked
+from ingot.bucket.model import Locked
 from ingot.errors import Corruption
 from ingot.messages import Cid
 
@@ -45,6 +45,7 @@ class Older(Protocol):
     def get(self, order: str) -> Version | None: ...
     def put(self, order: str, version: Version) -> None: ...
     def remove(self, order: str) -> None: ...
+    def in_front(self, order: str, most: int) -> int: ...
 
 
 class History:
@@ -97,6 +98,12 @@ class History:
         if self.current is None:
             self._promote()
         return found
+
+    def has_newer(self, id: str | None, count: int) -> bool:
+        """Whether so many versions stand between the current one and this older one."""
+        order = self.null if id is None else order_of(id)
+        assert order is not None, "it is an older one"
+        return self.older.in_front(order, count) >= count
 
     def set_state(self, id: str | None, state: Cid | None) -> None:
         """Give a version that is there another state."""
@@ -156,21 +163,16 @@ KEEP: Final = Keep.AS_IS
 
 @dataclass(frozen=True, slots=True)
 class NewState:
-    """A change of a version's state; what is KEEP stays. ``bypass``: governance may be ended.
-    ``judged``: the ACL by which it was found that the change may be made."""
+    """A change of a version's state; what is KEEP stays. ``bypass``: governance may be ended."""
 
     tags: dict[str, str] | Keep = KEEP
     retention: Retention | None | Keep = KEEP
     hold: bool | Keep = KEEP
     bypass: bool = False
     acl: Acl | None | Keep = KEEP
-    judged: Acl | None | Keep = KEEP
 
     def on(self, state: State, now_ms: int) -> State:
-        """The state after it; Locked where retention would end earlier than was promised,
-        AclChanged where another ACL stands than the one that was judged."""
-        if not isinstance(self.judged, Keep) and self.judged != state.acl:
-            raise AclChanged("the ACL of the version was changed meanwhile")
+        """The state after it; Locked where retention would end earlier than was promised."""
         retention = state.retention
         if not isinstance(self.retention, Keep):
             _judge_retention(state.retention, self.retention, now_ms, self.bypass)

@@ -34,7 +34,7 @@ from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
 from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT
 
 if TYPE_CHECKING:
-    from ingot.accounts import Accounts
+    from ingot.accounts import Accounts, HeldAccounts
     from ingot.bucket.part import Upload
     from ingot.bucket.store import Store
     from ingot.s3.call import Call
@@ -49,7 +49,9 @@ class Access:
     decides = False
     """Whether an owner's everyday requests have to be asked about too."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, held: HeldAccounts | None = None) -> None:
+        """``held``: where a host keeps the accounts, who may be gone again at any time."""
+        self.held = held
         self.acls = Acls(accounts if isinstance(accounts, People) else None)
         self._accounts = accounts
         self._policies: Parsed[tuple[bytes, str], Policy] = Parsed(
@@ -130,8 +132,11 @@ class Access:
 
     def asks_object(self, bucket: Bucket, action: str) -> bool:
         """Whether what may be done may depend on the object to which it is done."""
-        of_acl = action in acl.OF_OBJECTS and self.acls.count(bucket.config)
-        return of_acl or self.asks_object_tags(bucket)
+        return self.asks_object_acl(bucket, action) or self.asks_object_tags(bucket)
+
+    def asks_object_acl(self, bucket: Bucket, action: str) -> bool:
+        """Whether it may depend on the object's ACL."""
+        return action in acl.OF_OBJECTS and self.acls.count(bucket.config)
 
     async def learn(
         self,
@@ -150,6 +155,9 @@ class Access:
                 found = await store.look(bucket, key, version)
             call.object_tags = {} if found is None else found.state.tags
             call.learned = Learned(bucket.id, key, version, found)
+
+    def check_account(self, call: Call) -> None:
+        """AccessDenied where an operation that is about no bucket there is may not be done."""
 
     def is_open(self, bucket: Bucket) -> bool:
         """Whether somebody else than the owner may be allowed to do anything at all."""

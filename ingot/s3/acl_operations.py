@@ -11,21 +11,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.leaf import Acl, Grants, State
-from ingot.bucket.model import AclChanged, Bucket, BucketConfig
+from ingot.bucket.model import Bucket, BucketConfig, Outcome, StateChanged
 from ingot.bucket.versions import NewState
 from ingot.errors import Unavailable
-from ingot.limits import ACL_TRIES, KIB
+from ingot.limits import JUDGED_TRIES, KIB
 from ingot.messages import Response
 from ingot.s3 import acl
 from ingot.s3.call import (
     Call,
     Handler,
     asked_version,
-    check_right,
     find_object,
-    learn_object,
     open_again,
     open_bucket,
+    seen,
     xml_response,
 )
 from ingot.s3.configuration import ACL
@@ -90,37 +89,45 @@ class AclOperations:
 
     async def put_of_object(self, call: Call) -> Response:
         """The right to it is that of the ACL which stands. Where another comes in between it is
-        asked for anew."""
+        asked for anew. Only from then on that the public is kept out is no list public: as with
+        writes, the commit sees to that."""
         acl.check_headers(call.request.index)
         bucket = open_bucket(self._store, call)
         version = asked_version(call)
         await find_object(self._store, bucket, call)
         body = await _document(call)
-        bucket = await open_again(self._store, call, bucket)
-        for _ in range(ACL_TRIES):
+        for _ in range(JUDGED_TRIES):
+            bucket = await open_again(self._store, call, bucket)
             if not call.access.acls.count(bucket.config):
                 check_enforced(call, bucket.config, body)
                 return Response(200)
-            new = await self._change(call, bucket, body)
             try:
-                outcome = await self._store.set_state(bucket, call.key, version, new, call.now_ms)
-            except AclChanged:
-                bucket = self._store.newest(bucket)
-                await learn_object(self._store, call, bucket)
-                check_right(call, bucket)
-                bucket = await open_again(self._store, call, bucket)
+                outcome = await self._change(call, bucket, version, body)
+            except StateChanged:
                 continue
             return Response(200, outcome_headers(outcome))
         raise Unavailable("the ACL of the object is being changed again and again")
 
-    async def _change(self, call: Call, bucket: Bucket, body: bytes) -> NewState:
+    async def _change(
+        self, call: Call, bucket: Bucket, version: str | None, body: bytes
+    ) -> Outcome | None:
         acls, config = call.access.acls, bucket.config
         found = await find_object(self._store, bucket, call)
         theirs = acls.of_version(config, found.state)
         grants = _asked(call, body, theirs, config.owner)
-        acls.check_public(config, grants)
         made = acls.state_acl(config, replace(theirs, grants=grants))
-        return NewState(acl=made, judged=found.state.acl)
+
+        def check(config: BucketConfig) -> None:
+            if not acls.count(config):
+                raise S3Error("AccessControlListNotSupported")
+            acls.check_public(config, grants)
+
+        check(config)
+        judged_by = seen(call, bucket, call.key)
+        new = NewState(acl=made)
+        return await self._store.set_state(
+            bucket, call.key, version, new, call.now_ms, judged_by, check
+        )
 
 
 async def _document(call: Call) -> bytes:

@@ -114,14 +114,15 @@ class App:
         self._hosts = VirtualHosts(virtual_host_domain) if virtual_host_domain else None
         self.express: Callable[[bytes, Exchange, int], bool] | None = None
         # Policies are read without waiting: they can name the keys only of accounts at hand.
-        named: Accounts = {} if isinstance(accounts, HeldAccounts) else accounts
-        self._access: Access = Access(named)
+        held = accounts if isinstance(accounts, HeldAccounts) else None
+        named: Accounts = accounts if held is None else {}
+        self._access: Access = Access(named, held)
         if authorizer is None:
             self.express = ExpressLane(store, self._authenticator, self._answers).take
             if self._hosts is not None:
                 self.express = self._hosts.beside(self.express)
         else:
-            self._access = AuthorizedAccess(named, authorizer)
+            self._access = AuthorizedAccess(named, authorizer, held)
         self._documents = Documents(clock)
         self._cross_origin = CrossOrigin(store, self._documents)
         self._handlers: dict[str, Handler] = {}
@@ -243,7 +244,7 @@ class App:
         call.authenticated = passed
         call.access = self._access
         call.documents = self._documents
-        if operation.name in OF_ACCOUNTS and isinstance(self._access, AuthorizedAccess):
+        if operation.name in OF_ACCOUNTS:
             self._access.check_account(call)
 
     def _asked_bucket(self, call: Call) -> Bucket | None:

@@ -21,7 +21,7 @@ from ingot.s3.actions import action_of
 from ingot.s3.errors import S3Error
 
 if TYPE_CHECKING:
-    from ingot.accounts import Accounts
+    from ingot.accounts import Accounts, HeldAccounts
     from ingot.bucket.part import Upload
     from ingot.s3.call import Call
 
@@ -41,8 +41,10 @@ class AuthorizedAccess(Access):
 
     decides = True
 
-    def __init__(self, accounts: Accounts, authorizer: Authorizer) -> None:
-        super().__init__(accounts)
+    def __init__(
+        self, accounts: Accounts, authorizer: Authorizer, held: HeldAccounts | None = None
+    ) -> None:
+        super().__init__(accounts, held)
         self._authorizer = authorizer
 
     def allows(

@@ -20,7 +20,7 @@ from ingot.bucket.model import (
 from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, TAGS_BYTES_MAX
 from ingot.messages import Response
 from ingot.s3 import acl, bucket_tagging, ownership
-from ingot.s3.call import Call, Handler, open_bucket, xml_response
+from ingot.s3.call import Call, Handler, check_known, open_bucket, xml_response
 from ingot.s3.configuration import ACL, OWNERSHIP, TAGGING
 from ingot.s3.dates import iso
 from ingot.s3.errors import S3Error
@@ -97,6 +97,8 @@ class BucketOperations:
         owned, grants = _check_create_headers(call, self._default_ownership)
         body = await call.documents.read(call, TAGS_BYTES_MAX)
         documents = await self._check_configuration(call, body)
+        await check_known(call)
+        call.access.check_account(call)
         if owned != ownership.ENFORCED:
             documents[OWNERSHIP] = ownership.write(owned)
         if grants is not None:

@@ -3,8 +3,9 @@
 The order of the gates is the order in which S3 judges a request, and most error tests are about
 it: what the request says by itself first, then the bucket's existence, then whose bucket it is, and
 only then the body. A body may take its time, so whoever has waited for one passes the last gate
-again (``open_again``) and changes the bucket that this gives him, never one by its name. Called by
-the operations.
+again (``open_again``) and changes the bucket that this gives him, never one by its name. Where the
+right rests on the object it says by what it was judged (``seen``), and the commit compares. Called
+by the operations.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from ingot.bucket.model import NULL_VERSION, Bucket
+from ingot.accounts import judged
+from ingot.bucket.leaf import State
+from ingot.bucket.model import NULL_VERSION, Bucket, Outcome, StateChanged
+from ingot.bucket.mutation import Seen
 from ingot.bucket.record import Record
+from ingot.bucket.versions import KEEP, NewState
+from ingot.credentials import ANONYMOUS
 from ingot.errors import Unavailable
 from ingot.limits import JUDGED_TRIES
 from ingot.messages import Header, Request, Response
@@ -22,8 +28,10 @@ from ingot.s3.actions import action_of, is_of_version
 from ingot.s3.dates import http_date
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import Operation
+from ingot.s3.sigv4 import unknown_key
 
 if TYPE_CHECKING:
+    from ingot.bucket.model import BucketConfig
     from ingot.bucket.reading import Found
     from ingot.bucket.store import Store
     from ingot.credentials import Account
@@ -111,17 +119,76 @@ def open_bucket(store: Store, call: Call) -> Bucket:
 
 async def open_again(store: Store, call: Call, bucket: Bucket) -> Bucket:
     """A bucket that was opened, as it stands now that the request was waited for: NoSuchBucket if
-    it was deleted, whatever has its name. Where its configuration is another one by now, the right
-    to use it is judged anew: who heard that it was taken back need not fear a slow body."""
+    it was deleted, whatever has its name. The right to use it is judged anew where it may be
+    another one by now: where the configuration is, and where it rests on the object or on a host.
+    Who heard that it was taken back, or revoked a key, need not fear a slow body."""
+    if call.access.held is not None:
+        await check_known(call)
+    rests = _rests_on_object(call, bucket)
+    if not rests:
+        call.learned = None  # it may be a copy's source
+    settled = not rests and not call.access.decides
     for _ in range(JUDGED_TRIES):
         newest = store.newest(bucket)
-        if newest.config is bucket.config:
+        if settled and newest.config is bucket.config:
             return newest
-        bucket = newest
+        bucket, settled = newest, True
         if call.key and not bucket.config.plain:
             await learn_object(store, call, bucket)
         check_right(call, bucket)
     raise Unavailable("the configuration of the bucket is being changed again and again")
+
+
+async def check_known(call: Call) -> None:
+    """InvalidAccessKeyId unless the account that signed the request is still one, of those that a
+    host keeps; AccessDenied where the key is another's by now, or its secret is another."""
+    held, account = call.access.held, call.account
+    if held is None or account is ANONYMOUS:
+        return
+    key = account.access_key
+    found = await judged(lambda: held.get(key), call.request.peer)
+    if found is None:
+        raise unknown_key(key)
+    if (found.id, found.secret_key) != (account.id, account.secret_key):
+        raise S3Error("AccessDenied")
+
+
+def is_settled(call: Call, bucket: Bucket, by: BucketConfig) -> bool:
+    """Whether what was judged by the configuration ``by`` holds for the bucket that ``open_again``
+    gave: it is the same, and the rights rest on nothing else."""
+    return bucket.config is by and call.learned is None and not call.access.decides
+
+
+def seen(call: Call, bucket: Bucket, key: bytes) -> Seen | None:
+    """What of an object the request was judged by; None where its right does not rest on that."""
+    learned = call.learned
+    if learned is None or learned.bucket != bucket.id or learned.key != key:
+        return None
+    found, access = learned.found, call.access
+    state = State() if found is None or found.record.delete_marker else found.state
+    tags = state.tags if access.asks_object_tags(bucket) else None
+    of_acl = access.asks_object_acl(bucket, _action(call))
+    return Seen(learned.version, tags, state.acl if of_acl else KEEP)
+
+
+async def restate(
+    store: Store,
+    call: Call,
+    bucket: Bucket,
+    version: str | None,
+    new: Callable[[Bucket], NewState],
+) -> Outcome | None:
+    """Change the state of the request's version to what ``new`` gives for the bucket as it stands
+    now; it may refuse. The right to it is judged again first, and whenever what it rests on is
+    changed before the commit."""
+    for _ in range(JUDGED_TRIES):
+        bucket = await open_again(store, call, bucket)
+        found = seen(call, bucket, call.key)
+        try:
+            return await store.set_state(bucket, call.key, version, new(bucket), call.now_ms, found)
+        except StateChanged:
+            continue
+    raise Unavailable("the tags or the ACL of the object are being changed again and again")
 
 
 def check_right(call: Call, bucket: Bucket) -> None:
@@ -129,6 +196,12 @@ def check_right(call: Call, bucket: Bucket) -> None:
     config = bucket.config
     if not config.plain or config.owner != call.account.id or call.access.decides:
         require(call, bucket, _action(call), call.key)
+
+
+def _rests_on_object(call: Call, bucket: Bucket) -> bool:
+    if not call.key or bucket.config.plain:
+        return False
+    return call.access.asks_object(bucket, _action(call))
 
 
 async def learn_object(store: Store, call: Call, bucket: Bucket) -> None:

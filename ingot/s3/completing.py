@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.body.checksums import to_text
 from ingot.bucket.assembly import assemble
-from ingot.bucket.model import Bucket, Outcome
+from ingot.bucket.model import Bucket, Outcome, StateChanged
 from ingot.bucket.part import Completed, NoSuchUpload, Part, PartsChanged, Upload
 from ingot.bucket.record import Record
 from ingot.errors import Unavailable
@@ -26,7 +26,15 @@ from ingot.limits import (
 )
 from ingot.messages import Header, Request, Response
 from ingot.s3 import conditions
-from ingot.s3.call import Call, Handler, bucket_url, open_again, open_bucket, xml_response
+from ingot.s3.call import (
+    Call,
+    Handler,
+    bucket_url,
+    open_again,
+    open_bucket,
+    seen,
+    xml_response,
+)
 from ingot.s3.errors import S3Error
 from ingot.s3.expiration import Expirations
 from ingot.s3.headers import ALGORITHMS, Index, encryption_headers
@@ -37,6 +45,7 @@ from ingot.s3.multipart import (
     checksum_type,
     open_upload,
     type_mismatch,
+    upload_again,
     upload_id,
 )
 from ingot.s3.payload import (
@@ -148,22 +157,24 @@ class CompleteOperations:
             chosen = await self._choose(bucket, upload, wanted)
             record = assemble(upload, [part for _, part in chosen], self._clock.now_ms())
             promises.check(upload, record)
-            if (await open_again(self._store, call, bucket)).config is not bucket.config:
+            again = await upload_again(self._store, call, bucket, upload)
+            if again.config is not bucket.config:
                 continue  # reading the parts took its time: what may be done is judged again
             try:
                 state = upload.state
                 judge = judge_of_write(call, bucket, state, record.created_ms)
+                judged_by = seen(call, bucket, call.key)
                 done, outcome = await uploads.complete(
-                    bucket, upload, chosen, record, asked, condition, state, judge
+                    bucket, upload, chosen, record, asked, condition, state, judge, judged_by
                 )
-            except (NoSuchUpload, PartsChanged):
+            except (NoSuchUpload, PartsChanged, StateChanged):
                 continue  # another request was first: see what it left
             response = _answer(call, done)
             response.headers += written_headers(outcome) + encryption_headers(record.headers)
             if not bucket.config.plain:
                 response.headers += await self._expirations.headers(bucket, record, state)
             return response
-        raise Unavailable("the parts of the upload are being replaced again and again")
+        raise Unavailable("the upload or its object is being changed again and again")
 
     async def _of_object(self, bucket: Bucket, key: bytes, before: Completed) -> list[Header]:
         """The headers about the object which the upload became, if that is still current: the

@@ -26,6 +26,7 @@ from ingot.s3.call import (
     Handler,
     check_expected,
     check_right,
+    is_settled,
     learn_object,
     look,
     no_such_key,
@@ -33,6 +34,7 @@ from ingot.s3.call import (
     open_again,
     open_bucket,
     require,
+    seen,
     version_is_well_formed,
 )
 from ingot.s3.copy_source import CopySource, parse_copy_source
@@ -125,14 +127,16 @@ class CopyOperations:
         if not retags:
             tags = await _copied_tags(store, call, bucket, source_bucket, source, of_source)
         judged, bucket = bucket.config, await open_again(store, call, bucket)
-        if bucket.config is not judged:
+        if not is_settled(call, bucket, judged):
             if tags:
                 require(call, bucket, "PutObjectTagging", call.key)
             state = with_acl(call, bucket, written, state_of_write(call, bucket, written))
         if tags is not None:
             state = replace(state or State(), tags=tags)
         judge = judge_of_write(call, bucket, state, record.created_ms)
-        outcome = await store.put(bucket, record, condition, state, judge)
+        outcome = await store.put(
+            bucket, record, condition, state, judge, seen(call, bucket, call.key)
+        )
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
         response.headers += written_headers(outcome)
         response.headers += source_headers(source_bucket, of_source)

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingot.bucket.model import Bucket, Condition, NoSuchVersion, Outcome, PreconditionFailed
-from ingot.bucket.mutation import Removal
+from ingot.bucket.mutation import Removal, Seen
 from ingot.errors import IngotError, NotFound, Unavailable
 from ingot.limits import CHECKED_KEYS_PER_TURN, DELETE_ENTRIES_BYTES, JUDGED_TRIES
 from ingot.messages import Response
@@ -15,9 +15,11 @@ from ingot.s3 import conditions
 from ingot.s3.call import (
     Call,
     Handler,
+    check_known,
     named_bucket,
     no_such_version,
     require,
+    seen,
     version_is_well_formed,
     xml_response,
 )
@@ -48,6 +50,13 @@ class Entry(NamedTuple):
     size: str | None
 
 
+class Allowed(NamedTuple):
+    """A removal, and what the right to it was judged by."""
+
+    removal: Removal
+    seen: Seen | None
+
+
 class DeleteOperations:
     """DeleteObjects."""
 
@@ -71,10 +80,12 @@ class DeleteOperations:
         results: list[S3Error | Outcome | None] = [
             verdict if isinstance(verdict, S3Error) else None for verdict in judged
         ]
-        removals = [verdict for verdict in judged if isinstance(verdict, Removal)]
-        if removals:
-            places = [at for at, verdict in enumerate(judged) if isinstance(verdict, Removal)]
-            answers = await self._store.remove(bucket, removals)
+        places = [at for at, verdict in enumerate(judged) if not isinstance(verdict, S3Error)]
+        allowed = [verdict for verdict in judged if not isinstance(verdict, S3Error)]
+        if allowed:
+            removals = [verdict.removal for verdict in allowed]
+            judged_by = [verdict.seen for verdict in allowed]
+            answers = await self._store.remove(bucket, removals, judged_by)
             for place, removal, answer in zip(places, removals, answers, strict=True):
                 if isinstance(answer, IngotError):
                     answer = await why_refused(self._store, bucket, removal, answer)
@@ -92,15 +103,16 @@ class DeleteOperations:
 
     async def _judge_all(
         self, call: Call, bucket: Bucket, entries: list[Entry]
-    ) -> tuple[Bucket, list[Removal | S3Error]]:
+    ) -> tuple[Bucket, list[Allowed | S3Error]]:
         """A removal or a refusal of each entry, by the bucket's configuration as it stands when the
         last one was judged."""
+        await check_known(call)
         for _ in range(JUDGED_TRIES):
             bucket = self._store.newest(bucket)
             if not call.access.may_allow(call, bucket, ACTIONS):
                 raise S3Error("AccessDenied")
             marker = call.access.acls.marker(call, bucket.config)
-            judged: list[Removal | S3Error] = []
+            judged: list[Allowed | S3Error] = []
             for place, entry in enumerate(entries):
                 if place % CHECKED_KEYS_PER_TURN == CHECKED_KEYS_PER_TURN - 1:
                     await asyncio.sleep(0)  # what a policy says of a key may take a millisecond
@@ -112,7 +124,8 @@ class DeleteOperations:
                 key = entry.key.encode()
                 bypass = bypasses(call, bucket, key)
                 named = (key, condition, call.now_ms, entry.version)
-                judged.append(Removal(*named, bypass, marker))
+                removal = Removal(*named, bypass, marker)
+                judged.append(Allowed(removal, seen(call, bucket, key)))
             if self._store.newest(bucket).config is bucket.config:
                 return bucket, judged
         raise Unavailable("the configuration of the bucket is being changed again and again")

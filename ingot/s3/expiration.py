@@ -49,7 +49,7 @@ class Expirations:
     async def rules(self, bucket: Bucket) -> Rules | None:
         """The bucket's, None where it has none. Many take 60 ms to read, in which others have their
         turn, and wait for theirs: so they are asked for before an object is looked at that has to
-        stay. Unavailable where that takes too long."""
+        stay, or that is pinned. Unavailable where that takes too long."""
         document = bucket.config.documents.get(LIFECYCLE)
         if document is None:
             return None

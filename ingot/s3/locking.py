@@ -4,6 +4,7 @@ state a write begins.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from ingot.s3.call import (
     open_again,
     open_bucket,
     require,
+    restate,
     xml_response,
 )
 from ingot.s3.documents import require_checksum
@@ -92,9 +94,11 @@ class LockOperations:
         bucket = open_bucket(self._store, call)
         version = asked_version(call)
         retention = read_retention(await _document(call), call.now_ms)
-        bucket = await open_again(self._store, call, bucket)
-        bypass = bypasses(call, bucket, call.key)
-        return await self._set(call, bucket, version, NewState(retention=retention, bypass=bypass))
+
+        def new(bucket: Bucket) -> NewState:
+            return NewState(retention=retention, bypass=bypasses(call, bucket, call.key))
+
+        return await self._set(call, bucket, version, new)
 
     async def get_hold(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
@@ -111,16 +115,20 @@ class LockOperations:
         bucket = open_bucket(self._store, call)
         version = asked_version(call)
         hold = read_hold(await _document(call))
-        bucket = await open_again(self._store, call, bucket)
-        return await self._set(call, bucket, version, NewState(hold=hold))
+        return await self._set(call, bucket, version, lambda _: NewState(hold=hold))
 
     async def _set(
-        self, call: Call, bucket: Bucket, version: str | None, new: NewState
+        self,
+        call: Call,
+        bucket: Bucket,
+        version: str | None,
+        new: Callable[[Bucket], NewState],
     ) -> Response:
         if OBJECT_LOCK not in bucket.config.documents:
+            bucket = await open_again(self._store, call, bucket)
             await find_object(self._store, bucket, call)  # that there is none is told first
             _check_lock(bucket)
-        outcome = await self._store.set_state(bucket, call.key, version, new, call.now_ms)
+        outcome = await restate(self._store, call, bucket, version, new)
         return Response(200, outcome_headers(outcome))
 
 

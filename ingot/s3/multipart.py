@@ -25,6 +25,7 @@ from ingot.s3.actions import action_of
 from ingot.s3.call import (
     Call,
     Handler,
+    is_settled,
     named_bucket,
     open_again,
     open_bucket,
@@ -122,7 +123,7 @@ class MultipartOperations:
         body = await store.ingest(verified, algorithms)
         verified.check(body)
         part = Part(body, self._clock.now_ms(), body.checksums)
-        bucket = await _open_again(store, call, bucket, upload)
+        bucket = await upload_again(store, call, bucket, upload)
         await store.uploads.put_part(bucket, upload, number, part)
         value = b2a_base64(part.checksums[shown], newline=False)
         headers: list[Header] = [
@@ -150,7 +151,7 @@ class MultipartOperations:
         else:
             await store.check_body(body)
         part = Part(body, self._clock.now_ms(), body.checksums)
-        bucket = await _open_again(store, call, bucket, upload)
+        bucket = await upload_again(store, call, bucket, upload)
         await store.uploads.put_part(bucket, upload, number, part)
         checksum = ""
         if upload.algorithm:
@@ -192,10 +193,10 @@ async def open_upload(store: Store, bucket: Bucket, call: Call) -> Upload:
     return upload
 
 
-async def _open_again(store: Store, call: Call, bucket: Bucket, upload: Upload) -> Bucket:
+async def upload_again(store: Store, call: Call, bucket: Bucket, upload: Upload) -> Bucket:
     """As ``open_again``, the right to go on with the upload with it."""
     newest = await open_again(store, call, bucket)
-    if newest.config is not bucket.config:
+    if not is_settled(call, newest, bucket.config):
         _check_upload(call, newest, upload)
     return newest
 

@@ -19,8 +19,8 @@ from ingot.s3.call import (
     check_right,
     find_object,
     named_bucket,
-    open_again,
     open_bucket,
+    restate,
     xml_response,
 )
 from ingot.s3.errors import S3Error
@@ -69,18 +69,16 @@ class ObjectTaggingOperations:
             raise S3Error("MissingRequestBodyError")
         tags = await call.documents.whole(call, body, _tags)
         call.request_tags = tags
-        bucket = await open_again(self._store, call, bucket)
-        check_right(call, bucket)
-        return await self._set(call, bucket, version, tags, 200)
+
+        def new(bucket: Bucket) -> NewState:
+            check_right(call, bucket)  # it may not have been judged yet
+            return NewState(tags=tags)
+
+        outcome = await restate(self._store, call, bucket, version, new)
+        return Response(200, outcome_headers(outcome))
 
     async def delete(self, call: Call) -> Response:
         bucket = open_bucket(self._store, call)
-        return await self._set(call, bucket, asked_version(call), {}, 204)
-
-    async def _set(
-        self, call: Call, bucket: Bucket, version: str | None, tags: dict[str, str], status: int
-    ) -> Response:
-        outcome = await self._store.set_state(
-            bucket, call.key, version, NewState(tags=tags), call.now_ms
-        )
-        return Response(status, outcome_headers(outcome))
+        version = asked_version(call)
+        outcome = await restate(self._store, call, bucket, version, lambda _: NewState(tags={}))
+        return Response(204, outcome_headers(outcome))

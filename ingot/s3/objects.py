@@ -22,8 +22,10 @@ from ingot.s3.call import (
     Handler,
     asked_version,
     find_object,
+    is_settled,
     open_again,
     open_bucket,
+    seen,
 )
 from ingot.s3.deleting import found_by, why_refused
 from ingot.s3.errors import S3Error
@@ -89,7 +91,7 @@ class ObjectOperations:
         verified.check(body)
         assert body.md5 is not None
         judged, bucket = bucket.config, await open_again(store, call, bucket)
-        if bucket.config is not judged:
+        if not is_settled(call, bucket, judged):
             state = _state(call, bucket, written)
         record = Record(
             call.key,
@@ -101,7 +103,9 @@ class ObjectOperations:
             body.checksums,
         )
         judge = judge_of_write(call, bucket, state, record.created_ms)
-        outcome = await store.put(bucket, record, condition, state, judge)
+        outcome = await store.put(
+            bucket, record, condition, state, judge, seen(call, bucket, call.key)
+        )
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
         if outcome is not None:
@@ -124,6 +128,7 @@ class ObjectOperations:
         bucket = open_bucket(self._store, call)
         rules = None
         if not bucket.config.plain and call.parameter(b"versionId") is None:
+            self._keep_learned(call)
             rules = await self._expirations.rules(bucket)
         found = await find_object(self._store, bucket, call)
         record = found.record
@@ -149,6 +154,15 @@ class ObjectOperations:
         if request.method == "HEAD":
             return Response(status, headers, b"", stop - start)
         return self._answer(status, headers, record.body, start, stop)
+
+    def _keep_learned(self, call: Call) -> None:
+        """Pin the body of an object that was looked at to judge the request: before its bytes are
+        asked for, the rules of the bucket may have to be read, in which others have their turn."""
+        learned = call.learned
+        if learned is not None and learned.found is not None:
+            body = learned.found.record.body
+            if body.inline is None:
+                self._store.pin(body)
 
     def _answer(
         self, status: int, headers: list[Header], body: Body, start: int, stop: int
@@ -180,7 +194,8 @@ class ObjectOperations:
         if not bucket.config.plain:
             marker = call.access.acls.marker(call, bucket.config)
         removal = Removal(call.key, condition, call.now_ms, version, bypass, marker)
-        [outcome] = await self._store.remove(bucket, [removal])
+        judged_by = [seen(call, bucket, call.key)]
+        [outcome] = await self._store.remove(bucket, [removal], judged_by)
         if isinstance(outcome, IngotError):
             raise await why_refused(self._store, bucket, removal, outcome)
         return Response(204, outcome_headers(outcome))

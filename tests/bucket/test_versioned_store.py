@@ -17,7 +17,6 @@ from ingot.bucket.model import (
     NULL_VERSION,
     SUSPENDED,
     VERSIONING,
-    AclChanged,
     BucketConfig,
     BucketNotEmpty,
     Condition,
@@ -26,11 +25,12 @@ from ingot.bucket.model import (
     NoSuchVersion,
     Outcome,
     PreconditionFailed,
+    StateChanged,
 )
-from ingot.bucket.mutation import Removal
+from ingot.bucket.mutation import Removal, Seen
 from ingot.bucket.reading import GROUPS_PER_TURN, Found, Listed
 from ingot.bucket.record import Record, decode_record
-from ingot.bucket.versions import NewState
+from ingot.bucket.versions import KEEP, NewState
 from ingot.clock import SystemClock
 from ingot.errors import NotFound
 from ingot.limits import READ_MANY_BLOCKS
@@ -272,14 +272,17 @@ async def test_an_acl_is_of_a_version_and_changes_as_it_was_judged(world: World)
             await versioning(world, status)
         await put(world, b"k", "1", state=State({"a": "b"}, acl=one))
         await put(world, b"l", "1")
-        with pytest.raises(AclChanged):
+        with pytest.raises(StateChanged):
             await store.set_state(
-                store.bucket("b"), b"k", None, NewState(acl=two, judged=None), NOW
+                store.bucket("b"), b"k", None, NewState(acl=two), NOW, Seen(None, None, None)
+            )
+        with pytest.raises(StateChanged):
+            await store.set_state(
+                store.bucket("b"), b"k", None, NewState(acl=two), NOW, Seen(None, {}, KEEP)
             )
         for acl, judged in ((two, one), (None, two), (one, None)):
-            await store.set_state(
-                store.bucket("b"), b"k", None, NewState(acl=acl, judged=judged), NOW
-            )
+            seen = Seen(None, {"a": "b"}, judged)
+            await store.set_state(store.bucket("b"), b"k", None, NewState(acl=acl), NOW, seen)
             found = await look(world, b"k")
             assert found is not None and found.state == State({"a": "b"}, acl=acl)
             assert found.record.etag == "1"
@@ -321,7 +324,7 @@ async def test_what_is_locked_stays(world: World) -> None:
         await world.store.set_state(
             world.store.bucket("b"), b"k", made.version, NewState(retention=None), NOW
         )
-    strict = NewState(retention=Retention(COMPLIANCE, NOW + 20))
+    strict = NewState(retention=Retention(COMPLIANCE, NOW + 20), bypass=True)
     await world.store.set_state(world.store.bucket("b"), b"k", made.version, strict, NOW)
     results = await remove(world, removal, Removal(b"k", None, NOW, marker.version))
     assert isinstance(results[0], Locked) and results[1] == Outcome(marker.version, True)

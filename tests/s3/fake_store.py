@@ -27,12 +27,13 @@ from ingot.bucket.model import (
     NoSuchVersion,
     Outcome,
     Page,
+    StateChanged,
 )
-from ingot.bucket.mutation import Judge, Removal
+from ingot.bucket.mutation import Check, Judge, Removal, Seen
 from ingot.bucket.part import NoSuchUpload
 from ingot.bucket.reading import Found
 from ingot.bucket.record import SUMMARY, Record, cid_of, encode_record
-from ingot.bucket.versions import NewState
+from ingot.bucket.versions import Keep, NewState
 from ingot.codec.cid import of_chunk
 from ingot.errors import IngotError, NotFound, RequestError
 from ingot.limits import INLINE_BYTES_MAX
@@ -173,15 +174,33 @@ class FakeStore:
         return Found(record, NULL_VERSION, self.states_of(bucket, key))
 
     async def set_state(
-        self, bucket: Bucket, key: bytes, version: str | None, new: NewState, now_ms: int
+        self,
+        bucket: Bucket,
+        key: bytes,
+        version: str | None,
+        new: NewState,
+        now_ms: int,
+        seen: Seen | None = None,
+        check: Check | None = None,
     ) -> None:
-        self.newest(bucket)
+        config = self.newest(bucket).config
+        if check is not None:
+            check(config)
+        self._check_seen(bucket, key, seen)
         if key not in self.objects[bucket.name]:
             raise NotFound("no such key")
         if version not in (None, NULL_VERSION):
             raise NoSuchVersion(version)
         place = bucket.name, key
         self.standing[place] = new.on(self.standing.get(place, State()), now_ms)
+
+    def _check_seen(self, bucket: Bucket, key: bytes, seen: Seen | None) -> None:
+        if seen is None:
+            return
+        found = self.states_of(bucket, key) if key in self.objects[bucket.name] else State()
+        same_acl = isinstance(seen.acl, Keep) or found.acl == seen.acl
+        if not same_acl or (seen.tags is not None and found.tags != seen.tags):
+            raise StateChanged("the object's tags or ACL were changed meanwhile")
 
     async def states(self, bucket: Bucket, page: Page) -> dict[bytes, bytes]:
         """A key stands for the CID of its state."""
@@ -260,6 +279,7 @@ class FakeStore:
         condition: Condition | None = None,
         state: State | None = None,
         judge: Judge | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self._fail()
         if self.before_commit:
@@ -268,6 +288,7 @@ class FakeStore:
         current = self.objects[name].get(record.key)
         if condition is not None:
             condition.check(None if current is None else current.etag)
+        self._check_seen(bucket, record.key, seen)
         self.objects[name][record.key] = record
         if judge is not None:
             state = judge(config)
@@ -275,19 +296,23 @@ class FakeStore:
         self.commits.append((name, [record.key]))
 
     async def remove(
-        self, bucket: Bucket, removals: list[Removal]
+        self,
+        bucket: Bucket,
+        removals: list[Removal],
+        seen: list[Seen | None],
     ) -> list[Exception | Outcome | None]:
         self._fail()
         if self.before_commit:
             self.before_commit.pop(0)()
         held = self.objects[self.newest(bucket).name]
         answers: list[Exception | Outcome | None] = []
-        for removal in removals:
+        for removal, judged_by in zip(removals, seen, strict=True):
             key, condition = removal.key, removal.condition or removal.of_version
             current = held.get(key) if removal.version in (None, NULL_VERSION) else None
             try:
                 if condition is not None:
                     condition.check(None if current is None else current.etag)
+                self._check_seen(bucket, key, judged_by)
             except IngotError as error:
                 answers.append(error)
                 continue

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ingot.bucket.model import AclChanged
+from ingot.bucket.model import StateChanged
 from ingot.s3 import ownership
 from tests.s3.acl_driver import (
     ACCOUNTS,
@@ -149,7 +149,7 @@ def test_an_acl_that_changes_while_it_is_changed_is_judged_anew(driver):
     assert status(driver, "PUT", "/bucket/key", OTHER, "acl", headers=public) == 200
 
     async def never(*_):
-        raise AclChanged("again")
+        raise StateChanged("again")
 
     driver.store.set_state = never
     assert driver.ask("PUT", "/bucket/key", "acl", public).code == "SlowDown"

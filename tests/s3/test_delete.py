@@ -181,7 +181,7 @@ def test_del_3_conditions_of_entries_fail_alone(driver):
 
 
 def test_del_4_a_key_the_store_refuses_fails_alone(driver, monkeypatch):
-    async def refuse(bucket, removals):
+    async def refuse(bucket, removals, seen):
         return [KeyRefused("too deep") if each.key == b"b" else None for each in removals]
 
     monkeypatch.setattr(driver.store, "remove", refuse)

@@ -242,6 +242,42 @@ async def test_newer_noncurrent_versions_stay(case: Case) -> None:
     assert await case.expiring.round() == Round()
 
 
+@pytest.mark.parametrize("status", [ENABLED, SUSPENDED])
+async def test_as_many_newer_versions_stay_as_there_are_at_the_commit(
+    case: Case, monkeypatch: pytest.MonkeyPatch, status: bytes
+) -> None:
+    """Who deletes one of those that stay has one more of the others stay."""
+    await case.put("k", 10)  # it becomes the null version
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
+    for age in (9, 8, 7, 6):
+        await case.put("k", age)
+    await case.store.configure(case.store.bucket("b"), VERSIONING, status)
+    await case.rules(Rule("r", True, Filter(), noncurrent_days=1, newer=2))
+    page = await case.store.versions(case.store.bucket("b"), b"", b"", None, 10)
+    second = page.items[1]
+    assert isinstance(second, Listed)
+    gone = Removal(b"k", None, case.clock.ms, second.version)
+    remove = case.store.remove
+    done = await faster(case, monkeypatch, lambda: remove(case.store.bucket("b"), [gone]))
+    assert done == Round(removed=1, kept=1)
+    assert [age for _, _, age in await case.versions()] == [6, 8, 9]
+    assert await case.expiring.round() == Round()
+
+
+async def test_of_two_rules_the_one_that_keeps_counts_what_the_other_leaves(case: Case) -> None:
+    await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
+    for age, size in ((9, 1), (8, 1), (7, 1), (6, 5), (5, 5), (4, 5)):
+        await case.put("k", age, size)
+    large = Filter(larger_than=2)
+    await case.rules(
+        Rule("large", True, large, noncurrent_days=1),
+        Rule("all", True, Filter(), noncurrent_days=1, newer=2),
+    )
+    assert await case.expiring.round() == Round(removed=3)
+    assert [age for _, _, age in await case.versions()] == [4, 7, 8]
+    assert await case.expiring.round() == Round()
+
+
 async def test_delete_markers_with_nothing_behind_them(case: Case) -> None:
     await case.store.configure(case.store.bucket("b"), VERSIONING, ENABLED)
     await case.delete("alone", 0)
