@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ingot.registry.embedded import EmbeddedPostgres
+from tests.support.memory import in_memory
 
 # A slow machine is no failure: times belong to benchmarks.
 settings.register_profile("ingot", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,9 +91,18 @@ def reachable_path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(reachable_path: Path) -> Iterator[str]:
+def memory_path(reachable_path: Path) -> Iterator[Path]:
+    """The like in memory, where there is room. A Postgres makes and removes thousands of files, and
+    that takes a disk's file system most of the time."""
+    with contextmanager(in_memory)(reachable_path) as path:
+        path.chmod(0o711)
+        yield path
+
+
+@pytest.fixture(scope="session")
+def postgres(memory_path: Path) -> Iterator[str]:
     """The DSN of a private Postgres, with durable settings; its database starts out empty."""
-    server = EmbeddedPostgres(reachable_path / "session")
+    server = EmbeddedPostgres(memory_path / "session")
     dsn = server.start_blocking()
     yield dsn
     server.stop_blocking()
@@ -117,7 +128,13 @@ def template(reachable_path: Path) -> Path:
 
 
 @pytest.fixture
-def private_postgres(template: Path, private_path: Path) -> EmbeddedPostgres:
-    """A private Postgres of one test's own, not started."""
-    subprocess.run(["cp", "-a", template, private_path / "data"], check=True)
-    return EmbeddedPostgres(private_path / "data")
+def private_data(template: Path, private_path: Path) -> Path:
+    """A data directory with a private Postgres of one test's own, not started, and nothing else."""
+    data = private_path / "data"  # with sixteen mebibytes of zeros in it, which need no copy
+    subprocess.run(["cp", "-a", "--sparse=always", template, data], check=True)
+    return data
+
+
+@pytest.fixture
+def private_postgres(private_data: Path) -> EmbeddedPostgres:
+    return EmbeddedPostgres(private_data)

@@ -20,9 +20,9 @@ from tests.support.s3 import Piece, Seen
 
 
 @pytest.mark.slow
-def test_kill_9_loses_and_brings_back_nothing(private_path: Path) -> None:
+def test_kill_9_loses_and_brings_back_nothing(private_data: Path) -> None:
     scenarios = [make(1, fewer=4) for make in SCENARIOS.values()]
-    run(scenarios, 1, 1, private_path, load_s=(1.0, 1.0))
+    run(scenarios, 1, 1, private_data.parent, load_s=(1.0, 1.0))
 
 
 # -- contention --------------------------------------------------------------------------------
@@ -62,8 +62,8 @@ def test_a_mutex_has_one_holder(gateway: Gateway) -> None:
 
 
 @pytest.mark.slow
-def test_a_counter_outlives_its_gateway(private_path: Path) -> None:
-    data = private_path / "data"
+def test_a_counter_outlives_its_gateway(private_data: Path) -> None:
+    data = private_data
     gateway = Gateway(data)
     contention.prepare(gateway)
     made = contention.relay(data, gateway, 8, 1, 0.2)

@@ -24,8 +24,8 @@ def put(gateway: Gateway, key: str, body: bytes) -> int:
     return status
 
 
-def test_kill_9_rounds(private_path: Path) -> None:
-    starts = crash.run(4, 7, private_path)
+def test_kill_9_rounds(private_data: Path) -> None:
+    starts = crash.run(4, 7, private_data.parent)
     assert len(starts) == 4
 
 
@@ -117,14 +117,14 @@ def test_emptied_and_foreign_postgres(
     private_postgres.stop_blocking()
 
 
-def test_standby_takes_over_the_directory(private_path: Path) -> None:
-    first = Gateway(private_path / "data")
+def test_standby_takes_over_the_directory(private_data: Path) -> None:
+    first = Gateway(private_data)
     assert first.client().put("/box", b"").status == 200
     assert first.client().put("/box/k", b"1").status == 200
     second: list[Gateway] = []
-    waiting = threading.Thread(target=lambda: second.append(Gateway(private_path / "data")))
+    waiting = threading.Thread(target=lambda: second.append(Gateway(private_data)))
     waiting.start()
-    log = private_path / "data.log"
+    log = private_data.with_name("data.log")
     while "standby" not in log.read_text():
         assert waiting.is_alive()
     assert put(first, "k2", b"2") == 200, "the first serves on"
@@ -136,8 +136,8 @@ def test_standby_takes_over_the_directory(private_path: Path) -> None:
         assert put(gateway, "k3", b"3") == 200
 
 
-def test_orderly_stop_finishes_requests(private_path: Path) -> None:
-    gateway = Gateway(private_path / "data")
+def test_orderly_stop_finishes_requests(private_data: Path) -> None:
+    gateway = Gateway(private_data)
     assert gateway.client().put("/box", b"").status == 200
     acknowledged: list[str] = []
 
@@ -160,5 +160,5 @@ def test_orderly_stop_finishes_requests(private_path: Path) -> None:
     assert gateway.stop() == 0
     for writer in writers:
         writer.join()
-    with Gateway(private_path / "data") as again:
+    with Gateway(private_data) as again:
         assert set(acknowledged) <= set(again.client().list_all("box"))
