@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from botocore.exceptions import ClientError
@@ -117,6 +118,28 @@ def test_a_revoked_key_and_a_store_that_is_away(gateway, people, monkeypatch):
     del people.known[ACCESS_KEY]
     assert refusal() == "InvalidAccessKeyId"
     client.close()
+
+
+def test_another_secret_of_a_key_ends_the_old_one(gateway, people, monkeypatch):
+    """In the express lane too, which remembers what was signed with the old one."""
+    monkeypatch.setattr(accounts, "ACCOUNT_REFRESH_S", 0.0)
+    monkeypatch.setattr(accounts, "ACCOUNT_LIFETIME_S", 0.25)
+    old, new = (Client(gateway.url, ACCESS_KEY, secret) for secret in (SECRET_KEY, "another one"))
+    assert old.request("PUT", "/mine").status == 200
+    assert gateway.server.http is not None
+    counters = gateway.server.http.counters
+    while not counters.express:
+        assert old.put("/mine/k", b"bytes").status == 200
+    monkeypatch.setattr(accounts, "ACCOUNT_LIFETIME_S", 3600.0)  # of what is looked up from here on
+    people.known[ACCESS_KEY] = replace(MINE, secret_key="another one")
+    while (answer := old.get("/mine/k")).status == 200:
+        pass  # for a quarter of a second
+    assert answer.code == "SignatureDoesNotMatch"
+    for _ in range(3):
+        assert old.put("/mine/k", b"old").code == "SignatureDoesNotMatch"
+        assert old.get("/mine/k").code == "SignatureDoesNotMatch"
+    for _ in range(3):
+        assert new.get("/mine/k").body == b"bytes"
 
 
 def test_a_host_that_decides():

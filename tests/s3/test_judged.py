@@ -114,6 +114,31 @@ def test_a_right_that_still_stands_is_used(driver: StoreDriver, name: str) -> No
     assert answer.status in (200, 204) and b"<Error>" not in answer.body, answer.body
 
 
+@pytest.mark.parametrize("name", ["PutObject", "CopyObject"])
+def test_the_right_to_give_tags_may_rest_on_those_that_are_there(
+    driver: StoreDriver, name: str
+) -> None:
+    """The right to write rests on nothing."""
+    driver.bucket()
+    of_bucket = {"Effect": "Allow", "Principal": {"AWS": OTHER.id}}
+    of_bucket |= {"Resource": "arn:aws:s3:::bucket/*"}
+    condition = {"StringEquals": {"s3:ExistingObjectTag/m": "yes"}}
+    statements = [
+        of_bucket | {"Action": "s3:PutObject"},
+        of_bucket | {"Action": "s3:PutObjectTagging", "Condition": condition},
+    ]
+    document = json.dumps({"Statement": statements}).encode()
+    assert driver.ask("PUT", "/bucket", "policy", body=document).status == 204
+    put(driver, b"old", x_amz_tagging="m=yes")
+    headers = {"x-amz-tagging": "a=b", "x-amz-tagging-directive": "REPLACE"}
+    asked = REQUESTS[name]
+    asked = asked._replace(headers=asked.headers | headers)
+    assert held(driver, asked, "", lambda: tag_anew(driver)).code == "AccessDenied"
+    assert driver.ask("GET", "/bucket/k").body == b"old"
+    assert driver.ask("PUT", "/bucket/k", "tagging", body=OPEN).status == 200
+    assert held(driver, asked, "", lambda: None).status == 200
+
+
 def test_an_object_that_is_gone_opens_nothing(driver: StoreDriver) -> None:
     driver.bucket()
     allow(driver)

@@ -17,7 +17,16 @@ from ingot.ports import AccessQuestion, Decision
 from ingot.s3.app import App
 from tests.s3.driver import OTHER, OWNER, REGION, Answer
 from tests.s3.store_driver import StoreDriver
-from tests.s3.test_held_back import REQUESTS, Asked, held, make_bucket, put, start_upload
+from tests.s3.test_held_back import (
+    REQUESTS,
+    SOURCE,
+    Asked,
+    held,
+    make_bucket,
+    of_object,
+    put,
+    start_upload,
+)
 
 LIFETIME_S = DOCUMENT_ARRIVAL_S / 2  # of accounts here: documents have to be there before long
 CREATE = Asked(
@@ -25,6 +34,8 @@ CREATE = Asked(
     b"</CreateBucketConfiguration>" % REGION.encode(),
     path="/new",
 )
+TAGS = {"x-amz-tagging": "a=b"}
+COPY_TAGS = {"x-amz-copy-source": "/source/k", "x-amz-tagging-directive": "REPLACE", **TAGS}
 ALL = REQUESTS | {"CreateBucket": CREATE}
 
 
@@ -105,6 +116,24 @@ def test_a_key_that_is_still_known_goes_on(driver: StoreDriver, host: Host) -> N
         is_over(driver)
 
     assert held(driver, REQUESTS["PutObject"], "", rename).status == 200
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [of_object(body=b"x" * 100, headers=TAGS), of_object(headers=COPY_TAGS, waits=SOURCE)],
+    ids=["PutObject", "CopyObject"],
+)
+def test_what_a_host_denies_of_a_writes_state(
+    driver: StoreDriver, host: Host, asked: Asked
+) -> None:
+    """The write itself may still be made."""
+    driver.bucket(account=OTHER)
+
+    def deny() -> None:
+        host.denied = "s3:PutObjectTagging"
+
+    assert held(driver, asked, "", deny).code == "AccessDenied"
+    assert driver.keys() == []
 
 
 # What each is asked about, where that is not its name.
