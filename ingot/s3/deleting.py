@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ingot.bucket.model import Bucket, Condition, NoSuchVersion, Outcome, PreconditionFailed
+from ingot.bucket.model import (
+    Bucket,
+    Condition,
+    NoSuchBucket,
+    NoSuchVersion,
+    Outcome,
+    PreconditionFailed,
+)
 from ingot.bucket.mutation import Removal, Seen
 from ingot.errors import IngotError, NotFound, Unavailable
 from ingot.limits import CHECKED_KEYS_PER_TURN, DELETE_ENTRIES_BYTES, JUDGED_TRIES
@@ -159,9 +166,12 @@ async def why_refused(
     store: Store, bucket: Bucket, removal: Removal, refusal: IngotError
 ) -> IngotError:
     """What the client hears of a refused delete: a delete marker is no object that If-Match could
-    mean, but it is not nothing either."""
+    mean, but it is not nothing either. It may be of the very commit that refused."""
     if type(refusal) is NotFound:
-        found = await store.look(bucket, removal.key, removal.version)
+        try:
+            found = await store.look(store.newest(bucket), removal.key, removal.version)
+        except NoSuchBucket:
+            return refusal
         if found is not None and found.record.delete_marker:
             return PreconditionFailed("If-Match")
         if removal.version is not None:

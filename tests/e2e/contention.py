@@ -119,13 +119,13 @@ def completes(all_s3: Sequence[S3], key: str, source: random.Random) -> None:
 
 
 def deletes(all_s3: Sequence[S3], key: str) -> None:
-    """In a bucket with versions each one that deleted has made a marker."""
+    """In a bucket with versions the one that deleted has made a marker, and the others met it."""
     etag = all_s3[0].etag(key)
     assert etag is not None
     answers = at_once(
         [lambda s3=s3: s3.ask("DELETE", key, headers={"if-match": etag}) for s3 in all_s3]
     )
-    winner(answers, 204, 404)
+    winner(answers, 204, 412 if all_s3[0].bucket == KEPT else 404)
     assert all_s3[0].read(key) is None
     markers = [each for each in all_s3[0].versions(key).get(key, []) if each.marker]
     assert len(markers) == (all_s3[0].bucket == KEPT), markers
