@@ -206,8 +206,10 @@ PARSED_DOCUMENTS_MAX: Final = 256  # of a kind, of buckets' configurations
 PARSED_BYTES_MAX: Final = 16 * MIB  # of memory for them, six kinds: 14 policies at worst
 BUCKETS_OF_ACCOUNT_MAX: Final = 10_000  # of an account: S3's own default
 ACTION_PATTERNS_MAX: Final = 100  # of a policy, each tried with the names of all actions: 15 ms
-CONDITION_CHARS_MAX: Final = 4 * KIB  # of what a request says, for a policy's condition
-CHECKED_KEYS_PER_TURN: Final = 8  # of DeleteObjects, each asked about twice: 40 ms at worst
+CONDITION_CHARS_MAX: Final = KIB + 128  # of what a request says, for a policy's condition: a key
+# with its bucket, or a header that is not out of the common
+POLICY_PATTERN_STEPS_MAX: Final = 1500  # of matching a policy's patterns: a millisecond
+CHECKED_KEYS_PER_TURN: Final = 4  # of DeleteObjects, each asked about twice: 10 ms at worst
 AUTHORIZATION_BYTES_MAX: Final = 1 * KIB  # of one that is held; a longer one is parsed each time
 FRAMED_CHUNK_BYTES_MIN: Final = 8 * KIB  # of any chunk but the last, S3's own rule
 FRAMING_BUFFER_BYTES: Final = 16 * KIB  # a framed body's lines and the data read along with them

@@ -31,7 +31,7 @@ from ingot.s3.call import (
     xml_response,
 )
 from ingot.s3.control_references import Standing
-from ingot.s3.documents import require_checksum
+from ingot.s3.documents import a_turn, holder_of, require_checksum
 from ingot.s3.errors import S3Error, translate
 from ingot.s3.locking import bypasses
 from ingot.s3.names import check_key
@@ -121,8 +121,8 @@ class DeleteOperations:
             marker = call.access.acls.marker(call, bucket.config)
             judged: list[Allowed | S3Error] = []
             for place, entry in enumerate(entries):
-                if place % CHECKED_KEYS_PER_TURN == CHECKED_KEYS_PER_TURN - 1:
-                    await asyncio.sleep(0)  # what a policy says of a key may take a millisecond
+                if place % CHECKED_KEYS_PER_TURN == 0:
+                    await self._turn(call, bucket, place)
                 try:
                     condition = await self._judge(call, bucket, entry)
                 except S3Error as error:
@@ -136,6 +136,15 @@ class DeleteOperations:
             if self._store.newest(bucket).config is bucket.config:
                 return bucket, judged
         raise Unavailable("the configuration of the bucket is being changed again and again")
+
+    async def _turn(self, call: Call, bucket: Bucket, place: int) -> None:
+        """Others' turn before keys are judged. What a policy or a host says of one may take a
+        millisecond or two: so of all such requests together some are judged in a turn of the loop,
+        and not of each."""
+        if not bucket.config.plain or call.access.decides:
+            await call.documents.one_at_a_time(holder_of(call), a_turn())
+        elif place:
+            await asyncio.sleep(0)
 
     async def _judge(self, call: Call, bucket: Bucket, entry: Entry) -> Condition | None:
         """The condition of the entry's delete; S3Error when it cannot be carried out."""

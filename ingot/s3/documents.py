@@ -197,6 +197,11 @@ def at_once_in_steps(work: Callable[[], T]) -> Generator[None, None, T]:
     return made
 
 
+def a_turn() -> Generator[None, None, None]:
+    """A step of nothing, for work that is done behind it."""
+    yield
+
+
 def require_checksum(call: Call) -> None:
     index = call.request.index
     if b"content-md5" in index or any(b"x-amz-checksum-" + n.encode() in index for n in SIZES):

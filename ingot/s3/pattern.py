@@ -15,9 +15,10 @@ from functools import lru_cache
 
 
 class Pattern:
-    """One pattern; ``fixed`` where it has neither star nor question mark."""
+    """One pattern; ``fixed`` where it has neither star nor question mark. ``steps``: of a match at
+    worst, half a microsecond each for texts of ``CONDITION_CHARS_MAX``."""
 
-    __slots__ = ("_head", "_middle", "_tail", "fixed", "text")
+    __slots__ = ("_head", "_middle", "_tail", "fixed", "steps", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -25,6 +26,11 @@ class Pattern:
         self._head, *rest = text.split("*")
         self._tail = rest.pop() if rest else None
         self._middle = [piece for piece in rest if piece]
+        # What it may take to match: a search for each piece, and a look for each letter of one that
+        # has question marks, since those are tried one by one.
+        pieces = [self._head, *self._middle, self._tail or ""]
+        self.steps = 1 + 2 * len(self._middle)
+        self.steps += sum([len(piece) for piece in pieces if "?" in piece.strip("?")])
 
     def fits(self, text: str) -> bool:
         if self.fixed:

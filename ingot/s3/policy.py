@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from ingot.limits import ACTION_PATTERNS_MAX, KIB
+from ingot.limits import ACTION_PATTERNS_MAX, KIB, POLICY_PATTERN_STEPS_MAX
 from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS
 from ingot.s3.errors import S3Error
 from ingot.s3.pattern import Pattern
@@ -47,6 +47,12 @@ EMPTY: Final = "Could not parse the policy: Statement is empty!"
 BAD_PRINCIPAL: Final = "Invalid principal in policy"
 BAD_ACTION: Final = "Policy has invalid action"
 BAD_RESOURCE: Final = "Policy has invalid resource"
+TOO_MUCH_TO_MATCH: Final = (
+    "The patterns of a policy, in resources and in conditions, may take "
+    f"{POLICY_PATTERN_STEPS_MAX} steps to match at most: one for each, two for each piece "
+    "between two of its stars, and one for each letter of a piece with question marks between "
+    "its letters"
+)
 TOO_MANY_ACTIONS: Final = (
     f"A policy may have {ACTION_PATTERNS_MAX} different actions with wildcards at most"
 )
@@ -121,6 +127,12 @@ class Statement:
         return named is not self.not_principal and (action in self.actions) is not self.not_action
 
     @property
+    def steps(self) -> int:
+        """Of matching the patterns of resources and conditions, at worst."""
+        of_resources = sum([pattern.steps for pattern in self.resources])
+        return of_resources + sum([condition.steps for condition in self.conditions])
+
+    @property
     def addresses(self) -> Sequence[str] | None:
         """The networks from where anybody at all is granted something, ``EVERYWHERE`` where the
         statement does not say. None where it grants nothing, or to some that are written down."""
@@ -155,6 +167,8 @@ class Policy:
         # Statements add up: what is granted from one network each is granted from all of them.
         networks = {text for one in statements for text in one.addresses or ()}
         self.is_public = not networks_are_narrow(networks)
+        self.steps = sum([one.steps for one in statements])
+        """Of a judgement, at worst."""
         keys = [condition.key for one in statements for condition in one.conditions]
         self.asks_object_tags = any(key.startswith(OBJECT_TAG) for key in keys)
 
@@ -179,7 +193,8 @@ class Policy:
 
 def read(document: bytes, bucket: str, who: Who, strict: bool = False) -> Policy:
     """The policy in ``document``; MalformedPolicy. ``strict``: a principal that stands for nobody
-    is refused too; else it fits nobody, for accounts come and go."""
+    is refused too, else it fits nobody, for accounts come and go; and so are patterns that take too
+    long to match, which one that was put before may have."""
     if len(document) > POLICY_BYTES_MAX:
         raise malformed(TOO_LARGE)
     policy = _parsed(document)
@@ -194,7 +209,10 @@ def read(document: bytes, bucket: str, who: Who, strict: bool = False) -> Policy
     if not isinstance(listed, list) or not listed:
         raise malformed(EMPTY)
     actions = _Actions()
-    return Policy([_statement(one, bucket, who, strict, actions) for one in listed])
+    made = Policy([_statement(one, bucket, who, strict, actions) for one in listed])
+    if strict and made.steps > POLICY_PATTERN_STEPS_MAX:
+        raise malformed(TOO_MUCH_TO_MATCH, f"{made.steps} steps")
+    return made
 
 
 def _parsed(document: bytes) -> dict[str, Any]:

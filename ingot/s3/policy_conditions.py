@@ -51,7 +51,10 @@ class Context(Protocol):
 class Condition:
     """One operator on one key."""
 
-    __slots__ = ("_absent", "_every", "_fits", "_negated", "_null", "key", "operator", "values")
+    __slots__ = (
+        *("_absent", "_every", "_fits", "_negated", "_null"),
+        *("key", "operator", "steps", "values"),
+    )
 
     def __init__(self, operator: str, key: str, values: list[str]) -> None:
         """S3Error (MalformedPolicy) for an operator, key or value that is not known."""
@@ -71,14 +74,17 @@ class Condition:
                 raise _malformed(BAD_VALUE, key)
             self._null = values[0] == "true"
             self._negated = self._absent = False
-            self._fits: Sequence[Callable[[str], bool]] = ()
+            self._fits: Fits = lambda found: False
+            self.steps = 0
             return
         found = _OPERATORS.get(plain)
         if found is None:
             raise _unknown(operator)
         make, self._negated = found
+        # Of matching what a request says; operators without patterns take no more for more values.
+        self.steps = sum([Pattern(v).steps for v in values]) if make is _like else 1
         try:
-            self._fits = [make(value) for value in values]
+            self._fits = make(values)
         except ValueError:
             raise _malformed(BAD_ADDRESS if make is _network else BAD_VALUE, key) from None
         # What a request does not say is no match; so a negation holds, and what may be absent.
@@ -95,7 +101,7 @@ class Condition:
             return self._null is (not found)
         if not found:
             return self._absent
-        verdicts = [any(fits(value) for fits in self._fits) for value in found]
+        verdicts = [self._fits(value) for value in found]
         if self._negated:
             plain = ":" not in self.operator
             verdicts = [not verdict for verdict in verdicts]
@@ -111,36 +117,49 @@ def _unknown(operator: str) -> S3Error:
     return _malformed(f"Invalid Condition type : {operator}", operator)
 
 
-# -- operators: from a policy's value to what a request's value has to pass ------------------------
+# -- operators: from a policy's values to whether what a request says is one of them --------------
+# A request's value is read once, however many a policy has: anybody may ask.
 
 Fits = Callable[[str], bool]
 
 
-def _equals(wanted: str) -> Fits:
-    return lambda found: found == wanted
+def _equals(wanted: Sequence[str]) -> Fits:
+    return frozenset(wanted).__contains__
 
 
-def _equals_ignoring_case(wanted: str) -> Fits:
-    folded = wanted.casefold()
-    return lambda found: found.casefold() == folded
+def _equals_ignoring_case(wanted: Sequence[str]) -> Fits:
+    folded = frozenset([value.casefold() for value in wanted])
+    return lambda found: found.casefold() in folded
 
 
-def _like(wanted: str) -> Fits:
-    return Pattern(wanted).fits
+def _like(wanted: Sequence[str]) -> Fits:
+    patterns = [Pattern(value) for value in wanted]
+    return lambda found: any(pattern.fits(found) for pattern in patterns)
 
 
-def _bool(wanted: str) -> Fits:
-    if wanted not in ("true", "false"):
+def _bool(wanted: Sequence[str]) -> Fits:
+    if not {"true", "false"}.issuperset(wanted):
         raise ValueError(wanted)
-    return lambda found: found == wanted
+    return frozenset(wanted).__contains__
 
 
-def _network(wanted: str) -> Fits:
-    network = ip_network(wanted, strict=False)
+def _network(wanted: Sequence[str]) -> Fits:
+    by_length: dict[tuple[int, int], set[int]] = {}  # beginnings of addresses
+    for text in wanted:
+        network = ip_network(text, strict=False)
+        rest = network.max_prefixlen - network.prefixlen
+        beginnings = by_length.setdefault((network.version, rest), set())
+        beginnings.add(int(network.network_address) >> rest)
 
     def fits(found: str) -> bool:
         address = _address(found)
-        return address is not None and address.version == network.version and address in network
+        if address is None:
+            return False
+        number = int(address)
+        return any(
+            version == address.version and number >> rest in beginnings
+            for (version, rest), beginnings in by_length.items()
+        )
 
     return fits
 
@@ -193,13 +212,15 @@ def _time(text: str) -> float:
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
-def _compared(read: Callable[[str], float], verdict: Callable[[float, float], bool]) -> Any:
-    def make(wanted: str) -> Fits:
-        limit = read(wanted)
+def _compared(
+    read: Callable[[str], float], verdict: Callable[[float, frozenset[float]], bool]
+) -> Callable[[Sequence[str]], Fits]:
+    def make(wanted: Sequence[str]) -> Fits:
+        limits = frozenset([read(value) for value in wanted])
 
         def fits(found: str) -> bool:
             try:
-                return verdict(read(found), limit)
+                return verdict(read(found), limits)
             except ValueError:
                 return False
 
@@ -208,7 +229,7 @@ def _compared(read: Callable[[str], float], verdict: Callable[[float, float], bo
     return make
 
 
-_OPERATORS: Final[dict[str, tuple[Callable[[str], Fits], bool]]] = {
+_OPERATORS: Final[dict[str, tuple[Callable[[Sequence[str]], Fits], bool]]] = {
     "StringEquals": (_equals, False),
     "StringNotEquals": (_equals, True),
     "StringEqualsIgnoreCase": (_equals_ignoring_case, False),
@@ -221,11 +242,11 @@ _OPERATORS: Final[dict[str, tuple[Callable[[str], Fits], bool]]] = {
 }
 for _kind, _read in (("Numeric", _number), ("Date", _time)):
     for _name, _verdict, _not in (
-        ("Equals", lambda found, limit: found == limit, False),
-        ("NotEquals", lambda found, limit: found == limit, True),
-        ("LessThan", lambda found, limit: found < limit, False),
-        ("LessThanEquals", lambda found, limit: found <= limit, False),
-        ("GreaterThan", lambda found, limit: found > limit, False),
-        ("GreaterThanEquals", lambda found, limit: found >= limit, False),
+        ("Equals", lambda found, limits: found in limits, False),
+        ("NotEquals", lambda found, limits: found in limits, True),
+        ("LessThan", lambda found, limits: found < max(limits), False),
+        ("LessThanEquals", lambda found, limits: found <= max(limits), False),
+        ("GreaterThan", lambda found, limits: found > min(limits), False),
+        ("GreaterThanEquals", lambda found, limits: found >= min(limits), False),
     ):
         _OPERATORS[_kind + _name] = (_compared(_read, _verdict), _not)

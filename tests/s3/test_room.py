@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from ingot.errors import Unavailable
 from ingot.limits import (
+    CHECKED_KEYS_PER_TURN,
     DOCUMENT_ARRIVAL_S,
     DOCUMENTS_SHARE_BYTES,
     OPEN_DOCUMENT_BYTES_MAX,
@@ -22,6 +24,7 @@ from ingot.limits import (
 )
 from ingot.messages import Request
 from ingot.s3 import documents
+from ingot.s3.access import Access
 from ingot.s3.room import Room
 from tests.s3.driver import OTHER, OWNER, Answer
 from tests.s3.fake_store import FakeBody
@@ -293,3 +296,39 @@ def test_a_document_without_a_signature_is_small(driver: StoreDriver) -> None:
     assert driver.body.reads == 0
     assert post(driver, data).status == 200
     assert rooms(driver) == (0, 0, 0)
+
+
+def test_of_the_keys_of_all_requests_some_are_judged_in_a_turn(
+    driver: StoreDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy(driver, "s3:DeleteObject")
+    before = Access._verdict
+    turn = 0
+    judged: Counter[int] = Counter()
+
+    def counted(*args: Any) -> bool | None:
+        judged[turn] += 1
+        return before(*args)
+
+    monkeypatch.setattr(Access, "_verdict", counted)
+    driver.hold_back()
+    for _ in range(8):
+        post(driver, delete(20), OTHER)
+    requests = driver.held_back()
+
+    async def all_of_them() -> list[int]:
+        loop = asyncio.get_running_loop()
+
+        def tick() -> None:
+            nonlocal turn, ticking
+            turn += 1
+            ticking = loop.call_soon(tick)
+
+        ticking = loop.call_soon(tick)
+        done = await asyncio.gather(*[driver.app.handle(request) for request in requests])
+        ticking.cancel()
+        return [response.status for response in done]
+
+    assert driver.run(all_of_them()) == [200] * 8
+    assert sum(judged.values()) >= 8 * 20
+    assert max(judged.values()) <= 2 * CHECKED_KEYS_PER_TURN, "two batches at worst"
