@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from ingot.registry.postgres import Postgres
 from ingot.shipper.shipper import Shipper
 from tests.forge.client.support import client_of
 from tests.shipper.conftest import World
-from tests.shipper.support import GENERATIONS, QUICK, Log, accepted, read_back, until
+from tests.shipper.killed import some_log
+from tests.shipper.support import GENERATIONS, QUICK, accepted, read_back, until
+from tests.support.forking import Program
 from tests.support.pairs import pairs
 
-ROOT = Path(__file__).parents[2]
 CALLS = [
     *("shipments", "forge_watermark", "forge_roots"),
     *("put_shipment", "put_shipment 2", "put_shipment 3", "advance_forge"),
@@ -103,38 +105,9 @@ async def test_killed_again_and_again(world: World) -> None:
     assert len(world.shippers) > 10
 
 
-CHILD = """
-import asyncio, json, sys
-from pathlib import Path
-from ingot.clock import SystemClock
-from ingot.forge.client import ForgeClient, ForgeSettings
-from ingot.forge.invoker import Service
-from ingot.registry.postgres import Postgres
-from ingot.shipper.shipper import Shipper
-from tests.forge.client.support import QUICK as RETRIES, http, someone
-from tests.shipper.support import QUICK
-from tests.shipper.test_killed import some_log
-
-async def main():
-    given = json.loads(sys.argv[1])
-    service = Service(given["did"], given["url"])
-    settings = ForgeSettings(upload=service, http=http(), retry=RETRIES)
-    registry = Postgres(given["dsn"])
-    await registry.open()
-    async with ForgeClient(settings, someone(), SystemClock()) as client:
-        log = some_log(Path(given["log"]))
-        await Shipper(log, registry, bytes.fromhex(given["token"]), client.upload, QUICK).start()
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-
-def some_log(directory: Path) -> Log:
-    log = Log(directory)
-    log.unit(needs=log.body(3_000_000))
-    log.unit()
-    return log
+@functools.cache
+def child() -> Program:
+    return Program("tests.shipper.killed")
 
 
 @pytest.mark.slow
@@ -154,15 +127,13 @@ async def test_killed_for_real(
         service.faults.add(route, hold, after=1 if who == "upload" else 0)
     given = {"did": network.upload.did, "url": network.upload.url, "dsn": postgres}
     given |= {"log": str(tmp_path / "log"), "token": token.hex()}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, json.dumps(given), cwd=ROOT
-    )
+    process = child().start([json.dumps(given)], os.environ, 1, 2)
     try:
         async with asyncio.timeout(60):
             await hold.arrived.wait()
     finally:
-        child.kill()
-        await child.wait()
+        process.kill()
+        process.wait()
     hold.release()
     for service in network.services:
         service.faults.clear()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -13,25 +14,8 @@ from ingot.codec import multihash
 from ingot.forge.network import Network
 from ingot.forge.network.faults import Hold
 from tests.forge.client.support import client_of, noise, store
+from tests.support.forking import Program
 
-ROOT = Path(__file__).parents[3]
-CHILD = """
-import asyncio, json, sys
-from ingot.clock import SystemClock
-from ingot.forge.blob import BlobRef, BytesSource
-from ingot.forge.client import ForgeClient, ForgeSettings
-from ingot.forge.invoker import Service
-from tests.forge.client.support import QUICK, http, someone
-
-async def main():
-    given = json.loads(sys.argv[1])
-    settings = ForgeSettings(upload=Service(given["did"], given["url"]), http=http(), retry=QUICK)
-    data = open(given["file"], "rb").read()
-    async with ForgeClient(settings, someone(), SystemClock()) as client:
-        await client.upload.add(BlobRef.of(data), BytesSource(data))
-
-asyncio.run(main())
-"""
 STEPS = [
     ("upload", "/blob/add"),
     ("node", "/blob/allocate"),
@@ -40,6 +24,11 @@ STEPS = [
     ("node", "/blob/accept"),
     ("upload", "GET /receipt"),
 ]
+
+
+@functools.cache
+def child() -> Program:
+    return Program("tests.forge.client.killed")
 
 
 @pytest.mark.slow
@@ -56,15 +45,13 @@ async def test_killed_at_a_step_and_begun_again(
     for service in [network.upload] if who == "upload" else network.nodes:
         service.faults.add(route, hold)
     given = {"did": network.upload.did, "url": network.upload.url, "file": str(file)}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, json.dumps(given), cwd=ROOT
-    )
+    process = child().start([json.dumps(given)], os.environ, 1, 2)
     try:
         async with asyncio.timeout(60):
             await hold.arrived.wait()
     finally:
-        child.kill()
-        await child.wait()
+        process.kill()
+        process.wait()
     hold.release()
     for service in network.services:
         service.faults.clear()
