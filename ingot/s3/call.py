@@ -133,6 +133,7 @@ async def open_again(store: Store, call: Call, bucket: Bucket) -> Bucket:
         if settled and newest.config is bucket.config:
             return newest
         bucket, settled = newest, True
+        await call.access.read_policy(call.documents, bucket)
         if call.key and not bucket.config.plain:
             await learn_object(store, call, bucket)
         check_right(call, bucket)

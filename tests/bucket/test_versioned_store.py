@@ -27,7 +27,7 @@ from ingot.bucket.model import (
     PreconditionFailed,
     StateChanged,
 )
-from ingot.bucket.mutation import Removal, Seen
+from ingot.bucket.mutation import Expiry, Removal, Seen
 from ingot.bucket.reading import GROUPS_PER_TURN, Found, Listed
 from ingot.bucket.record import Record, decode_record
 from ingot.bucket.versions import KEEP, NewState
@@ -261,6 +261,69 @@ async def test_each_version_has_its_state(world: World) -> None:
     for id in (None, marker.version):
         with pytest.raises(IsDeleteMarker):
             await world.store.set_state(world.store.bucket("b"), b"k", id, new, NOW)
+
+
+@pytest.mark.parametrize(("newer", "stays"), [(3, False), (4, True)])
+async def test_newer_versions_are_counted_as_the_batch_leaves_them(
+    world: World, newer: int, stays: bool
+) -> None:
+    """One is put in front, one is removed and one is tagged in the same batch; the null version
+    stands behind them."""
+    await put(world, b"k", "null")
+    await versioning(world, ENABLED)
+    for n in range(4):
+        await put(world, b"k", str(n))
+    bucket = world.store.bucket("b")
+    *_, removed, tagged, null = [
+        item for item in await everything(world) if isinstance(item, Listed)
+    ]
+    judged = (b"k", NULL_VERSION, null.record, False, NULL_VERSION, NOW)
+    expiry = Expiry(*judged, (), lambda _: None, newer)
+    commits = world.pipeline.commits
+    answers = await asyncio.gather(
+        put(world, b"k", "new"),
+        world.store.set_state(bucket, b"k", tagged.version, NewState(tags={"a": "b"}), NOW),
+        remove(world, Removal(b"k", None, NOW, removed.version), expiry),
+    )
+    assert world.pipeline.commits == commits + 1
+    assert isinstance(answers[2][1], PreconditionFailed) is stays
+    left = [etag for _, _, _, etag in await shown(world, await everything(world))]
+    assert left == ["new", "3", "2", "0", *(["null"] if stays else [])]
+
+
+async def test_a_change_is_made_to_what_it_was_judged_by_and_nothing_else(world: World) -> None:
+    """Of each kind, with versions and without, and of a version that is named."""
+    store = world.store
+    yes, no = Seen(None, {"m": "yes"}, KEEP), Seen(None, {"m": "no"}, KEEP)
+    nothing, of_acl = Seen(None, {}, KEEP), Seen(None, None, Acl("w", "writer"))
+    for status in (None, ENABLED, SUSPENDED):
+        if status is not None:
+            await versioning(world, status)
+        await store.delete(store.bucket("b"), [b"k"])
+        with pytest.raises(StateChanged):
+            await put(world, b"k", "1", seen=yes)
+        assert await look(world, b"k") is None or status is not None
+        made = await put(world, b"k", "1", state=State({"m": "yes"}), seen=nothing)
+        for seen in (no, nothing, of_acl):
+            with pytest.raises(StateChanged):
+                await put(world, b"k", "2", seen=seen)
+            [refused] = await store.remove(store.bucket("b"), [Removal(b"k", None, NOW)], [seen])
+            assert isinstance(refused, StateChanged)
+        found = await look(world, b"k")
+        assert found is not None and found.record.etag == "1"
+        await put(world, b"k", "2", seen=yes)
+        found = await look(world, b"k")
+        assert found is not None and (found.record.etag, found.state.tags) == ("2", {})
+        if status is ENABLED:
+            assert made is not None
+            named = [Seen(made.version, tags, KEEP) for tags in ({}, {"m": "yes"})]
+            removal = Removal(b"k", None, NOW, made.version)
+            [refused] = await store.remove(store.bucket("b"), [removal], named[:1])
+            assert isinstance(refused, StateChanged)
+            [gone] = await store.remove(store.bucket("b"), [removal], named[1:])
+            assert gone == Outcome(made.version, False)
+        [answer] = await store.remove(store.bucket("b"), [Removal(b"k", None, NOW)], [nothing])
+        assert not isinstance(answer, Exception)
 
 
 async def test_an_acl_is_of_a_version_and_changes_as_it_was_judged(world: World) -> None:
