@@ -58,16 +58,18 @@ class Access:
             lambda of: read(of[0], of[1], self.who), factor=72
         )
 
-    async def read_policy(self, documents: Documents, bucket: Bucket) -> None:
-        """Have the bucket's policy at hand. To read one takes up to 15 ms: that is done in turn."""
+    async def read_policy(self, documents: Documents, bucket: Bucket) -> bool:
+        """Have the bucket's policy at hand. To read one takes up to 15 ms: that is done in
+        turn. Whether it was waited for."""
         document = bucket.config.documents.get(POLICY)
         if document is None or self._policies.has((document, bucket.name)):
-            return
+            return False
         try:
             steps = at_once_in_steps(lambda: self._policies((document, bucket.name)))
             await documents.one_at_a_time(bucket.config.owner or "", steps)
         except S3Error:
-            return  # one that cannot be read any more: whoever asks it hears that
+            pass  # one that cannot be read any more: whoever asks it hears that
+        return True
 
     def allows(
         self, call: Call, bucket: Bucket, action: str, key: bytes, *, prefix: bytes | None = None

@@ -163,10 +163,10 @@ class App:
                 await wanted.look_up(request.peer)
                 handler = await judged(lambda: self._admitted(call), request.peer)
             bucket = self._asked_bucket(call)
-            if bucket is not None:
-                await self._access.read_policy(self._documents, bucket)
-                if call.key:
-                    await learn_object(self._store, call, bucket)
+            if bucket is not None and await self._access.read_policy(self._documents, bucket):
+                bucket = self._asked_bucket(call)  # as it is behind the wait
+            if bucket is not None and call.key:
+                await learn_object(self._store, call, bucket)
             response = await handler(call)
         except Exception as error:
             asked = _asked(call)

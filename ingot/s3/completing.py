@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
 OBJECT_SIZE: Final = b"x-amz-mp-object-size"
 PARTS_GAP: Final = 8  # a part takes a tenth of a millisecond to read, to find one takes some
-ENTRIES_A_STEP: Final = 100
 ELEMENTS_A_PART: Final = 12  # itself, its number, its ETag, a checksum of every kind there is
 _CHECKSUM_ELEMENTS: Final = {f"Checksum{name.upper()}": name for name in ALGORITHMS}
 
@@ -76,7 +75,7 @@ class Wanted(NamedTuple):
 
     number: int
     etag: str
-    checksums: list[tuple[str, str]]  # (algorithm, base64)
+    checksums: tuple[tuple[str, str], ...]  # (algorithm, base64)
 
 
 class Promises(NamedTuple):
@@ -318,15 +317,13 @@ def _without_checksums(request: Request) -> Request:
 def _parse_in_steps(body: bytes) -> Generator[None, None, list[Wanted]]:
     """The parts, at least one, in ascending order."""
     most = PARTS_MAX * ELEMENTS_A_PART + 1
-    root = yield from parse_in_steps(body, "CompleteMultipartUpload", most)
-    nodes, wanted = root.children, []
-    nodes.reverse()
-    while nodes:  # each goes as it is read: to free them all is many milliseconds, too
-        node = nodes.pop()
+    wanted: list[Wanted] = []
+
+    def take(node: Element) -> None:
         if node.name == "Part":
             wanted.append(_wanted(node))
-        if len(nodes) % ENTRIES_A_STEP == 0:
-            yield
+
+    yield from parse_in_steps(body, "CompleteMultipartUpload", most, take)
     if not 1 <= len(wanted) <= PARTS_MAX:
         raise malformed()
     for each in wanted:
@@ -356,7 +353,7 @@ def _wanted(node: Element) -> Wanted:
     digits = number.removeprefix("-")
     if etag is None or not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
         raise malformed()
-    return Wanted(int(number), etag, checksums)
+    return Wanted(int(number), etag, tuple(checksums))
 
 
 def _digest(wanted: Sequence[Wanted]) -> bytes:

@@ -21,7 +21,7 @@ _CONTROLS: Final = frozenset(
     (*range(0x01, 0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0xFFFE, 0xFFFF)  # but tab, LF and CR
 )
 _ROW: Final = 0x40  # characters: they share all bytes of their UTF-8 but the last
-_ROWS: Final = range(0xF0000, 0xF1000, _ROW)
+_ROWS: Final = range(0xF0000, 0xF0200, _ROW)  # each is looked for in the whole document
 _VERBATIM: Final = (b"<![CDATA[", b"<!--")
 
 assert len({code % _ROW for code in _CONTROLS}) == len(_CONTROLS)

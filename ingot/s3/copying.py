@@ -211,6 +211,7 @@ async def find_source(store: Store, call: Call, source: CopySource) -> tuple[Buc
     """The bucket and the version that a copy reads, with the right to read it and on the client's
     conditions. Its body is pinned for as long as it is held."""
     index = call.request.index
+    await call.access.read_policy(call.documents, store.bucket(source.bucket))
     bucket = store.bucket(source.bucket)
     check_expected(bucket, call, b"x-amz-source-expected-bucket-owner")
     action = "GetObject" if source.version is None else "GetObjectVersion"

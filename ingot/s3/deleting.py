@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from ingot.bucket.store import Store
 
 ENTRIES_MAX: Final = 1000
-ENTRIES_A_STEP: Final = 100
 ELEMENTS_MAX: Final = 8 * ENTRIES_MAX  # an entry has six, and may have what is not known here
 ACTIONS: Final = ("DeleteObject", "DeleteObjectVersion")
 
@@ -191,15 +190,19 @@ async def why_refused(
 def _parse_in_steps(body: bytes) -> Generator[None, None, tuple[list[Entry], bool]]:
     """The entries and whether successes go unmentioned."""
     standing = Standing(body)
-    root = yield from parse_in_steps(standing.body, "Delete", ELEMENTS_MAX)
-    entries = []
-    for place, node in enumerate(root.all("Object"), 1):
-        entries.append(_entry(node, standing))
-        if place % ENTRIES_A_STEP == 0:
-            yield
-    if not 1 <= len(entries) <= ENTRIES_MAX:
+    entries: list[Entry] = []
+    quiet: list[str] = []
+
+    def take(node: Element) -> None:
+        if node.name == "Object":
+            entries.append(_entry(node, standing))
+        elif node.name == "Quiet":
+            quiet.append(node.text.strip().lower())
+
+    yield from parse_in_steps(standing.body, "Delete", ELEMENTS_MAX, take)
+    if not 1 <= len(entries) <= ENTRIES_MAX or len(quiet) > 1:
         raise malformed()
-    return entries, (root.value("Quiet") or "").strip().lower() == "true"
+    return entries, quiet == ["true"]
 
 
 def _entry(node: Element, standing: Standing) -> Entry:

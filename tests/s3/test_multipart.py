@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from ingot.body.checksums import SIZES, one_shot, to_text
+from ingot.bucket.uploads import Uploads
 from ingot.limits import PARTS_MAX, PUT_BYTES_MAX
 from ingot.s3.dates import http_date, iso
 from ingot.s3.errors import ERRORS
@@ -1142,3 +1143,37 @@ def test_a_complete_of_a_part_that_lost_a_chunk_is_refused(driver):
     answer = complete(driver, upload, (1, etag(PART)))
     assert (answer.status, answer.code) == (500, "InternalError")
     assert driver.keys() == []
+
+
+def test_mpu_5_the_listed_parts_are_read_and_no_others(driver, monkeypatch):
+    """Whoever lists one of ten thousand, again and again, has one read."""
+    upload = create(driver)
+    for number in (*range(1, 6), *range(40, 60, 2)):
+        part(driver, upload, number, b"x")
+    before = Uploads.parts
+    read = []
+
+    async def counted(self, *args):
+        found, more = await before(self, *args)
+        read.append([number for number, _ in found])
+        return found, more
+
+    monkeypatch.setattr(Uploads, "parts", counted)
+    assert complete(driver, upload, (58, etag(b"y"))).code == "InvalidPart"
+    assert read == [[58]]
+    read.clear()
+    numbers = (2, 4, 42, 44, 58)
+    answer = complete(driver, upload, *[(n, etag(b"x")) for n in numbers])
+    assert answer.code == "EntityTooSmall"
+    assert read == [[2, 3, 4], [42, 44, 46], [58]], "and a few between them"
+
+
+def test_mpu_5_a_condition_is_looked_at_before_any_part(driver, monkeypatch):
+    driver.put("key")
+    upload = create(driver)
+    part(driver, upload, 1, b"x")
+    monkeypatch.setattr(Uploads, "parts", None)
+    answer = complete(driver, upload, (1, etag(b"x")), **{"if-none-match": "*"})
+    assert (answer.status, answer.code) == (412, "PreconditionFailed")
+    answer = complete(driver, upload, (1, etag(b"x")), **{"if-match": '"other"'})
+    assert (answer.status, answer.code) == (412, "PreconditionFailed")

@@ -23,7 +23,7 @@ from ingot.limits import (
     XML_STEP_BYTES,
 )
 from ingot.messages import Request
-from ingot.s3 import documents
+from ingot.s3 import cors, documents, lifecycle
 from ingot.s3.access import Access
 from ingot.s3.room import Room
 from tests.s3.driver import OTHER, OWNER, Answer
@@ -332,3 +332,42 @@ def test_of_the_keys_of_all_requests_some_are_judged_in_a_turn(
     assert driver.run(all_of_them()) == [200] * 8
     assert sum(judged.values()) >= 8 * 20
     assert max(judged.values()) <= 2 * CHECKED_KEYS_PER_TURN, "two batches at worst"
+
+
+def test_rules_that_many_wait_for_are_read_once(
+    driver: StoreDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = "<Rule><ID>{0}</ID><Filter><Prefix>{0}</Prefix></Filter><Status>Enabled</Status>"
+    rule += "<Expiration><Days>1</Days></Expiration></Rule>"
+    rules = "".join(rule.format(f"k{n}") for n in range(200))
+    origin = "<AllowedOrigin>http://{}</AllowedOrigin>"
+    origins = "".join(origin.format(n) for n in range(200))
+    for resource, text in (
+        ("lifecycle", f"<LifecycleConfiguration>{rules}</LifecycleConfiguration>"),
+        (
+            "cors",
+            f"<CORSConfiguration><CORSRule>{origins}<AllowedMethod>GET</AllowedMethod></CORSRule>"
+            "</CORSConfiguration>",
+        ),
+    ):
+        data = text.encode()
+        assert driver.ask("PUT", "/bucket", resource, sums(data), data).status == 200
+    assert driver.ask("PUT", "/bucket/k7", body=b"x").status == 200
+    read: list[str] = []
+
+    def counted(name: str, before: Any) -> Any:
+        def steps(*args: Any) -> Any:
+            read.append(name)
+            return before(*args)
+
+        return steps
+
+    lifecycle_read, cors_read = lifecycle.read_in_steps, cors.read_in_steps
+    monkeypatch.setattr(lifecycle, "read_in_steps", counted("lifecycle", lifecycle_read))
+    monkeypatch.setattr(cors, "read_in_steps", counted("cors", cors_read))
+    sent = {"origin": "http://7"}
+    answers = driver.together(*[lambda: driver.ask("GET", "/bucket/k7", "", sent)] * 10)
+    for answer in answers:
+        assert answer.headers["access-control-allow-origin"] == "http://7"
+        assert 'rule-id="k7"' in answer.headers["x-amz-expiration"]
+    assert read.count("cors") == 1 and read.count("lifecycle") <= 1
