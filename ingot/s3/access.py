@@ -27,7 +27,7 @@ from ingot.s3.call import NO_TAGS, Learned
 from ingot.s3.configuration import POLICY, Parsed
 from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
-from ingot.s3.documents import Documents, at_once_in_steps
+from ingot.s3.documents import Documents
 from ingot.s3.errors import S3Error
 from ingot.s3.policy import Asked, Policy, read
 from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS, Condition
@@ -65,8 +65,8 @@ class Access:
         if document is None or self._policies.has((document, bucket.name)):
             return False
         try:
-            steps = at_once_in_steps(lambda: self._policies((document, bucket.name)))
-            await documents.one_at_a_time(bucket.config.owner or "", steps)
+            owner = bucket.config.owner or ""
+            await documents.in_turn(owner, lambda: self._policies((document, bucket.name)))
         except S3Error:
             pass  # one that cannot be read any more: whoever asks it hears that
         return True

@@ -31,7 +31,7 @@ from ingot.s3.call import (
     xml_response,
 )
 from ingot.s3.control_references import Standing
-from ingot.s3.documents import a_turn, holder_of, require_checksum
+from ingot.s3.documents import holder_of, require_checksum
 from ingot.s3.errors import S3Error, translate
 from ingot.s3.locking import bypasses
 from ingot.s3.names import check_key
@@ -141,7 +141,7 @@ class DeleteOperations:
         millisecond or two: so of all such requests together some are judged in a turn of the loop,
         and not of each."""
         if not bucket.config.plain or call.access.decides:
-            await call.documents.one_at_a_time(holder_of(call), a_turn())
+            await call.documents.in_turn(holder_of(call), lambda: None)
         elif place:
             await asyncio.sleep(0)
 

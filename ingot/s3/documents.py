@@ -105,14 +105,24 @@ class Documents:
         """What ``read`` makes of the request's ``body``, which is of few elements."""
         if len(body) <= DOCUMENT_AT_ONCE_BYTES:
             return read(body)
-        return await self.one_at_a_time(holder_of(call), at_once_in_steps(lambda: read(body)))
+        return await self.in_turn(holder_of(call), lambda: read(body))
 
     async def one_at_a_time(self, holder: str, steps: Generator[None, None, T]) -> T:
         """What comes of steps between which others have their turn. No others are under way at the
         same time; whose turn it is goes round among holders."""
         await self.lane.acquire(holder, 1)
         try:
+            await asyncio.sleep(0)  # whoever ends with his first step leaves nothing of this turn
             return await in_turns(steps)
+        finally:
+            self.lane.release(holder, 1)
+
+    async def in_turn(self, holder: str, work: Callable[[], T]) -> T:
+        """As ``one_at_a_time``, of what is one step."""
+        await self.lane.acquire(holder, 1)
+        try:
+            await asyncio.sleep(0)
+            return work()
         finally:
             self.lane.release(holder, 1)
 
@@ -188,18 +198,6 @@ async def in_turns(steps: Generator[None, None, T]) -> T:
         except StopIteration as end:
             return cast("T", end.value)
         await asyncio.sleep(0)
-
-
-def at_once_in_steps(work: Callable[[], T]) -> Generator[None, None, T]:
-    """What cannot be divided, as a step behind which others have their turn."""
-    made = work()
-    yield
-    return made
-
-
-def a_turn() -> Generator[None, None, None]:
-    """A step of nothing, for work that is done behind it."""
-    yield
 
 
 def require_checksum(call: Call) -> None:

@@ -23,8 +23,9 @@ from ingot.limits import (
     XML_STEP_BYTES,
 )
 from ingot.messages import Request
-from ingot.s3 import cors, documents, lifecycle
+from ingot.s3 import cors, documents, lifecycle, policy_operations
 from ingot.s3.access import Access
+from ingot.s3.errors import S3Error
 from ingot.s3.room import Room
 from tests.s3.driver import OTHER, OWNER, Answer
 from tests.s3.fake_store import FakeBody
@@ -264,6 +265,30 @@ def test_a_document_that_takes_too_long_makes_room(driver: StoreDriver) -> None:
     assert rooms(driver) == (0, 0, 0)
 
 
+class Turns:
+    """Counts turns of the loop while the requests that were held back are handled."""
+
+    turn = 0
+
+    def handled(self, driver: StoreDriver) -> list[int]:
+        requests = driver.held_back()
+
+        async def all_of_them() -> list[int]:
+            loop = asyncio.get_running_loop()
+
+            def tick() -> None:
+                nonlocal ticking
+                self.turn += 1
+                ticking = loop.call_soon(tick)
+
+            ticking = loop.call_soon(tick)
+            done = await asyncio.gather(*[driver.app.handle(request) for request in requests])
+            ticking.cancel()
+            return [response.status for response in done]
+
+        return driver.run(all_of_them())
+
+
 def policy(driver: StoreDriver, action: str) -> None:
     statement = {
         "Effect": "Allow",
@@ -303,33 +328,17 @@ def test_of_the_keys_of_all_requests_some_are_judged_in_a_turn(
 ) -> None:
     policy(driver, "s3:DeleteObject")
     before = Access._verdict
-    turn = 0
-    judged: Counter[int] = Counter()
+    counting, judged = Turns(), Counter[int]()
 
     def counted(*args: Any) -> bool | None:
-        judged[turn] += 1
+        judged[counting.turn] += 1
         return before(*args)
 
     monkeypatch.setattr(Access, "_verdict", counted)
     driver.hold_back()
     for _ in range(8):
         post(driver, delete(20), OTHER)
-    requests = driver.held_back()
-
-    async def all_of_them() -> list[int]:
-        loop = asyncio.get_running_loop()
-
-        def tick() -> None:
-            nonlocal turn, ticking
-            turn += 1
-            ticking = loop.call_soon(tick)
-
-        ticking = loop.call_soon(tick)
-        done = await asyncio.gather(*[driver.app.handle(request) for request in requests])
-        ticking.cancel()
-        return [response.status for response in done]
-
-    assert driver.run(all_of_them()) == [200] * 8
+    assert counting.handled(driver) == [200] * 8
     assert sum(judged.values()) >= 8 * 20
     assert max(judged.values()) <= 2 * CHECKED_KEYS_PER_TURN, "two batches at worst"
 
@@ -371,3 +380,20 @@ def test_rules_that_many_wait_for_are_read_once(
         assert answer.headers["access-control-allow-origin"] == "http://7"
         assert 'rule-id="k7"' in answer.headers["x-amz-expiration"]
     assert read.count("cors") == 1 and read.count("lifecycle") <= 1
+
+
+def test_what_is_refused_in_its_first_step_takes_a_turn_too(
+    driver: StoreDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, read = Turns(), Counter[int]()
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        read[counting.turn] += 1
+        raise S3Error("MalformedPolicy")
+
+    monkeypatch.setattr(policy_operations, "read", refuses)
+    driver.hold_back()
+    for _ in range(8):
+        driver.ask("PUT", "/bucket", "policy", {}, b"{}")
+    assert counting.handled(driver) == [400] * 8
+    assert sum(read.values()) == 8 and max(read.values()) == 1
