@@ -119,10 +119,11 @@ CONTROL_REFERENCES_MAX: Final = (
 )
 XML_STEP_BYTES: Final = 2 * KIB  # of a document that are parsed before others' turn: 2 ms at worst
 XML_TAG_BYTES_MAX: Final = 4 * XML_STEP_BYTES  # with its attributes, or of a comment
-XML_ELEMENTS_MAX: Final = 256  # and attributes: of a document that has no list, or one of 50 tags
+XML_ELEMENTS_MAX: Final = 64  # and attributes: of a document that has a dozen
+XML_TAGS_ELEMENTS_MAX: Final = 256  # of one with 50 tags
 XML_LIST_ELEMENTS_MAX: Final = 1000  # of one with 100 grants or 50 routing rules
 XML_RULES_ELEMENTS_MAX: Final = 20_000  # of a thousand rules, ten tags each in a few of them
-DOCUMENT_AT_ONCE_BYTES: Final = 16 * KIB  # hashed and, of kinds with few elements, parsed at once
+DOCUMENT_AT_ONCE_BYTES: Final = 16 * KIB  # of one that is hashed in one step
 DOCUMENT_BYTES_MAX: Final = 16 * KIB  # of a configuration that has a dozen elements at most
 TAGS_BYTES_MAX: Final = 128 * KIB  # of a document with 50 tags; each may have 1.5 KB, twice escaped
 DOCUMENT_HASH_BYTES: Final = 128 * KIB  # of a long one, hashed before others' turn: a millisecond

@@ -135,6 +135,7 @@ async def _document(call: Call) -> bytes:
     body = await call.documents.read(call, BYTES_MAX)
     if body and acl.is_in(call.request.index):
         raise S3Error("UnexpectedContent")
+    await call.documents.turn(call, body)
     return body
 
 

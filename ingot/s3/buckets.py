@@ -17,7 +17,7 @@ from ingot.bucket.model import (
     BucketNotEmpty,
     NoSuchBucket,
 )
-from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, TAGS_BYTES_MAX
+from ingot.limits import BUCKETS_OF_ACCOUNT_MAX, TAGS_BYTES_MAX, XML_TAGS_ELEMENTS_MAX
 from ingot.messages import Response
 from ingot.s3 import acl, bucket_tagging, ownership
 from ingot.s3.call import Call, Handler, check_known, open_bucket, xml_response
@@ -157,7 +157,7 @@ class BucketOperations:
         """The documents that the new bucket begins with."""
         if not body:
             return {}
-        steps = parse_in_steps(body, "CreateBucketConfiguration")
+        steps = parse_in_steps(body, "CreateBucketConfiguration", XML_TAGS_ELEMENTS_MAX)
         root = await call.documents.parse(call, body, steps)
         root.only(("LocationConstraint", "Location", "Bucket", "Tags"))
         listed = root.child("Tags")

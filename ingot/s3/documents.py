@@ -102,10 +102,14 @@ class Documents:
         return await self.one_at_a_time(holder_of(call), steps)
 
     async def whole(self, call: Call, body: bytes, read: Callable[[bytes], T]) -> T:
-        """What ``read`` makes of the request's ``body``, which is of few elements."""
-        if len(body) <= DOCUMENT_AT_ONCE_BYTES:
-            return read(body)
-        return await self.in_turn(holder_of(call), lambda: read(body))
+        """What ``read`` makes of the request's ``body``, which has few elements: one step."""
+        await self.turn(call, body)
+        return read(body)
+
+    async def turn(self, call: Call, body: bytes) -> None:
+        """Wait for a turn, if the request's ``body`` is long: it is read right behind this."""
+        if len(body) > XML_STEP_BYTES:
+            await self.in_turn(holder_of(call), lambda: None)
 
     async def one_at_a_time(self, holder: str, steps: Generator[None, None, T]) -> T:
         """What comes of steps between which others have their turn. No others are under way at the

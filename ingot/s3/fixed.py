@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ingot.limits import KIB
+from ingot.limits import KIB, XML_TAGS_ELEMENTS_MAX
 from ingot.messages import Response
 from ingot.s3.call import Call, Handler, find_object, open_bucket, xml_response
 from ingot.s3.errors import S3Error
@@ -61,7 +61,7 @@ class FixedOperations:
         if not body:
             raise S3Error("MissingRequestBodyError")
         root, is_default = _DEFAULTS[call.operation.resource]
-        if not is_default(parse(body, root)):
+        if not is_default(parse(body, root, XML_TAGS_ELEMENTS_MAX)):
             raise S3Error("NotImplemented", f"Changing the {root} is not implemented")
         return Response(200)
 

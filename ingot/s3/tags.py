@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from ingot.limits import XML_TAGS_ELEMENTS_MAX
 from ingot.s3.errors import S3Error
 from ingot.s3.names import percent_decode
 from ingot.s3.xml import Element, document, element, malformed, parse
@@ -55,7 +56,7 @@ def _is_plain(text: str) -> bool:
 
 def read_tagging(body: bytes, most: int, too_many: str) -> dict[str, str]:
     """The tags of a Tagging document; MalformedXML, and what ``check_tags`` raises."""
-    root = parse(body, "Tagging")
+    root = parse(body, "Tagging", XML_TAGS_ELEMENTS_MAX)
     root.only(("TagSet",))
     listed = root.child("TagSet")
     if listed is None:

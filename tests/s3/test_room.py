@@ -19,8 +19,8 @@ from ingot.limits import (
     DOCUMENTS_SHARE_BYTES,
     OPEN_DOCUMENT_BYTES_MAX,
     XML_BYTES_MAX,
-    XML_ELEMENTS_MAX,
     XML_STEP_BYTES,
+    XML_TAGS_ELEMENTS_MAX,
 )
 from ingot.messages import Request
 from ingot.s3 import cors, documents, lifecycle, policy_operations
@@ -171,7 +171,7 @@ def test_a_document_of_a_small_kind_has_few_elements_and_bytes(
     driver: StoreDriver, resource: str
 ) -> None:
     for inner, code in (
-        (b"<a/>" * XML_ELEMENTS_MAX, "MalformedXML"),
+        (b"<a/>" * XML_TAGS_ELEMENTS_MAX, "MalformedXML"),
         (b" " * XML_BYTES_MAX, "MaxMessageLengthExceeded"),
     ):
         name = SMALL[resource].encode()
