@@ -122,7 +122,8 @@ class Shipper:
         self._behind = True  # the watermark may have to move
         self._unpublished = publisher is not None  # what the space names may be older
         self._active: dict[Key, asyncio.Task[None]] = {}
-        self._not_before: dict[Key, float] = {}  # on the loop's clock
+        self._not_before: dict[Key, float] = {}  # on the loop's clock, as ``_now``
+        self._now = 0.0
         self._failures: Counter[Key] = Counter()  # in a row
         self._problems: dict[Key, str] = {}
         self._away = False  # a service could not be had, and nothing went well since
@@ -200,6 +201,8 @@ class Shipper:
         try:
             while self.failed is None:
                 self._woken.clear()
+                # One time for both: a pause that ends between the two would be seen by neither.
+                self._now = asyncio.get_running_loop().time()
                 self._begin()
                 try:
                     async with asyncio.timeout_at(self._next_time()):
@@ -236,8 +239,8 @@ class Shipper:
 
     def _next_time(self) -> float | None:
         """When a pause ends."""
-        now = asyncio.get_running_loop().time()
-        return min((until for until in self._not_before.values() if until > now), default=None)
+        pauses = self._not_before.values()
+        return min((until for until in pauses if until > self._now), default=None)
 
     def _look(self) -> None:
         """See which files are here."""
@@ -258,7 +261,7 @@ class Shipper:
         """Begin ``work``, unless it is under way or waits for its time."""
         if key in self._active:
             return False
-        if self._not_before.get(key, 0.0) > asyncio.get_running_loop().time():
+        if self._not_before.get(key, 0.0) > self._now:
             return False
         self._active[key] = asyncio.create_task(self._attempt(key, work))
         return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from ingot.forge.network.faults import Close, ErrorReceipt, Fault, Hold, LostRes
 from ingot.forge.uploads import Named
 from ingot.messages import Cid, CommitRecord
 from ingot.segments.commit import decode_commit, encode_commit
-from ingot.shipper import publish
+from ingot.shipper import publish, shipper
 from ingot.shipper.publish import Mark, Ours, Publisher
 from tests.forge.builders import grant
 from tests.forge.client.support import ONCE, client_of, store
@@ -129,6 +131,22 @@ async def test_faults_hold_nothing_up_and_pass(world: World, route: str, fault: 
     world.network.upload.faults.clear()
     await published(world)
     await until(lambda: not world.shipper._problems, world.shipper)
+
+
+async def test_no_pause_ends_unseen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes between two looks at the clock, at times more than what is left of a pause."""
+    looks, loop = itertools.count(), asyncio.get_running_loop()
+    theirs = SimpleNamespace(
+        time=lambda: loop.time() + next(looks) % 2 * 0.05, run_in_executor=loop.run_in_executor
+    )
+    asyncio_of_theirs = SimpleNamespace(**vars(asyncio) | {"get_running_loop": lambda: theirs})
+    monkeypatch.setattr(shipper, "asyncio", asyncio_of_theirs)
+    world.network.upload.faults.add("/upload/add", Status(503), times=None)
+    world.log.unit()
+    await started(world)
+    await until(lambda: world.network.upload.requests["/upload/add"] > 20, world.shipper)
+    world.network.upload.faults.clear()
+    await published(world)
 
 
 @pytest.mark.parametrize("route", ROUTES)
