@@ -82,6 +82,11 @@ class Room:
         the end; the first for whom the room as a whole is too full keeps his place."""
         for holder in [*self._waiting]:
             queue = self._waiting[holder]
+            while queue and queue[0].future.done():  # given up, by whoever will find that out
+                queue.popleft()
+            if not queue:
+                del self._waiting[holder]
+                continue
             units = queue[0].units
             if self.held + units > self._units_max:
                 return

@@ -102,17 +102,27 @@ def test_who_goes_away_or_waits_too_long_holds_nothing() -> None:
         gone, given = asking.ask("b", 2), asking.ask("c", 2)
         last = asking.ask("d", 1)
         await turns()
-        gone.cancel()
         await turns()
+        gone.cancel()
         room.release("a", 2)  # given to c, who is cancelled before he goes on
         given.cancel()
         await asyncio.wait([last])
         assert asking.into == ["a", "d"] and room.held == 1 and room.waiting == 0
 
+        late = [asyncio.create_task(room.acquire("b", 2)) for _ in range(2)]
+        await turns()
+        for waiter in room._waiting["b"]:
+            room._give_up(waiter.future)
+        room.release("d", 1)  # before they hear it
+        for task in late:
+            with pytest.raises(Unavailable, match="test"):
+                await task
+        assert room.held == 0 and room.waiting == 0
+
         hasty = Room("test", 1, 1, 0)
-        await hasty.acquire("a", 1)
         with pytest.raises(Unavailable, match="test"):
-            await hasty.acquire("b", 1)
+            await hasty.acquire("c", 1)
+            await hasty.acquire("d", 1)
         assert hasty.held == 1 and hasty.waiting == 0
 
     run(work())
