@@ -11,7 +11,7 @@ for every request but an owner's on a plain bucket; a policy is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -29,7 +29,7 @@ from ingot.s3.copy_source import parse_copy_source
 from ingot.s3.dates import iso
 from ingot.s3.documents import Documents
 from ingot.s3.errors import S3Error
-from ingot.s3.policy import Asked, Policy, read
+from ingot.s3.policy import Asked, Policy, read, read_in_steps
 from ingot.s3.policy_conditions import OBJECT_TAG, REQUEST_TAG, REQUEST_TAG_KEYS, Condition
 from ingot.s3.tags import OBJECT_TAGS_MAX, TOO_MANY_OF_OBJECT
 
@@ -59,17 +59,21 @@ class Access:
         )
 
     async def read_policy(self, documents: Documents, bucket: Bucket) -> bool:
-        """Have the bucket's policy at hand. To read one takes up to 15 ms: that is done in
-        turn. Whether it was waited for."""
+        """Have the bucket's policy at hand. To read one takes up to 15 ms, in which others
+        have their turn, and wait for theirs. Whether it was waited for."""
         document = bucket.config.documents.get(POLICY)
         if document is None or self._policies.has((document, bucket.name)):
             return False
         try:
             owner = bucket.config.owner or ""
-            await documents.in_turn(owner, lambda: self._policies((document, bucket.name)))
+            await documents.one_at_a_time(owner, self._read_in_steps((document, bucket.name)))
         except S3Error:
             pass  # one that cannot be read any more: whoever asks it hears that
         return True
+
+    def _read_in_steps(self, of: tuple[bytes, str]) -> Generator[None, None, None]:
+        if not self._policies.has(of):  # by who was before us, while we waited
+            self._policies.hold(of, (yield from read_in_steps(*of, self.who)))
 
     def allows(
         self, call: Call, bucket: Bucket, action: str, key: bytes, *, prefix: bytes | None = None

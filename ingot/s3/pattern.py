@@ -22,15 +22,17 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.fixed = "*" not in text and "?" not in text
-        self._head, *rest = text.split("*")
-        self._tail = rest.pop() if rest else None
-        self._middle = [piece for piece in rest if piece]
+        pieces = text.split("*")
+        asks = "?" in text
+        self.fixed = len(pieces) == 1 and not asks
+        self._head = pieces[0]
+        self._tail = pieces[-1] if len(pieces) > 1 else None
+        self._middle = [piece for piece in pieces[1:-1] if piece]
         # What it may take to match: a search for each piece, and a look for each letter of one that
         # has question marks, since those are tried one by one.
-        pieces = [self._head, *self._middle, self._tail or ""]
         self.steps = 1 + 2 * len(self._middle)
-        self.steps += sum([len(piece) for piece in pieces if "?" in piece.strip("?")])
+        if asks:
+            self.steps += sum([len(piece) for piece in pieces if "?" in piece.strip("?")])
 
     def fits(self, text: str) -> bool:
         if self.fixed:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from ingot.limits import ACTION_PATTERNS_MAX, KIB, POLICY_PATTERN_STEPS_MAX
@@ -29,8 +29,10 @@ from ingot.s3.policy_conditions import (
     Context,
     networks_are_narrow,
 )
+from ingot.s3.xml import at_once
 
 POLICY_BYTES_MAX: Final = 20 * KIB
+ACTIONS_A_STEP: Final = 8  # looked up among all names: a millisecond
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
 ARN: Final = "arn:aws:s3:::"
 EVERYBODY: Final = "*"
@@ -195,6 +197,13 @@ def read(document: bytes, bucket: str, who: Who, strict: bool = False) -> Policy
     """The policy in ``document``; MalformedPolicy. ``strict``: a principal that stands for nobody
     is refused too, else it fits nobody, for accounts come and go; and so are patterns that take too
     long to match, which one that was put before may have."""
+    return at_once(read_in_steps(document, bucket, who, strict))
+
+
+def read_in_steps(
+    document: bytes, bucket: str, who: Who, strict: bool = False
+) -> Generator[None, None, Policy]:
+    """As ``read``, which takes up to 15 ms; each step is one or two."""
     if len(document) > POLICY_BYTES_MAX:
         raise malformed(TOO_LARGE)
     policy = _parsed(document)
@@ -209,7 +218,11 @@ def read(document: bytes, bucket: str, who: Who, strict: bool = False) -> Policy
     if not isinstance(listed, list) or not listed:
         raise malformed(EMPTY)
     actions = _Actions()
-    made = Policy([_statement(one, bucket, who, strict, actions) for one in listed])
+    statements = []
+    for one in listed:
+        statements.append((yield from _statement(one, bucket, who, strict, actions)))
+        yield
+    made = Policy(statements)
     if strict and made.steps > POLICY_PATTERN_STEPS_MAX:
         raise malformed(TOO_MUCH_TO_MATCH, f"{made.steps} steps")
     return made
@@ -239,7 +252,9 @@ def _only(found: dict[str, Any], names: Iterable[str]) -> None:
             raise malformed(f"Unknown field {name[:100]}")
 
 
-def _statement(found: Any, bucket: str, who: Who, strict: bool, actions: _Actions) -> Statement:
+def _statement(
+    found: Any, bucket: str, who: Who, strict: bool, actions: _Actions
+) -> Generator[None, None, Statement]:
     if not isinstance(found, dict):
         raise malformed(NOT_JSON)
     if not found:
@@ -255,7 +270,11 @@ def _statement(found: Any, bucket: str, who: Who, strict: bool, actions: _Action
     named, not_principal = _either(found, "Principal")
     wanted, not_action = _either(found, "Action")
     places, not_resource = _either(found, "Resource")
-    named_actions = {actions(text) for text in _texts(wanted, BAD_ACTION)}
+    named_actions = set()
+    for place, text in enumerate(_texts(wanted, BAD_ACTION), 1):
+        named_actions.add(actions(text))
+        if place % ACTIONS_A_STEP == 0:
+            yield
     resources = [_resource(text, bucket) for text in dict.fromkeys(_texts(places, BAD_RESOURCE))]
     if not not_action and not not_resource:
         _check_that_all_apply(named_actions, resources, bucket)
@@ -267,7 +286,7 @@ def _statement(found: Any, bucket: str, who: Who, strict: bool, actions: _Action
         not_action,
         resources,
         not_resource,
-        _conditions(found.get("Condition", {})),
+        (yield from _conditions(found.get("Condition", {}))),
     )
 
 
@@ -371,7 +390,7 @@ def _check_that_all_apply(
         raise malformed(MISMATCH)
 
 
-def _conditions(found: Any) -> list[Condition]:
+def _conditions(found: Any) -> Generator[None, None, list[Condition]]:
     if not isinstance(found, dict):
         raise malformed(NOT_JSON)
     made = []
@@ -380,6 +399,7 @@ def _conditions(found: Any) -> list[Condition]:
             raise malformed(NOT_JSON)
         for key, values in keys.items():
             made.append(Condition(operator, key, _values(values)))
+            yield
     return made
 
 

@@ -81,10 +81,8 @@ class Condition:
         if found is None:
             raise _unknown(operator)
         make, self._negated = found
-        # Of matching what a request says; operators without patterns take no more for more values.
-        self.steps = sum([Pattern(v).steps for v in values]) if make is _like else 1
         try:
-            self._fits = make(values)
+            self._fits, self.steps = make(values)
         except ValueError:
             raise _malformed(BAD_ADDRESS if make is _network else BAD_VALUE, key) from None
         # What a request does not say is no match; so a negation holds, and what may be absent.
@@ -118,32 +116,35 @@ def _unknown(operator: str) -> S3Error:
 
 
 # -- operators: from a policy's values to whether what a request says is one of them --------------
-# A request's value is read once, however many a policy has: anybody may ask.
+# A request's value is read once, however many a policy has: anybody may ask. Beside what decides
+# stand the steps that it takes at worst, as of ``Pattern``.
 
 Fits = Callable[[str], bool]
+Made = tuple[Fits, int]
 
 
-def _equals(wanted: Sequence[str]) -> Fits:
-    return frozenset(wanted).__contains__
+def _equals(wanted: Sequence[str]) -> Made:
+    return frozenset(wanted).__contains__, 1
 
 
-def _equals_ignoring_case(wanted: Sequence[str]) -> Fits:
+def _equals_ignoring_case(wanted: Sequence[str]) -> Made:
     folded = frozenset([value.casefold() for value in wanted])
-    return lambda found: found.casefold() in folded
+    return (lambda found: found.casefold() in folded), 1
 
 
-def _like(wanted: Sequence[str]) -> Fits:
+def _like(wanted: Sequence[str]) -> Made:
     patterns = [Pattern(value) for value in wanted]
-    return lambda found: any(pattern.fits(found) for pattern in patterns)
+    steps = sum([pattern.steps for pattern in patterns])
+    return (lambda found: any(pattern.fits(found) for pattern in patterns)), steps
 
 
-def _bool(wanted: Sequence[str]) -> Fits:
+def _bool(wanted: Sequence[str]) -> Made:
     if not {"true", "false"}.issuperset(wanted):
         raise ValueError(wanted)
-    return frozenset(wanted).__contains__
+    return frozenset(wanted).__contains__, 1
 
 
-def _network(wanted: Sequence[str]) -> Fits:
+def _network(wanted: Sequence[str]) -> Made:
     by_length: dict[tuple[int, int], set[int]] = {}  # beginnings of addresses
     for text in wanted:
         network = ip_network(text, strict=False)
@@ -161,7 +162,7 @@ def _network(wanted: Sequence[str]) -> Fits:
             for (version, rest), beginnings in by_length.items()
         )
 
-    return fits
+    return fits, 1
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
@@ -214,8 +215,8 @@ def _time(text: str) -> float:
 
 def _compared(
     read: Callable[[str], float], verdict: Callable[[float, frozenset[float]], bool]
-) -> Callable[[Sequence[str]], Fits]:
-    def make(wanted: Sequence[str]) -> Fits:
+) -> Callable[[Sequence[str]], Made]:
+    def make(wanted: Sequence[str]) -> Made:
         limits = frozenset([read(value) for value in wanted])
 
         def fits(found: str) -> bool:
@@ -224,12 +225,12 @@ def _compared(
             except ValueError:
                 return False
 
-        return fits
+        return fits, 1
 
     return make
 
 
-_OPERATORS: Final[dict[str, tuple[Callable[[Sequence[str]], Fits], bool]]] = {
+_OPERATORS: Final[dict[str, tuple[Callable[[Sequence[str]], Made], bool]]] = {
     "StringEquals": (_equals, False),
     "StringNotEquals": (_equals, True),
     "StringEqualsIgnoreCase": (_equals_ignoring_case, False),

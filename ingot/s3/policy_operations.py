@@ -16,7 +16,7 @@ from ingot.s3.call import Call, Handler, open_again, open_bucket, xml_response
 from ingot.s3.configuration import POLICY, PUBLIC_ACCESS
 from ingot.s3.documents import holder_of
 from ingot.s3.errors import S3Error
-from ingot.s3.policy import read
+from ingot.s3.policy import read_in_steps
 from ingot.s3.xml import boolean, document
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ class PolicyOperations:
         if not body:
             raise S3Error("MissingRequestBodyError")
         name = bucket.name
-        policy = await call.documents.in_turn(
-            holder_of(call), lambda: read(body, name, self._access.who, strict=True)
-        )
+        steps = read_in_steps(body, name, self._access.who, strict=True)
+        policy = await call.documents.one_at_a_time(holder_of(call), steps)
         bucket = await open_again(self._store, call, bucket)
 
         def check(config: BucketConfig) -> None:

@@ -400,8 +400,9 @@ def test_what_is_refused_in_its_first_step_takes_a_turn_too(
     def refuses(*_: Any, **__: Any) -> Any:
         read[counting.turn] += 1
         raise S3Error("MalformedPolicy")
+        yield
 
-    monkeypatch.setattr(policy_operations, "read", refuses)
+    monkeypatch.setattr(policy_operations, "read_in_steps", refuses)
     driver.hold_back()
     for _ in range(8):
         driver.ask("PUT", "/bucket", "policy", {}, b"{}")
