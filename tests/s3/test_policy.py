@@ -21,7 +21,7 @@ from ingot.s3.actions import OF_BUCKETS, OF_OBJECTS, action_of
 from ingot.s3.errors import S3Error
 from ingot.s3.operations import OPERATIONS
 from ingot.s3.pattern import Pattern
-from ingot.s3.policy import POLICY_BYTES_MAX, Asked, read
+from ingot.s3.policy import ACTIONS_A_STEP, POLICY_BYTES_MAX, Asked, read, read_in_steps
 from ingot.s3.policy_conditions import Condition
 from tests.s3.driver import OTHER, OWNER, Driver
 from tests.s3.store_driver import StoreDriver
@@ -126,6 +126,14 @@ def test_a_policy_that_takes_long_to_match_is_refused(field):
     with pytest.raises(S3Error, match="steps to match at most") as caught:
         read(document.encode(), "bucket", who, strict=True)
     assert caught.value.elements["Detail"] == f"{kept.steps} steps"
+
+
+def test_a_policy_is_read_in_steps():
+    actions = [f"s3:*{a}*{b}*" for a in "eto" for b in "egtc"]
+    likes = {"StringLike": {"aws:UserAgent": "a*", "aws:Referer": "b*"}}
+    one = ALL | {"Action": actions, "Resource": "arn:aws:s3:::bucket*", "Condition": likes}
+    steps = list(read_in_steps(policy(one, one, one), "bucket", who))
+    assert len(steps) >= 3 * (len(actions) // ACTIONS_A_STEP + len(likes["StringLike"]) + 1)
 
 
 # -- POL-1: what is refused ------------------------------------------------------------------------
