@@ -322,7 +322,7 @@ def test_ended_in_its_transaction(store: Store, number: signal.Signals) -> None:
                 await asyncio.sleep(0.01)
             restoring.send_signal(number)
             _, said = restoring.communicate()
-            assert restoring.returncode == (130 if number == signal.SIGINT else -9)
+            assert restoring.returncode == (130 if number == signal.SIGINT else -9), said
             assert "Traceback" not in said
         await blocker.close()
 
