@@ -1,6 +1,6 @@
 """Matrices of which the suite takes pairs: every row, every column, and not every row with every
 column. For where the two meet in code that has the whole product elsewhere, which each use names.
-``INGOT_TESTS_WHOLE=1`` takes the whole product.
+``TESTS_WHOLE=1`` takes the whole product.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-WHOLE = os.environ.get("INGOT_TESTS_WHOLE", "") not in ("", "0")
+WHOLE = os.environ.get("TESTS_WHOLE", "") not in ("", "0")
 
 
 def pairs(rows: Sequence[tuple[Any, ...]], columns: Sequence[Any]) -> list[tuple[Any, ...]]:
