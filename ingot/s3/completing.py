@@ -57,7 +57,7 @@ from ingot.s3.payload import (
     parse_base64,
     parse_checksum,
 )
-from ingot.s3.versioning import written_headers
+from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import Element, document, element, malformed, parse_in_steps, url_encode
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class CompleteOperations:
             except (NoSuchUpload, PartsChanged, StateChanged):
                 continue  # another request was first: see what it left
             response = _answer(call, done)
-            response.headers += written_headers(outcome) + encryption_headers(record.headers)
+            response.headers += outcome_headers(outcome) + encryption_headers(record.headers)
             if not bucket.config.plain:
                 response.headers += await self._expirations.headers(bucket, record, state)
             return response
@@ -183,7 +183,7 @@ class CompleteOperations:
             return []
         if found.record.etag != before.etag:
             return []
-        headers = written_headers(Outcome(found.version, False))
+        headers = outcome_headers(Outcome(found.version, False))
         headers += encryption_headers(found.record.headers)
         return headers + await self._expirations.headers(bucket, found.record, found.state)
 

@@ -54,7 +54,7 @@ from ingot.s3.headers import (
     write_headers,
 )
 from ingot.s3.locking import judge_of_write, state_of_write
-from ingot.s3.versioning import written_headers
+from ingot.s3.versioning import outcome_headers
 from ingot.s3.xml import document
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class CopyOperations:
             bucket, record, condition, state, judge, seen(call, bucket, call.key)
         )
         response = Response(200, [(b"Content-Type", b"application/xml")], _result(record))
-        response.headers += written_headers(outcome)
+        response.headers += outcome_headers(outcome)
         response.headers += source_headers(source_bucket, of_source)
         response.headers += encryption_headers(record.headers)
         if not bucket.config.plain:

@@ -46,7 +46,7 @@ from ingot.s3.headers import (
 from ingot.s3.locking import bypasses, judge_of_write, state_of_write, visible
 from ingot.s3.payload import VerifiedBody
 from ingot.s3.ranges import content_range, parse_range, part_number, part_range
-from ingot.s3.versioning import outcome_headers, version_headers, written_headers
+from ingot.s3.versioning import outcome_headers, version_headers
 
 if TYPE_CHECKING:
     from ingot.bucket.store import Store
@@ -109,7 +109,7 @@ class ObjectOperations:
         headers = [(b"ETag", b'"%s"' % record.etag.encode())]
         headers += checksum_headers(record)
         if outcome is not None:
-            headers += written_headers(outcome)
+            headers += outcome_headers(outcome)
         headers += encryption_headers(record.headers)
         if not bucket.config.plain:
             headers += await self._expirations.headers(bucket, record, state)

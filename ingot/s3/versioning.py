@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from ingot.bucket.model import (
     ENABLED,
-    NULL_VERSION,
     OBJECT_LOCK,
     SUSPENDED,
     VERSIONING,
@@ -94,14 +93,8 @@ def version_headers(bucket: Bucket, version: str) -> list[Header]:
     return [(VERSION_ID, version.encode())]
 
 
-def written_headers(outcome: Outcome | None) -> list[Header]:
-    """What the write of an object answers of its version. S3 does not name the null version there:
-    so a client that is told a version knows that it can name it."""
-    return [] if outcome is None or outcome.version == NULL_VERSION else outcome_headers(outcome)
-
-
 def outcome_headers(outcome: Outcome | None) -> list[Header]:
-    """What a deletion, or a change of state, answers of the version that it was about or made."""
+    """What a write answers of the version that it made or removed."""
     if outcome is None:
         return []
     found: list[Header] = [(VERSION_ID, outcome.version.encode())]

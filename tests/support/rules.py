@@ -218,9 +218,11 @@ class Rules:
         if place > 0:
             assert version.since is not None
             times.append(self._goes(name, version, version.since, place - 1))
-            if version.piece is None and not behind:  # it may have gone before that was put there
+            # A marker may have gone while it stood alone: before what stays in front of it was put.
+            front = [each for each in key[:place] if not each.removed and not each.may_be_gone]
+            if version.piece is None and not behind and front:
                 lone = self._lone_marker_goes(name, version)
-                if lone is not None and lone <= key[place - 1].known + ROUNDING_S:
+                if lone is not None and lone <= front[-1].known + ROUNDING_S:
                     return
         if all(each.removed or each.may_be_gone for each in key[:place]):
             times.append(self._current_goes(name, version, now, alone))
