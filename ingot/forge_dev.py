@@ -79,7 +79,9 @@ class DevNetwork:
     def _spawn(self, said: int, held: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "ingot.cli", "dev-network", "--dir", self.directory),
+                # -P: what lies in the working directory under a name of ours is not ours.
+                *(sys.executable, "-P", "-m", "ingot.cli", "dev-network"),
+                *("--dir", self.directory),
                 *("--ready-fd", str(said), "--until-closed", str(held)),
             ],
             pass_fds=(said, held),

@@ -125,6 +125,16 @@ class Answers:
             )
         elif refused.status == 503:
             self._say_unavailable(error, asked)
+        elif self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug(
+                "request %s: %s %s: %d %s: %s",
+                asked.request_id.decode(),
+                asked.method,
+                ascii(asked.target.partition(b"?")[0].decode("latin-1")),
+                refused.status,
+                refused.code,
+                refused.message,
+            )
         return refused
 
     def _say_unavailable(self, error: Exception, asked: Asked) -> None:

@@ -105,6 +105,20 @@ def _decide(wanted: ReadConditions, etag: str, modified: int) -> tuple[str, bool
     return ("If-Modified-Since", True) if since_fails else None
 
 
+def heeds_range(index: Index, record: Record) -> bool:
+    """Whether a ``Range`` is of this object: what goes on with a download says by ``If-Range`` of
+    which, by its ETag or its time as it was told (RFC 9110, 13.1.5)."""
+    wanted = index.get(b"if-range")
+    if wanted is None:
+        return True
+    text = wanted.strip()
+    if text[:2] in (b"W/", b"w/"):
+        return False  # such a one does not promise the same bytes
+    if text[:1] == b'"' or b":" not in text:
+        return etags(text) == (record.etag,)
+    return parse_date(text.decode("latin-1")) == record.created_ms // 1000
+
+
 def for_write(index: Index) -> Condition | None:
     """PUT, copy and complete: ``If-None-Match: *`` or ``If-Match``, not both."""
     match = index.get(b"if-match")

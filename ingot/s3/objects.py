@@ -221,7 +221,7 @@ def _selection(call: Call, record: Record) -> tuple[int, int, int]:
             )
         start, stop = part_range(part, size, record.parts)
         return (206 if start < stop else 200), start, stop  # no Content-Range says "no byte"
-    if header is not None:
+    if header is not None and conditions.heeds_range(call.request.index, record):
         wanted = parse_range(header, size)
         if wanted is not None:
             return 206, *wanted

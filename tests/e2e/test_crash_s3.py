@@ -129,6 +129,21 @@ def test_a_marker_goes_only_when_nothing_is_behind_it() -> None:
     assert rules.end("k", key) == key
 
 
+def test_a_marker_may_have_gone_while_it_stood_alone() -> None:
+    """A version in front of it expired, was removed by its client, and another came later."""
+    rules = Rules([Rule(days=1)], keeps=True)
+    marker, short = version("m", None, 10.0), version("1", PIECE, 10.2)
+    removed = rules.without("k", rules.put_in_front("k", (marker,), short), "1", 11.5)
+    assert [each.removed for each in removed] == [True, False]
+    for born, allowed in ((11.6, True), (10.5, False)):
+        key = rules.put_in_front("k", removed, version("2", OTHER, born))
+        if allowed:
+            assert len(rules.explain("k", key, [seen("2", OTHER)], 11.7)) == 1
+        else:
+            with pytest.raises(NotAllowed, match="is gone"):
+                rules.explain("k", key, [seen("2", OTHER)], 11.7)
+
+
 def test_histories_tell_one_version_from_another() -> None:
     empty = history.Bucket("Enabled", {})
     once = history.Put("k", PIECE).on(empty).named("k", "1")

@@ -85,6 +85,21 @@ def test_get_3_nonsense_is_ignored(driver, header):
     assert "content-range" not in answer.headers
 
 
+def test_a_download_goes_on_with_the_same_object_only(driver):
+    answer = both(driver, "/bucket/small")
+    etag, date = answer.headers["etag"], answer.headers["last-modified"]
+    for same in (etag, etag.strip('"'), date):
+        headers = {"range": "bytes=1-2", "if-range": same}
+        answer = both(driver, "/bucket/small", headers=headers)
+        assert (answer.status, answer.body) == (206, SMALL[1:3]), same
+    driver.clock.ms += 2000
+    driver.put("small", SMALL[::-1])
+    for old in (etag, etag.strip('"'), date, "W/" + etag, '"x"', "*", "Sat, 99 Xyz 00:00:00"):
+        headers = {"range": "bytes=1-2", "if-range": old}
+        answer = both(driver, "/bucket/small", headers=headers)
+        assert (answer.status, answer.body) == (200, SMALL[::-1]), old
+
+
 @pytest.mark.parametrize(
     ("key", "header"), [("small", "bytes=10-"), ("small", "bytes=-0"), ("empty", "bytes=0-")]
 )
@@ -229,3 +244,13 @@ def test_boto3_reads_what_it_wrote(driver):
     assert client.head_object(Bucket="bucket", Key="k")["ContentLength"] == 5
     with pytest.raises(client.exceptions.NoSuchKey):
         client.get_object(Bucket="bucket", Key="none")
+
+
+def test_a_refusal_is_told_to_whoever_debugs(driver, caplog):
+    caplog.set_level("DEBUG", "ingot.s3")
+    answer = driver.ask("GET", '/bucket/ab"sent', "response-content-type=secret")
+    told = answer.headers["x-amz-request-id"]
+    assert f"request {told}: GET '/bucket/ab\"sent': 404 NoSuchKey" in caplog.text
+    assert "secret" not in caplog.text
+    assert driver.ask("GET", "/bucket/small").status == 200
+    assert caplog.text.count("request ") == 1
