@@ -2,14 +2,13 @@
 # cython: initializedcheck=False
 """What listings show of records, kept by CID: the compiled form of ``summaries_py``.
 
-A table of sets of four slots, a power of two of them; the last four bytes of a digest choose the
+A table of sets of eight slots, a power of two of them; the first four bytes of a digest choose the
 set. A slot is one line of the processor's cache. A full set gives up one of its slots in turn: a
 listing that goes round more keys than there is room for then finds many of them, where giving up
 the oldest would find none.
 
-A table that is half full is followed by one of twice the size. Its summaries move over
-when they are asked for, not all at once, so that no step takes long; it goes when the new one has
-as many.
+A table that is half full is followed by one of twice the size. Its summaries move over some at each
+call, not all at once, so that no step takes long.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,8 @@ cdef extern from *:
 cdef enum:
     TAG = 28  # bytes of a digest that a slot holds
     VALUE = 36
-    WAYS = 4
+    WAYS = 8
+    MOVED = 4096  # slots of the smaller table at each call: a tenth of a millisecond or two
     FEWEST = 1024
     DIGEST = 4  # where a CID has it
     CID = 36
@@ -57,6 +57,7 @@ cdef class Summaries:
 
     cdef Table now
     cdef Table before  # half the size, while it has what ``now`` lacks
+    cdef size_t moved  # slots of it
     cdef size_t most
     cdef uint32_t turn
 
@@ -90,14 +91,11 @@ cdef class Summaries:
             slot = look(&self.now, digest)
             if slot == NULL and self.before.memory != NULL:
                 slot = look(&self.before, digest)
-                if slot != NULL:
-                    self.put(digest, slot.value)
             if slot == NULL:
                 found.append(None)
             else:
                 found.append(PyBytes_FromStringAndSize(<char *>slot.value, VALUE))
-        if self.before.memory != NULL and self.now.used >= self.before.used:
-            drop(&self.before)
+        self.move()
         return found
 
     def add_many(self, cids: Sequence[bytes], summaries: Sequence[bytes]) -> None:
@@ -111,10 +109,22 @@ cdef class Summaries:
             if PyBytes_GET_SIZE(value) != VALUE or <uint8_t>PyBytes_AS_STRING(value)[0] != KIND:
                 continue
             self.put(digest, <const uint8_t *>PyBytes_AS_STRING(value))
-        if self.now.used * 2 > self.now.size and self.now.size < self.most:
-            make(&larger, self.now.size * 2)
+        self.move()
+        if self.before.memory == NULL and self.now.size < self.most:
+            if self.now.used * 2 > self.now.size:
+                make(&larger, self.now.size * 2)
+                self.before, self.now, self.moved = self.now, larger, 0
+
+    cdef void move(self) noexcept:
+        cdef size_t last = min(self.moved + MOVED, self.before.size)
+        cdef Slot *slot
+        while self.moved < last:
+            slot = self.before.slots + self.moved
+            if slot.value[0] != 0:
+                self.put(slot.tag, slot.value)
+            self.moved += 1
+        if self.before.memory != NULL and last == self.before.size:
             drop(&self.before)
-            self.before, self.now = self.now, larger
 
     cdef void put(self, const uint8_t *digest, const uint8_t *value) noexcept:
         cdef Slot *slot = look(&self.now, digest)
@@ -141,7 +151,7 @@ cdef const uint8_t *digest_of(object cid) except NULL:
 
 cdef inline Slot *set_of(Table *table, const uint8_t *digest) noexcept:
     cdef uint32_t number
-    memcpy(&number, digest + TAG, sizeof(number))
+    memcpy(&number, digest, sizeof(number))
     return table.slots + (number & (table.size // WAYS - 1)) * WAYS
 
 

@@ -3,9 +3,9 @@
 The twin of ``summaries_c`` and its specification. Called by ``ingot.bucket.reading``. Pure.
 
 A record never changes, so neither does its summary, and nothing here is ever out of date. A summary
-is 36 bytes (``entries`` makes and shows it) and takes a slot of 64, which names it by what 28 bytes
-of the digest say and 4 more by where it stands. Which summaries go when all slots are taken is each
-twin's affair; what is found is what was added.
+is 36 bytes (``entries`` makes and shows it) and takes a slot of 64, with the first 28 bytes of the
+digest: no two records that agree in these can be made. Which summaries go when all slots are taken
+is each twin's affair; what is found is what was added.
 """
 
 from __future__ import annotations

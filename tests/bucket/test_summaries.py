@@ -118,11 +118,9 @@ def test_a_table_grows_and_loses_nothing_by_it() -> None:
         some = slice(max(0, at - 900), at + 100)
         found = held.find_many(cids[some])
         assert all(one in (None, right) for one, right in zip(found, made[some], strict=True))
-        assert found.count(None) <= 100, "of a thousand"
+        assert found.count(None) <= 20, "of a thousand"
         assert begun <= held.bytes_used <= ROOM * 3 // 2
-    assert held.find_many(cids).count(None) < 3000, "those not asked for may have gone"
-    held.add_many(cids, made)
-    assert held.find_many(cids).count(None) < 120, "half full, few sets have more than four"
+    assert held.find_many(cids).count(None) < 60, "half full, few sets have more than eight"
 
 
 def test_misuse() -> None:
