@@ -10,6 +10,7 @@ module has no errors of its own, and never shows what the layout refuses.
 from collections.abc import Sequence
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -167,7 +168,7 @@ cdef bint pack(Shown *shown, uint8_t *packed) noexcept:
 
 
 cdef bint is_summary(object block, Shown *shown) noexcept:
-    """Whether this is a summary; then ``shown`` is filled."""
+    """Whether ``summaries`` can have made this; then ``shown`` is filled."""
     cdef Bytes packed
     cdef Py_ssize_t at
     cdef uint16_t parts
@@ -175,7 +176,10 @@ cdef bint is_summary(object block, Shown *shown) noexcept:
     if type(block) is not bytes or PyBytes_GET_SIZE(block) != SUMMARY:
         return False
     packed = <Bytes>PyBytes_AS_STRING(block)
-    if packed[0] != KIND:
+    if packed[0] != KIND or (packed[1] & ~COMPOSITE_BIT) > PyList_GET_SIZE(NAMES):
+        return False
+    memcpy(&shown.created, packed + 28, 8)
+    if shown.created > CREATED_MAX:
         return False
     for at in range(MD5):
         shown.text[2 * at] = DIGITS[packed[4 + at] >> 4]
@@ -192,7 +196,6 @@ cdef bint is_summary(object block, Shown *shown) noexcept:
         shown.algorithm_size = PyBytes_GET_SIZE(<bytes>NAMES[number - 1])
     shown.composite = packed[1] != number
     memcpy(&shown.size, packed + 20, 8)
-    memcpy(&shown.created, packed + 28, 8)
     return True
 
 

@@ -101,9 +101,19 @@ def entry(
     return b"".join((before, name, between, fields.encode(), after))
 
 
+def _is_summary(block: bytes) -> bool:
+    """Whether ``summaries`` can have made it."""
+    return (
+        len(block) == SUMMARY_BYTES
+        and block[0] == SUMMARY_KIND
+        and block[1] & ~_COMPOSITE <= len(ALGORITHMS)
+        and int.from_bytes(block[-8:], "little") <= _LAST_MS
+    )
+
+
 def _shown(summary: Layout, block: bytes) -> tuple[str, int, int, str, bool]:
     """ETag, size, time in ms, checksum's algorithm and whether it is composite."""
-    if len(block) == SUMMARY_BYTES and block[0] == SUMMARY_KIND:
+    if _is_summary(block):
         _, checksum, parts, md5, size, created = _SUMMARY.unpack(block)
         number = checksum & ~_COMPOSITE
         etag = f"{md5.hex()}-{parts}" if parts else md5.hex()

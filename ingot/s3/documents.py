@@ -15,7 +15,8 @@ operations that take documents, and by those that keep what a bucket's documents
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from ingot._speedups import digest
@@ -114,19 +115,20 @@ class Documents:
     async def one_at_a_time(self, holder: str, steps: Generator[None, None, T]) -> T:
         """What comes of steps between which others have their turn. No others are under way at the
         same time; whose turn it is goes round among holders."""
-        await self.lane.acquire(holder, 1)
-        try:
-            await asyncio.sleep(0)  # whoever ends with his first step leaves nothing of this turn
+        async with self._turn_of(holder):
             return await in_turns(steps)
-        finally:
-            self.lane.release(holder, 1)
 
     async def in_turn(self, holder: str, work: Callable[[], T]) -> T:
         """As ``one_at_a_time``, of what is one step."""
+        async with self._turn_of(holder):
+            return work()
+
+    @asynccontextmanager
+    async def _turn_of(self, holder: str) -> AsyncGenerator[None, None]:
         await self.lane.acquire(holder, 1)
         try:
-            await asyncio.sleep(0)
-            return work()
+            await asyncio.sleep(0)  # whoever ends with his first step leaves nothing of this turn
+            yield
         finally:
             self.lane.release(holder, 1)
 

@@ -86,7 +86,11 @@ async def test_a_network_that_another_process_has_is_an_error(
             await ours.start()
 
 
-async def test_a_network_that_ends_by_itself_is_heard_of(tmp_path: Path) -> None:
+async def test_a_network_that_ends_by_itself_is_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ingot").mkdir()  # as in the directory in which somebody made the clone
+    monkeypatch.chdir(tmp_path)
     heard = Heard()
     logger = logging.getLogger("ingot.tests.forge_dev")
     logger.addHandler(heard)

@@ -262,6 +262,17 @@ def test_every_single_byte_of_damage() -> None:
             both(block[:at] + bytes(((block[at] + step) % 256,)) + block[at + 1 :])
 
 
+@given(st.binary(min_size=35, max_size=35))
+def test_what_looks_like_a_summary(rest: bytes) -> None:
+    both(b"\x01" + rest)
+
+
+@pytest.mark.parametrize("checksum", [0, 5, 6, 127, 128, 133, 134, 255])
+def test_summaries_of_no_algorithm_there_is_are_none(checksum: int) -> None:
+    shown = both(bytes((1, checksum)) + bytes(34))
+    assert isinstance(shown, bytes) == ((checksum & 127) <= 5)
+
+
 def raw_map(*fields: tuple[str, Any]) -> bytes:
     """A map of these entries, as they come; bytes are values encoded already."""
     out = bytes((0xA0 | len(fields),))

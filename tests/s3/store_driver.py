@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from ingot.credentials import CredentialStore
@@ -85,3 +85,11 @@ class StoreDriver(Driver):
         store = self.world.store
         page = self._runner.run(store.page(store.bucket(bucket), b"", b"", None, 1000))
         return [key for key, _ in page.items]
+
+
+def with_a_source() -> Iterator[StoreDriver]:
+    """For a fixture: a driver where OTHER has an object, ``k`` in ``source``, to copy from."""
+    with StoreDriver() as made:
+        made.bucket("source", account=OTHER)
+        assert made.ask("PUT", "/source/k", body=b"copied", account=OTHER).status == 200
+        yield made

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ingot.messages import Response
 from ingot.s3.operations import BUILT, OPERATIONS
 from tests.s3.driver import OTHER, OWNER, REGION, Answer
 from tests.s3.fake_store import FakeBody
-from tests.s3.store_driver import StoreDriver
+from tests.s3.store_driver import StoreDriver, with_a_source
 from tests.support import form
 
 BODY, SOURCE = "body", "source"
@@ -181,12 +181,7 @@ class HeldBody(FakeBody):
         await self.gate.wait()
 
 
-@pytest.fixture
-def driver() -> Iterator[StoreDriver]:
-    with StoreDriver() as made:
-        made.bucket("source", account=OTHER)
-        assert made.ask("PUT", "/source/k", body=b"copied", account=OTHER).status == 200
-        yield made
+driver = pytest.fixture(with_a_source)
 
 
 def digest_of(body: bytes) -> dict[str, str]:

@@ -5,14 +5,14 @@ request was allowed to do with one object it does not do to another in its place
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ingot.s3 import documents
 from tests.s3.driver import OTHER, OWNER, Answer
-from tests.s3.store_driver import StoreDriver
+from tests.s3.store_driver import StoreDriver, with_a_source
 from tests.s3.test_held_back import (
     PUBLIC,
     PUBLIC_WRITES,
@@ -33,12 +33,7 @@ CLOSED = OPEN.replace(b"yes", b"no")
 DOCUMENT = b"<Delete><Object><Key>k</Key></Object></Delete>"
 
 
-@pytest.fixture
-def driver() -> Iterator[StoreDriver]:
-    with StoreDriver() as made:
-        made.bucket("source", account=OTHER)
-        assert made.ask("PUT", "/source/k", body=b"copied", account=OTHER).status == 200
-        yield made
+driver = pytest.fixture(with_a_source)
 
 
 def allow(driver: StoreDriver, **condition: dict[str, str]) -> None:

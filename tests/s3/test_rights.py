@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.s3.driver import OTHER, OWNER, Answer
-from tests.s3.store_driver import StoreDriver
+from tests.s3.store_driver import StoreDriver, with_a_source
 from tests.s3.test_held_back import (
     LOCKED,
     REQUESTS,
@@ -27,12 +27,7 @@ TAGS = {"x-amz-tagging": "a=b"}
 COPY = {"x-amz-copy-source": "/source/k"}
 
 
-@pytest.fixture
-def driver() -> Iterator[StoreDriver]:
-    with StoreDriver() as made:
-        made.bucket("source", account=OTHER)
-        assert made.ask("PUT", "/source/k", body=b"copied", account=OTHER).status == 200
-        yield made
+driver = pytest.fixture(with_a_source)
 
 
 def allow(driver: StoreDriver, *actions: str, bucket: str = "bucket") -> None:
