@@ -120,7 +120,7 @@ cdef class Summaries:
         cdef Slot *slot
         while self.moved < last:
             slot = self.before.slots + self.moved
-            if slot.value[0] != 0:
+            if slot.value[0] != 0 and look(&self.now, slot.tag) == NULL:  # else it was added again
                 self.put(slot.tag, slot.value)
             self.moved += 1
         if self.before.memory != NULL and last == self.before.size:

@@ -123,6 +123,16 @@ def test_a_table_grows_and_loses_nothing_by_it() -> None:
     assert held.find_many(cids).count(None) < 200, "half full, few sets have more than eight"
 
 
+def test_what_was_added_last_is_found_while_a_table_grows() -> None:
+    held, cids, made = table(ROOM)
+    other = made[1]
+    for at in range(0, 1200, 100):
+        held.add_many(cids[at : at + 100], made[at : at + 100])
+        held.add_many(cids[:1], [other if at % 200 else made[0]])
+        for _ in range(3):
+            assert held.find_many(cids[:1]) == [other if at % 200 else made[0]]
+
+
 def test_misuse() -> None:
     held, cids, made = table(ROOM)
     with pytest.raises(ValueError, match="no room"):
